@@ -1,0 +1,167 @@
+"""The area a user asks for: a box or polygons in degrees, made sane.
+
+It knows nothing of zooms and tiles. Longitudes may run past 180 (an area across the antimeridian keeps its shape);
+latitudes are cut at the edge of the Web Mercator square.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mosaic_async.errors import RefusedError, UsageError
+
+MAX_LATITUDE = 85.0511287798066
+"""Degrees; where Web Mercator's square ends. Beyond it `mercantile.xy` is infinite and `supermercado.burn` hangs."""
+
+Bounds = tuple[float, float, float, float]
+"""West, south, east, north in degrees."""
+Ring = list[tuple[float, float]]
+"""Longitude and latitude of each corner; in pieces the first is repeated at the end."""
+Polygon = list[Ring]
+"""The outer ring, then the holes."""
+_COLLECTIONS = {"FeatureCollection": "features", "GeometryCollection": "geometries"}
+
+
+@dataclass(frozen=True)
+class Area:
+    """What is to be covered: the bounding box, and the polygons where it is not simply that box."""
+
+    west: float
+    """Degrees, from -180 up to 180."""
+    south: float
+    east: float
+    """Degrees; above `west`, so past 180 where the area crosses the antimeridian."""
+    north: float
+    polygons: tuple[Polygon, ...] | None = None
+    """Corners in degrees; None where the area is the box itself."""
+
+    def __post_init__(self) -> None:
+        if not self.south < self.north or not self.west < self.east:
+            raise RefusedError(
+                f"the area {self.bounds} is empty after cutting it at latitude ±{MAX_LATITUDE:.4f}",
+                hint="bounds are west south east north in degrees",
+            )
+        if self.east - self.west > 360:
+            raise RefusedError(f"the area {self.bounds} is wider than the world")
+
+    @property
+    def bounds(self) -> Bounds:
+        """West, south, east, north in degrees."""
+        return (self.west, self.south, self.east, self.north)
+
+    @classmethod
+    def parse(cls, area: Sequence[float] | Mapping[str, Any]) -> Area:
+        """Read `(west, south, east, north)` in degrees, or a GeoJSON object with polygons.
+
+        Raises:
+            UsageError: not four numbers, or not GeoJSON polygons.
+            RefusedError: not finite, not ordered, or nothing left inside ±85.0511 degrees of latitude.
+        """
+        if isinstance(area, Mapping):
+            return _of_polygons(list(_polygons(area)))
+        try:
+            west, south, east, north = (float(value) for value in area)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"bounds must be four numbers, west south east north, got {area!r}") from error
+        _check_degrees(west, south, east, north)
+        if south >= north:
+            raise RefusedError(
+                f"south {south} is not below north {north}", hint="bounds are west south east north in degrees"
+            )
+        if west == east:
+            raise RefusedError(f"west and east are both {west}, the area has no width")
+        if west > east:  # across the antimeridian, as RFC 7946 section 5.2 writes it
+            east += 360
+        return cls(west, max(south, -MAX_LATITUDE), east, min(north, MAX_LATITUDE))
+
+    def pieces(self) -> Iterator[Polygon]:
+        """Give each polygon, cut at ±180 and at the latitudes of Web Mercator, with longitudes from -180 to 180."""
+        for polygon in self.polygons or ():
+            for shift in (-360.0, 0.0, 360.0):
+                rings = [[(x + shift, y) for x, y in ring] for ring in polygon]
+                cut = [_cut(ring) for ring in rings]
+                if cut[0]:
+                    yield [ring for ring in cut if ring]
+
+    def spans(self) -> list[tuple[float, float]]:
+        """List the west and east edge, in degrees, of the box or of each piece."""
+        if self.polygons is None:
+            return [(self.west, self.east)]
+        return [(min(x for x, _ in ring), max(x for x, _ in ring)) for ring, *_ in self.pieces()]
+
+
+def _of_polygons(polygons: list[Polygon]) -> Area:
+    if not polygons:
+        raise UsageError("the GeoJSON holds no polygon", hint="Polygon and MultiPolygon geometries are used")
+    corners = [corner for polygon in polygons for ring in polygon for corner in ring]
+    west, east = min(x for x, _ in corners), max(x for x, _ in corners)
+    south, north = min(y for _, y in corners), max(y for _, y in corners)
+    _check_degrees(west, south, east, north)
+    return Area(west, max(south, -MAX_LATITUDE), east, min(north, MAX_LATITUDE), tuple(polygons))
+
+
+def _check_degrees(west: float, south: float, east: float, north: float) -> None:
+    if not all(math.isfinite(value) for value in (west, south, east, north)):
+        raise RefusedError(f"bounds must be finite, got {(west, south, east, north)}")
+    if min(west, east) < -360 or max(west, east) > 360 or min(south, north) < -90 or max(south, north) > 90:
+        raise RefusedError(
+            f"{(west, south, east, north)} are no degrees of longitude and latitude",
+            hint="coordinates are longitude, latitude in degrees (EPSG:4326), not metres",
+        )
+
+
+def _polygons(geojson: Mapping[str, Any]) -> Iterator[Polygon]:
+    kind = geojson.get("type")
+    try:
+        if kind in _COLLECTIONS:
+            for member in geojson[_COLLECTIONS[kind]]:
+                yield from _polygons(member)
+        elif kind == "Feature":
+            yield from _polygons(geojson["geometry"] or {"type": "GeometryCollection", "geometries": []})
+        elif kind == "Polygon":
+            yield _rings(geojson["coordinates"])
+        elif kind == "MultiPolygon":
+            for coordinates in geojson["coordinates"]:
+                yield _rings(coordinates)
+        else:
+            raise UsageError(f"a GeoJSON {kind!r} is no area", hint="give a Polygon, MultiPolygon or Feature of them")
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"malformed GeoJSON {kind}: {error!r}") from error
+
+
+def _rings(coordinates: Sequence[Sequence[Sequence[float]]]) -> Polygon:
+    """Read rings, with or without heights; a polygon has at least its outer ring of three corners."""
+    polygon = [[(float(corner[0]), float(corner[1])) for corner in ring] for ring in coordinates]
+    if not polygon or any(len(ring) < 3 for ring in polygon):
+        raise ValueError("a polygon needs rings of at least three corners")
+    if not all(math.isfinite(value) for ring in polygon for corner in ring for value in corner):
+        raise RefusedError("the GeoJSON has coordinates that are not finite")
+    return polygon
+
+
+def _cut(ring: Ring) -> Ring:
+    """Keep what of a ring lies inside Web Mercator's square, closed; an empty ring when nothing does."""
+    for axis, limit, side in ((0, -180.0, 1), (0, 180.0, -1), (1, -MAX_LATITUDE, 1), (1, MAX_LATITUDE, -1)):
+        ring = _cut_half(ring, axis, limit, side)
+    return ring if ring[:1] == ring[-1:] else [*ring, ring[0]]
+
+
+def _cut_half(ring: Ring, axis: int, limit: float, side: int) -> Ring:
+    """Cut by one line (Sutherland and Hodgman 1974); `side` is 1 to keep what is above `limit`, -1 below."""
+    kept: Ring = []
+    for start, end in zip(ring[-1:] + ring[:-1], ring, strict=True):
+        start_in, end_in = (side * (corner[axis] - limit) >= 0 for corner in (start, end))
+        if start_in != end_in:
+            share = (limit - start[axis]) / (end[axis] - start[axis])
+            crossing = [start[i] + share * (end[i] - start[i]) for i in (0, 1)]
+            crossing[axis] = limit
+            kept.append((crossing[0], crossing[1]))
+        if end_in:
+            kept.append(end)
+    extent = {corner[axis] for corner in kept}
+    return kept if len(extent) > 1 else []  # only touching the line: no area

@@ -1,0 +1,97 @@
+"""Every error of the package, one class for each thing a caller would do differently.
+
+```
+MosaicError                 anything below; exit code 1
+├── UsageError              an argument is wrong: mend the call                          2
+├── IncompleteError         some tiles failed, all else is kept: run it again            3
+├── SourceError             the tiler is unreachable, refuses or makes no sense: mend it  4
+├── ResourceError           this machine lacks disk or memory: make room                 5
+├── RefusedError            too large, or no sensible area: ask for less                 6
+├── WorkFolderError         the work folder is another job's, or in use                  7
+├── StitchError             parts that do not fit together: a bug, or edited files       1
+└── TileError               one tile failed; inside a run this is data, not an end       3
+```
+
+It knows nothing of the modules that raise them. Messages are lower case and say what and where; `hint` says what to
+try.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class MosaicError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+    """What the command line exits with."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageError(MosaicError, ValueError):
+    """An argument, or a combination of arguments, that cannot work."""
+
+    exit_code = 2
+
+
+class TileError(MosaicError):
+    """One tile could not be had.
+
+    Inside a run it becomes a `TileFailed` event and a line of the report; the run goes on.
+    """
+
+    exit_code = 3
+
+    def __init__(self, reason: str, *, status: int | None = None, attempts: int = 1) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+        """HTTP status of the last answer; None when there was no answer."""
+        self.attempts = attempts
+
+
+class IncompleteError(MosaicError):
+    """Some tiles failed. What arrived is kept in the work folder and the same call goes on from there."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, report: Any = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.report = report
+        """The `events.MosaicReport` of the run, with the failed tiles."""
+
+
+class SourceError(MosaicError):
+    """The source cannot be reached, refuses the request, or is not what it was said to be."""
+
+    exit_code = 4
+
+
+class ResourceError(MosaicError):
+    """This machine has not enough disk or memory."""
+
+    exit_code = 5
+
+
+class RefusedError(MosaicError):
+    """Refused for safety: an absurd number of tiles, or an area that means nothing."""
+
+    exit_code = 6
+
+
+class WorkFolderError(MosaicError):
+    """The work folder belongs to another job, or another process is using it."""
+
+    exit_code = 7
+
+
+class StitchError(MosaicError):
+    """Part files differ in how they are encoded, so their blocks must not be put into one file."""
