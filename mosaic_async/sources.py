@@ -1,0 +1,204 @@
+"""What tiles are asked for: a URL template and what is known of its tiles; one function for each way to get one.
+
+A source is data. It knows nothing of areas, and of HTTP only that a TileJSON has to be fetched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
+
+from mosaic_async.area import Bounds
+from mosaic_async.errors import SourceError, TileError, UsageError
+from mosaic_async.grid import MAX_ZOOM, Tile
+from mosaic_async.http import Client
+
+_PLACE = re.compile(r"(?:\{|%7[Bb])(-?[xyz])(?:\}|%7[Dd])")
+"""A placeholder, with literal or percent-encoded braces; any other brace is left as it is."""
+_MAX_TILEJSON = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileSource:
+    """A URL template and what is known of its tiles."""
+
+    template: str
+    """URL with `{z}`, `{x}` and `{y}` (or `{-y}`, rows counted from the south), braces literal or percent-encoded."""
+    tile_size: int | None = None
+    """Pixels a side; None when only a tile can tell."""
+    minzoom: int | None = None
+    maxzoom: int | None = None
+    """Zoom at which tiles of 256 pixels have the data's own resolution; None when not known."""
+    bounds: Bounds | None = None
+    """West, south, east, north in degrees of the data; None when not known."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Sent with every tile request; may hold secrets."""
+    mask_band: bool | None = None
+    """Whether the last band of a tile is its mask; None: its colour interpretation says so."""
+    identity: str | None = None
+    """What names this source from run to run, for going on with a killed run; None: the template does."""
+
+    def __post_init__(self) -> None:
+        if not re.match(r"https?://[^/]", self.template, re.IGNORECASE):
+            raise UsageError("a tile URL must begin with http:// or https:// and a host")
+        found = {name.lstrip("-") for name in _PLACE.findall(self.template)}
+        if missing := sorted({"z", "x", "y"} - found):
+            raise UsageError(
+                f"the tile URL has no {', '.join(f'{{{name}}}' for name in missing)}",
+                hint="an XYZ template looks like https://host/tiles/{z}/{x}/{y}.tif",
+            )
+
+    def url(self, tile: Tile) -> str:
+        """Give the URL of one tile."""
+        values = {"x": tile.x, "y": tile.y, "z": tile.z, "-y": 2**tile.z - 1 - tile.y}
+        return _PLACE.sub(lambda match: str(values[match[1]]), self.template)
+
+    def with_params(self, params: Mapping[str, str]) -> TileSource:
+        """Add query parameters to the template."""
+        if not params:
+            return self
+        base, mark, fragment = self.template.partition("#")
+        joint = "" if base.endswith(("?", "&")) else "&" if "?" in base else "?"
+        return replace(self, template=f"{base}{joint}{urlencode(params)}{mark}{fragment}")
+
+
+def is_template(text: str) -> bool:
+    """Tell whether a text has a placeholder of a tile URL."""
+    return _PLACE.search(text) is not None
+
+
+def from_template(template: str, *, headers: Mapping[str, str] | None = None) -> TileSource:
+    """Make a source of an XYZ template; the tile size is taken from `@2x` or `tilesize=` where the URL has it."""
+    return TileSource(template=template, tile_size=_size_in_url(template), headers=headers or {})
+
+
+async def from_tilejson(location: str | Path, *, headers: Mapping[str, str] | None = None) -> TileSource:
+    """Make a source of a TileJSON (2.x or 3.0) at a URL or in a file.
+
+    Its first template is used, with its bounds and zooms. TiTiler's zooms are those of 256-pixel tiles whatever the
+    `tilesize` in the template, and so they are read (titiler 2.x, `/{tms}/tilejson.json`).
+
+    Raises:
+        SourceError: it cannot be had, or is no TileJSON.
+    """
+    document = await _document(str(location), headers or {})
+    try:
+        template = urljoin(str(location), _template(document["tiles"]))
+        return TileSource(
+            template=_south_up(template) if document.get("scheme") == "tms" else template,
+            tile_size=_size_in_url(template) or _optional_int(document, "tileSize"),
+            minzoom=_optional_int(document, "minzoom"),
+            maxzoom=_optional_int(document, "maxzoom"),
+            bounds=_bounds(document.get("bounds")),
+            headers=headers or {},
+        )
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+        raise SourceError(
+            f"{_shown(location)} is no TileJSON: {_reason(error)}",
+            hint="a TileJSON is a JSON object whose `tiles` lists URL templates",
+        ) from error
+
+
+async def open_source(
+    source: str | Path | TileSource,
+    *,
+    headers: Mapping[str, str] | None = None,
+    params: Mapping[str, str] | None = None,
+) -> TileSource:
+    """Make a source of what a user gives: a source, an XYZ template, or a TileJSON's URL or path."""
+    if isinstance(source, TileSource):
+        found = replace(source, headers={**source.headers, **(headers or {})})
+    elif is_template(str(source)):
+        found = from_template(str(source), headers=headers)
+    else:
+        found = await from_tilejson(source, headers=headers)
+    return found.with_params(params or {})
+
+
+async def _document(location: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        if re.match(r"https?://", location, re.IGNORECASE):
+            async with (
+                Client(headers=headers, timeout=60, max_body=_MAX_TILEJSON) as client,
+                client.get(location) as answer,
+            ):
+                if answer.is_empty:
+                    raise TileError(f"HTTP {answer.status}", status=answer.status)
+                body = answer.body
+        else:
+            body = await asyncio.to_thread(Path(location).read_bytes)
+        document = json.loads(body, parse_constant=_no_constant)
+    except TileError as error:
+        raise SourceError(
+            f"no TileJSON at {_shown(location)}: {error.reason}", hint="check the URL and, for 401 or 403, the headers"
+        ) from error
+    except OSError as error:
+        raise SourceError(
+            f"no TileJSON at {location}: {error.strerror}",
+            hint="a source is an XYZ template with {z}/{x}/{y}, or the URL or path of a TileJSON",
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{_shown(location)} is not JSON", hint="is it the address of a web page?") from error
+    if not isinstance(document, dict):
+        raise SourceError(f"{_shown(location)} is no TileJSON: not a JSON object")
+    return document
+
+
+def _template(tiles: Any) -> str:
+    if not isinstance(tiles, list) or not tiles or not isinstance(tiles[0], str):
+        raise ValueError("`tiles` is not a list of URL templates")
+    return tiles[0]
+
+
+def _south_up(template: str) -> str:
+    return _PLACE.sub(lambda match: "{-y}" if match[1] == "y" else match[0], template)
+
+
+def _size_in_url(template: str) -> int | None:
+    """Read `tilesize=512` of TiTiler 2, or `@2x` of the generations before."""
+    for name, value in parse_qsl(urlsplit(template).query):
+        if name == "tilesize" and value.isdigit():
+            return int(value)
+    scale = re.search(r"(?:\}|%7[Dd])@([1-4])x", template)
+    return 256 * int(scale[1]) if scale else None
+
+
+def _optional_int(document: Mapping[str, Any], name: str) -> int | None:
+    """Read a zoom or a size; an absurd one is an error here and not an endless loop later."""
+    value = document.get(name)
+    if value is None:
+        return None
+    number = int(value)
+    if not 0 <= number <= (MAX_ZOOM if name.endswith("zoom") else 4096):
+        raise ValueError(f"`{name}` is {number}")
+    return number
+
+
+def _bounds(value: Any) -> Bounds | None:
+    if value is None:
+        return None
+    west, south, east, north = (float(number) for number in value)
+    if not all(map(math.isfinite, (west, south, east, north))) or south >= north:
+        raise ValueError(f"`bounds` are {value}")
+    return (west, south, east, north)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _reason(error: Exception) -> str:
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _shown(location: str | Path) -> str:
+    """Name a document without its query and its user, which may hold secrets."""
+    parts = urlsplit(str(location))
+    return f"{parts.scheme}://{parts.hostname}{parts.path}" if parts.scheme and parts.hostname else str(location)

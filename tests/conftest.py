@@ -1,0 +1,30 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from blockbuster import blockbuster_ctx
+
+from tests.fake_tiler import FakeTiler
+
+SCENES = Path(__file__).parents[1] / "examples" / "scenes"
+PARANA = SCENES / "landsat8-parana-2020-60m"
+COLORADO = SCENES / "landsat57-colorado-2008-2013"
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., FakeTiler]]:
+    """Start fake tilers that end with the test."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(FakeTiler(**options).running())
+
+
+@pytest.fixture
+def unblocked_loop() -> Iterator[None]:
+    """Make every blocking call of the package inside a running loop an error."""
+    with blockbuster_ctx(scanned_modules=["mosaic_async"]):
+        yield
