@@ -1,0 +1,229 @@
+"""What the bytes of one tile hold: pixels and a mask, read with the one driver that is expected, or a `TileError`.
+
+The only place where bytes from a server are opened. It knows nothing of where a tile goes.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader, MemoryFile
+
+from mosaic_async.errors import TileError
+
+_MAGIC = (
+    (b"II*\0", "GTiff"),
+    (b"MM\0*", "GTiff"),
+    (b"II+\0", "GTiff"),
+    (b"MM\0+", "GTiff"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x00\x00\x00\x0cjP  ", "JP2OpenJPEG"),
+    (b"\xff\x4f\xff\x51", "JP2OpenJPEG"),
+    (b"\x93NUMPY", "npy"),
+)
+_PNG_END = b"IEND\xaeB`\x82"
+_MAX_SIZE = 4096
+"""Pixels a side; a first tile larger than this is a bomb or no tile."""
+_MAX_BANDS = 1024
+
+Pixels = NDArray[Any]
+Mask = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileProfile:
+    """What every tile of a run looks like; learnt from the first one that is not empty."""
+
+    driver: str
+    """GDAL's name of the format, or `npy`."""
+    size: int
+    """Pixels a side."""
+    count: int
+    """Bands of data; a mask is not counted."""
+    dtype: str
+    nodata: float | None = None
+    """From the tile's own tag."""
+    mask_band: bool | None = None
+    """Whether the last band is the mask; None: its colour interpretation says so."""
+    colorinterp: tuple[str, ...] = ()
+    """Of the data bands."""
+    descriptions: tuple[str | None, ...] = ()
+    """Names of the data bands."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one tile's pixels, uncompressed."""
+        return self.size * self.size * self.count * np.dtype(self.dtype).itemsize
+
+
+def learn(body: bytes, *, tile_size: int | None = None, mask_band: bool | None = None) -> TileProfile:
+    """Learn from a first tile what all tiles of the run must look like.
+
+    Args:
+        body: the tile.
+        tile_size: pixels a side that the tile must have; None takes what it has.
+        mask_band: as in `TileProfile`.
+
+    Raises:
+        TileError: it cannot be read, or is not square and of the size that was asked for.
+    """
+    driver = _driver(body)
+    if driver == "npy":
+        shape, dtype = _npy_header(body)
+        profile = TileProfile(
+            driver=driver, size=shape[1], count=shape[0] - (mask_band is not False), dtype=dtype, mask_band=mask_band
+        )
+        height, width = shape[1:]
+    else:
+        with _opened(body, driver) as dataset:
+            height, width = dataset.shape
+            profile = _profile_of(dataset, mask_band=mask_band)
+    if height != width or height > _MAX_SIZE or tile_size not in (None, height):
+        wanted = f"{tile_size} x {tile_size}" if tile_size else f"square and up to {_MAX_SIZE} pixels a side"
+        raise TileError(f"the tile has {width} x {height} pixels, it should be {wanted}")
+    if not 0 < profile.count <= _MAX_BANDS:
+        raise TileError(f"the tile has {profile.count} bands beside its mask")
+    return profile
+
+
+def decode(body: bytes, profile: TileProfile) -> tuple[Pixels, Mask | None]:
+    """Read a tile's pixels, (bands, height, width), and its mask, (height, width), 255 where valid.
+
+    The mask is the extra last band, above 0 where valid: that one rule fits the 0 and 255 of old tilers in any dtype,
+    the -32768 and 32767 of int16 and the ±3.4e38 of float32 (rio-tiler 8 and later). Failing that it is the file's
+    own mask or nodata; None means that all pixels are valid.
+
+    Raises:
+        TileError: not whole, not of the expected format, or of another size, band count or dtype than the first tile.
+    """
+    driver = _driver(body)
+    if driver != profile.driver:
+        raise TileError(f"the tile is a {driver}, the first one was a {profile.driver}")
+    if driver == "npy":
+        return _decode_npy(body, profile)
+    with _opened(body, driver) as dataset:
+        return _read(dataset, profile)
+
+
+def _driver(body: bytes) -> str:
+    """Name the format by its first bytes; everything else, a VRT for one, is refused here."""
+    for magic, driver in _MAGIC:
+        if body.startswith(magic):
+            return driver
+    if body[:4] == b"RIFF" and body[8:12] == b"WEBP":
+        return "WEBP"
+    raise TileError(f"the body is no image of a known format, it begins with {body[:16]!r}")
+
+
+@contextmanager
+def _opened(body: bytes, driver: str) -> Iterator[DatasetReader]:
+    """Open with exactly one driver, so that no other format's tricks (VRT, WMS, zip) are reachable."""
+    if driver == "PNG" and _PNG_END not in body[-1024:]:
+        raise TileError("the PNG is cut short")  # GDAL reads it without an error, as zeros
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with MemoryFile(body) as file, file.open(driver=driver) as dataset:
+                yield dataset
+    except (RasterioError, ValueError, MemoryError) as error:
+        raise TileError(f"the {driver} cannot be read: {error}") from error
+
+
+def _profile_of(dataset: DatasetReader, *, mask_band: bool | None) -> TileProfile:
+    if _is_palette(dataset):
+        count, colorinterp = 3, ("red", "green", "blue")
+    else:
+        count = dataset.count - _has_mask_band(dataset, mask_band=mask_band)
+        colorinterp = tuple(band.name for band in dataset.colorinterp[:count])
+    return TileProfile(
+        driver=dataset.driver,
+        size=dataset.width,
+        count=count,
+        dtype=dataset.dtypes[0],
+        nodata=dataset.nodata,
+        mask_band=mask_band,
+        colorinterp=colorinterp,
+        descriptions=tuple(dataset.descriptions[:count]) if not _is_palette(dataset) else (),
+    )
+
+
+def _read(dataset: DatasetReader, profile: TileProfile) -> tuple[Pixels, Mask | None]:
+    """Check size, bands and dtypes before a single pixel is read: a file of 122 bytes can claim gigabytes."""
+    _check("size", f"{dataset.width} x {dataset.height}", f"{profile.size} x {profile.size}")
+    _check("dtype", "/".join(sorted(set(dataset.dtypes))), profile.dtype)
+    if _is_palette(dataset):
+        _check("band count", 3, profile.count)
+        return _read_palette(dataset)
+    has_mask_band = _has_mask_band(dataset, mask_band=profile.mask_band)
+    _check("band count", dataset.count - has_mask_band, profile.count)
+    pixels = dataset.read()
+    if has_mask_band:
+        return pixels[:-1], _as_mask(pixels[-1])
+    flags = dataset.mask_flag_enums[0]
+    if MaskFlags.all_valid in flags or profile.mask_band is False:
+        return pixels, None
+    return pixels, dataset.dataset_mask()
+
+
+def _check(what: str, found: object, expected: object) -> None:
+    if found != expected:
+        raise TileError(f"the tile's {what} is {found}, the first one's was {expected}")
+
+
+def _has_mask_band(dataset: DatasetReader, *, mask_band: bool | None) -> bool:
+    return dataset.colorinterp[-1] is ColorInterp.alpha if mask_band is None else mask_band
+
+
+def _is_palette(dataset: DatasetReader) -> bool:
+    return dataset.count == 1 and dataset.colorinterp[0] is ColorInterp.palette
+
+
+def _read_palette(dataset: DatasetReader) -> tuple[Pixels, Mask | None]:
+    """Look colours up: a palette belongs to one tile and means nothing in a mosaic."""
+    palette = np.zeros((256, 4), dtype=np.uint8)
+    for index, color in dataset.colormap(1).items():
+        palette[index] = color
+    colors = np.moveaxis(palette[dataset.read(1)], -1, 0)
+    mask = _as_mask(colors[3])
+    return np.ascontiguousarray(colors[:3]), None if mask.all() else mask
+
+
+def _as_mask(band: Pixels) -> Mask:
+    return np.where(band > 0, np.uint8(255), np.uint8(0))
+
+
+def _npy_header(body: bytes) -> tuple[tuple[int, int, int], str]:
+    """Read shape and dtype without reading the array."""
+    try:
+        stream = io.BytesIO(body)
+        major = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if major == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    except ValueError as error:
+        raise TileError(f"the npy cannot be read: {error}") from error
+    if len(shape) != 3 or dtype.hasobject:
+        raise TileError(f"the npy has shape {shape} and dtype {dtype}, it should be (bands, height, width) of numbers")
+    return shape, dtype.name
+
+
+def _decode_npy(body: bytes, profile: TileProfile) -> tuple[Pixels, Mask | None]:
+    """Read an array whose last plane is the mask, as rio-tiler writes it, unless the source says otherwise."""
+    has_mask = profile.mask_band is not False
+    shape, dtype = _npy_header(body)
+    _check("shape", shape, (profile.count + has_mask, profile.size, profile.size))
+    _check("dtype", dtype, profile.dtype)
+    try:
+        pixels = np.load(io.BytesIO(body), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise TileError(f"the npy cannot be read: {error}") from error
+    return (pixels[:-1], _as_mask(pixels[-1])) if has_mask else (pixels, None)
