@@ -1,0 +1,86 @@
+"""From part COGs to the output: the levels above the parts, one file, validated, under its final name.
+
+It runs in a thread of its own and knows nothing of tiles and servers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from rasterio.errors import RasterioError
+from rio_cogeo.cogeo import cog_validate
+
+from mosaic_async.canvas import Canvas
+from mosaic_async.encoding import Encoding
+from mosaic_async.errors import ResourceError, StitchError
+from mosaic_async.grid import Grid
+from mosaic_async.pyramid import build_upper_levels
+from mosaic_async.stitch import Plate, stitch
+
+_BIGTIFF = {"YES": True, "NO": False}
+"""Other values of the creation option leave it to the size."""
+
+
+def assemble(
+    grid: Grid, encoding: Encoding, folder: Path, parts: Mapping[tuple[int, int], Path], tags: Mapping[str, str]
+) -> Path:
+    """Make one file of the parts and give its path; the only part of a small output is that file already.
+
+    Args:
+        grid: the output.
+        encoding: as for the parts.
+        folder: where files may be made.
+        parts: the COGs of the parts that have data, by row and column; beside each lies its lossless smallest level.
+        tags: GDAL metadata of the output.
+
+    Raises:
+        StitchError: the parts do not fit together.
+        ResourceError: the disk is full.
+    """
+    step = 1 << grid.levels
+    if grid.is_single and grid.width % step == 0 and grid.height % step == 0:
+        return parts[0, 0]
+    upper = folder / "upper"
+    upper.mkdir(exist_ok=True)
+    tops = {place: path.with_suffix(".top.tif") for place, path in parts.items()}
+    plates = [
+        Plate(path, level=0, row=row * grid.part_blocks, col=col * grid.part_blocks)
+        for (row, col), path in parts.items()
+    ]
+    plates += build_upper_levels(grid, tops, encoding, upper)
+    blank = upper / "blank.tif"
+    side = 2 * grid.block_size
+    with Canvas(side, side, 1, grid.transform(), encoding) as canvas:
+        canvas.seal(blank, tags=tags)
+    output = folder / "mosaic.tif"
+    bigtiff = _BIGTIFF.get(encoding.options.get("BIGTIFF", "").upper())
+    try:
+        stitch(plates, blank, output, width=grid.width, height=grid.height, levels=grid.levels, bigtiff=bigtiff)
+    except OSError as error:
+        raise ResourceError(
+            f"{output} cannot be written: {error.strerror}", hint="make room and run it again"
+        ) from error
+    return output
+
+
+def publish(made: Path, output: Path) -> int:
+    """Validate a COG, give it its final name, and tell its size in bytes.
+
+    Raises:
+        StitchError: it is no valid Cloud Optimized GeoTIFF.
+    """
+    try:
+        is_valid, errors, warnings = cog_validate(made, strict=True, quiet=True)
+    except RasterioError as error:
+        raise StitchError(f"{made} cannot be read back: {error}") from error
+    if not is_valid:
+        raise StitchError(f"{made} is no valid COG: {'; '.join(errors + warnings)}")
+    made.replace(output)
+    folder = os.open(output.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return output.stat().st_size
