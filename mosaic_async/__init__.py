@@ -1,0 +1,62 @@
+"""Fetch every tile of an area from a dynamic tiler and get one validated Cloud Optimized GeoTIFF."""
+
+from importlib.metadata import version
+
+from mosaic_async.errors import (
+    IncompleteError,
+    MosaicError,
+    RefusedError,
+    ResourceError,
+    SourceError,
+    StitchError,
+    TileError,
+    UsageError,
+    WorkFolderError,
+)
+from mosaic_async.events import (
+    Event,
+    MosaicReport,
+    PartSealed,
+    RunStarted,
+    Stitching,
+    TileEmpty,
+    TileFailed,
+    TileFetched,
+    TilePlaced,
+    TileRetried,
+)
+from mosaic_async.pipeline import build_mosaic, build_mosaic_sync, plan_mosaic
+from mosaic_async.plan import MosaicPlan
+from mosaic_async.sources import TileSource, from_template, from_tilejson
+
+__version__ = version("mosaic-async")
+
+__all__ = [
+    "Event",
+    "IncompleteError",
+    "MosaicError",
+    "MosaicPlan",
+    "MosaicReport",
+    "PartSealed",
+    "RefusedError",
+    "ResourceError",
+    "RunStarted",
+    "SourceError",
+    "StitchError",
+    "Stitching",
+    "TileEmpty",
+    "TileError",
+    "TileFailed",
+    "TileFetched",
+    "TilePlaced",
+    "TileRetried",
+    "TileSource",
+    "UsageError",
+    "WorkFolderError",
+    "__version__",
+    "build_mosaic",
+    "build_mosaic_sync",
+    "from_template",
+    "from_tilejson",
+    "plan_mosaic",
+]

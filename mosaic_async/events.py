@@ -1,0 +1,134 @@
+"""What a run reports while it goes on, and the report at its end: frozen facts, for whoever listens.
+
+It knows nothing of who listens: the library emits, the command line draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mosaic_async.area import Bounds
+from mosaic_async.grid import Tile
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """The plan is made; the first tiles are asked for."""
+
+    tiles_total: int
+    parts_total: int
+    parts_resumed: int
+    """Parts that an earlier run finished."""
+    tiles_resumed: int
+    """Tiles of those parts."""
+
+
+@dataclass(frozen=True)
+class TileFetched:
+    """A body has arrived, and is held until it is placed."""
+
+    tile: Tile
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class TileRetried:
+    """An attempt failed; the tile is asked for again after a wait."""
+
+    url: str
+    """Without secrets."""
+    attempt: int
+    """The one that failed, from 1."""
+    reason: str
+    wait: float
+    """Seconds."""
+
+
+@dataclass(frozen=True)
+class TilePlaced:
+    """A tile's pixels are in the output; its body is no longer held."""
+
+    tile: Tile
+
+
+@dataclass(frozen=True)
+class TileEmpty:
+    """The server has nothing for this tile."""
+
+    tile: Tile
+
+
+@dataclass(frozen=True)
+class TileFailed:
+    """A tile could not be had."""
+
+    tile: Tile
+    url: str
+    """Without secrets."""
+    reason: str
+    status: int | None
+    """HTTP status of the last answer; None when there was none."""
+    attempts: int
+
+
+@dataclass(frozen=True)
+class PartSealed:
+    """All tiles of a part are in, and its COG is in the work folder."""
+
+    name: str
+    nbytes: int
+    """Bytes of its COG; 0 when the part has no data and no file."""
+
+
+@dataclass(frozen=True)
+class Stitching:
+    """All parts are there and become one file."""
+
+    parts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class MosaicReport:
+    """What a run did."""
+
+    output: Path
+    bounds: Bounds
+    """West, south, east, north of the output in degrees; west above east across the antimeridian."""
+    zoom: int
+    tile_size: int
+    """Pixels a side."""
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
+    tiles_total: int
+    tiles_placed: int
+    tiles_empty: int
+    tiles_failed: int
+    requests: int
+    """Attempts of this run, retries included; tiles of an earlier run are not asked for again."""
+    retries: int
+    bytes_received: int
+    bytes_written: int
+    """Size of the output."""
+    seconds: float
+    seconds_by_stage: dict[str, float]
+    """Probing, downloading (with encoding) and finishing (stitching and validating)."""
+    parts_total: int
+    parts_resumed: int
+    peak_rss: int
+    """Bytes; the most that this process had in memory so far."""
+    failed: tuple[TileFailed, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the report as JSON types."""
+        failed = [{**asdict(failure), "tile": list(failure.tile)} for failure in self.failed]
+        return {**asdict(self), "output": str(self.output), "bounds": list(self.bounds), "failed": failed}
+
+
+Event = RunStarted | TileFetched | TileRetried | TilePlaced | TileEmpty | TileFailed | PartSealed | Stitching
+OnEvent = Callable[[Event], None]
+"""Called on the event loop: it must be quick and must not raise."""

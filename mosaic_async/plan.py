@@ -1,0 +1,259 @@
+"""What a run will do, decided before it does it: tiles, pixels, encoding, parts, memory.
+
+It asks the source for as many tiles as it takes to find one that is not empty; everything else is arithmetic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from affine import Affine
+from rasterio.windows import Window
+
+from mosaic_async.area import Area, Bounds
+from mosaic_async.canvas import Canvas
+from mosaic_async.download import OPEN_PARTS, QUEUE_SIZE
+from mosaic_async.encoding import Encoding, MaskMode, OverviewResampling
+from mosaic_async.errors import ResourceError, SourceError, TileError, UsageError
+from mosaic_async.grid import COG_UNTILED_SIZE, MAX_TILES, Cover, Grid, default_zoom
+from mosaic_async.http import Client, redact
+from mosaic_async.probe import learn_first
+from mosaic_async.sources import TileSource
+from mosaic_async.tile import TileProfile, decode
+
+_MAX_PART_BLOCKS = 16
+_MIN_BLOCK = 64
+_ANYWHERE = Affine(2, 0, 0, 0, -2, 0)
+_BASE_MEMORY = 200 * 2**20
+"""Bytes: the interpreter with its libraries, GDAL's cache, and what the codecs need."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What the user asked for. It decides every pixel of the output, so its label names the work."""
+
+    source: TileSource
+    area: Area
+    zoom: int
+    tile_size: int | None = None
+    """Pixels a side; None: the first tile tells."""
+    profile: str = "deflate"
+    creation_options: Mapping[str, str] = field(default_factory=dict)
+    overview_resampling: OverviewResampling = "average"
+    nodata: float | None = None
+    dtype: str | None = None
+    mask: MaskMode = "auto"
+    clip: bool = False
+    part_size: int | None = None
+    """Pixels a side; None: as large as the memory allows."""
+    max_tiles: int = MAX_TILES
+
+    @classmethod
+    def of(
+        cls, source: TileSource, area: Area, *, zoom: int | None = None, tile_size: int | None = None, **options: Any
+    ) -> Job:
+        """Fill in what the source knows: the tile size, and the zoom of the data's own resolution.
+
+        Raises:
+            UsageError: no zoom is given and the source does not know one.
+        """
+        tile_size = tile_size or source.tile_size
+        if zoom is None:
+            if source.maxzoom is None:
+                raise UsageError("the source does not say its zooms", hint="give --zoom, the z of the tiles to ask for")
+            # Without a size the server's default is meant, which for every generation of tilers is 256 pixels.
+            zoom = default_zoom(source.maxzoom, tile_size or 256)
+        return cls(source=source, area=area, zoom=zoom, tile_size=tile_size, **options)
+
+    def cover(self) -> Cover:
+        """List the tiles."""
+        return Cover.of(self.area, self.zoom, max_tiles=self.max_tiles)
+
+    def identity(self) -> dict[str, Any]:
+        """Give everything that decides the output's pixels, as JSON types."""
+        given = asdict(replace(self, source=TileSource(template=self.source.template)))
+        given["source"] = self.source.identity or redact(self.source.template)  # a renewed token is the same job
+        given["mask_band"] = self.source.mask_band
+        del given["max_tiles"]
+        return given
+
+    def encoding(self, tile: TileProfile, cover: Cover) -> Encoding:
+        """Decide how the output is stored.
+
+        Raises:
+            UsageError: the profile cannot hold such pixels.
+        """
+        encoding = Encoding.of(
+            tile,
+            profile=self.profile,
+            creation_options=self.creation_options,
+            mask=self.mask,
+            nodata=self.nodata,
+            dtype=self.dtype,
+            overview_resampling=self.overview_resampling,
+        )
+        sizes = (encoding.block_size // divisor for divisor in (1, 2, 4, 0.5, 0.25))
+        candidates = (replace(encoding, block_size=int(size)) for size in sizes if size >= _MIN_BLOCK)
+        return next((candidate for candidate in candidates if self._has_levels(cover, tile, candidate)), encoding)
+
+    def _has_levels(self, cover: Cover, tile: TileProfile, encoding: Encoding) -> bool:
+        """Whether the output gets the overviews that a COG must have; blocks of just its width would prevent them."""
+        grid = self.grid(cover, tile, encoding, _MAX_PART_BLOCKS)
+        return grid.levels > 0 or max(grid.width, grid.height) <= COG_UNTILED_SIZE
+
+    def grid(self, cover: Cover, tile: TileProfile, encoding: Encoding, part_blocks: int) -> Grid:
+        """Lay the output's pixels out."""
+        return Grid(
+            cover=cover,
+            tile_size=tile.size,
+            block_size=encoding.block_size,
+            part_blocks=part_blocks,
+            clip=self.area if self.clip else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MosaicPlan:
+    """What a run would do."""
+
+    zoom: int
+    tile_size: int
+    """Pixels a side."""
+    tiles: int
+    parts: int
+    part_size: int
+    """Pixels a side."""
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
+    resolution: float
+    """Metres a pixel at the equator."""
+    bounds: Bounds
+    """West, south, east, north in degrees."""
+    count: int
+    """Bands of data."""
+    dtype: str
+    mask: str
+    raw_bytes: int
+    """Of the full-resolution pixels."""
+    estimated_bytes: int
+    """Of the output, as well compressed as the tile that was looked at; it may not be typical."""
+    download_bytes: int | None
+    """Estimated from that tile; None when it was empty."""
+    memory: int
+    """Bytes needed at most."""
+    seconds: float | None
+    """Estimated from the time that tile took, at the concurrency asked for; None when it was empty."""
+    requests: int
+    """What making this plan asked for."""
+    assumed: bool
+    """Whether bands and dtype are guessed, because the tile that was looked at was empty."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the plan as JSON types."""
+        return {**asdict(self), "bounds": list(self.bounds)}
+
+
+def memory_needed(grid: Grid, encoding: Encoding, tile: TileProfile, concurrency: int) -> int:
+    """Give the bytes that a run holds at most: canvases with overviews, bodies with their pixels, and the rest."""
+    height, width = min(grid.part_size, grid.height), min(grid.part_size, grid.width)
+    canvases = 1 if grid.is_single else OPEN_PARTS
+    bodies = (concurrency + QUEUE_SIZE + 1) * (tile.nbytes + tile.size**2)
+    return math.ceil(canvases * height * width * encoding.pixel_bytes * 4 / 3 + bodies + _BASE_MEMORY)
+
+
+def choose_grid(
+    job: Job, cover: Cover, tile: TileProfile, encoding: Encoding, *, memory: int, concurrency: int
+) -> Grid:
+    """Lay the output out in the largest parts that keep a run inside its memory.
+
+    Raises:
+        UsageError: the job's part size is not blocks times a power of two, or is smaller than a tile.
+        ResourceError: not even the smallest parts fit; the message says how much would do.
+    """
+    smallest = max(1, tile.size // encoding.block_size)
+    if job.part_size is not None:
+        blocks, rest = divmod(job.part_size, encoding.block_size)
+        if rest or blocks < smallest or blocks & (blocks - 1):
+            raise UsageError(
+                f"parts of {job.part_size} pixels do not fit tiles of {tile.size} and blocks of {encoding.block_size}",
+                hint=f"use {smallest * encoding.block_size} times a power of two",
+            )
+        return job.grid(cover, tile, encoding, blocks)
+    blocks = max(_MAX_PART_BLOCKS, smallest)
+    while True:
+        grid = job.grid(cover, tile, encoding, blocks)
+        needed = memory_needed(grid, encoding, tile, concurrency)
+        if needed <= memory:
+            return grid
+        if blocks == smallest:
+            raise ResourceError(
+                f"{memory / 2**20:,.0f} MiB of memory are too little, {math.ceil(needed / 2**20):,} MiB would do",
+                hint="give more --memory, or lower --concurrency",
+            )
+        blocks //= 2
+
+
+async def make_plan(job: Job, client: Client, *, memory: int, concurrency: int) -> MosaicPlan:
+    """Look at the tile in the centre and work everything else out.
+
+    Raises:
+        SourceError: the tile is refused or is none; an empty one is no error, bands and dtype are guessed then.
+    """
+    cover = await asyncio.to_thread(job.cover)
+    middle = next(cover.outward())
+    started = time.monotonic()
+    try:
+        async with client.get(job.source.url(middle)) as answer:
+            body = answer.body
+    except TileError as error:
+        raise SourceError(f"the tile in the centre cannot be had: {error.reason}", hint="check the URL") from error
+    seconds = time.monotonic() - started
+    if body:
+        tile = await asyncio.to_thread(learn_first, body, middle, job.source, job.tile_size)
+    else:
+        tile = TileProfile(driver="GTiff", size=job.tile_size or 256, count=3, dtype="uint8")
+    encoding = job.encoding(tile, cover)
+    grid = choose_grid(job, cover, tile, encoding, memory=memory, concurrency=concurrency)
+    raw = math.ceil(grid.width * grid.height * encoding.pixel_bytes)
+    return MosaicPlan(
+        zoom=job.zoom,
+        tile_size=tile.size,
+        tiles=cover.count,
+        parts=sum(1 for _ in grid.parts()),
+        part_size=grid.part_size,
+        width=grid.width,
+        height=grid.height,
+        resolution=grid.resolution,
+        bounds=grid.bounds,
+        count=encoding.count,
+        dtype=encoding.dtype,
+        mask=encoding.mask,
+        raw_bytes=raw,
+        estimated_bytes=await asyncio.to_thread(_encoded_bytes, body, tile, encoding, cover.count) if body else raw,
+        download_bytes=len(body) * cover.count if body else None,
+        memory=memory_needed(grid, encoding, tile, concurrency),
+        seconds=seconds * math.ceil(cover.count / concurrency) if body else None,
+        requests=client.requests,
+        assumed=not body,
+    )
+
+
+def _encoded_bytes(body: bytes, tile: TileProfile, encoding: Encoding, tiles: int) -> int:
+    """Encode one tile as the output will be, in a block of its own size, and multiply; overviews add a third."""
+    pixels, mask = decode(body, tile)
+    alone = replace(encoding, block_size=tile.size)
+    with TemporaryDirectory(prefix="mosaic-async-") as folder:
+        path = Path(folder) / "tile.tif"
+        with Canvas(tile.size, tile.size, 0, _ANYWHERE, alone) as canvas:
+            canvas.place(pixels, mask, Window(0, 0, tile.size, tile.size))
+            canvas.seal(path)
+        return math.ceil(path.stat().st_size * tiles * 4 / 3)

@@ -1,0 +1,195 @@
+"""What survives a crash: the job's label, finished parts, and the tiles of parts that are still open.
+
+Presence means whole: every file is written aside and renamed. It knows nothing of what is in the files. All files are
+touched through aiofiles, so the event loop never waits for a disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import aiofiles
+import aiofiles.os
+
+from mosaic_async.errors import WorkFolderError
+from mosaic_async.grid import Part, Tile
+
+_ASIDE = ".partial"
+
+
+def label_of(job: Mapping[str, Any]) -> str:
+    """Give the digest of everything that decides the output's pixels; it tells nothing of its parts."""
+    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
+
+
+class WorkFolder:
+    """`OUTPUT.work`, held under a lock from `open` to `close`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.parts = path / "parts"
+        self._tiles = path / "tiles"
+        self._job = path / "job.json"
+        self._lock: TextIO | None = None
+        self._spooled: dict[Tile, int] = {}
+        """Bytes of each body that is here."""
+        self.state: dict[str, Any] = {}
+        """The label, and what `save_state` of an earlier run kept."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no run has got as far as `save_state`."""
+        return self.state.keys() <= {"label"}
+
+    @classmethod
+    async def open(cls, output: Path, label: str, *, resume: bool = True) -> WorkFolder:
+        """Open the folder that belongs to `output`, or make it.
+
+        Args:
+            output: the file that the job makes.
+            label: from `label_of`; an earlier run's must be the same.
+            resume: keep what an earlier run left; False drops it, whatever its label.
+
+        Raises:
+            WorkFolderError: another process uses it, or it belongs to another job.
+        """
+        folder = cls(output.with_name(output.name + ".work"))
+        await asyncio.to_thread(folder._open, label, resume=resume)
+        return folder
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    async def remove(self) -> None:
+        """Delete the folder and all that is in it."""
+        await asyncio.to_thread(shutil.rmtree, self.path)
+
+    async def save_state(self, state: Mapping[str, Any]) -> None:
+        """Keep what a later run needs to know before its first request."""
+        self.state = {"label": self.state["label"], **state}
+        await self._write(self._job, json.dumps(self.state, indent=1).encode())
+
+    def has_tile(self, tile: Tile) -> bool:
+        """Tell whether the tile's body is here, be it empty."""
+        return tile in self._spooled
+
+    def has_body(self, tile: Tile) -> bool:
+        """Tell whether the tile is here and has data."""
+        return self._spooled.get(tile, 0) > 0
+
+    async def write_tile(self, tile: Tile, body: bytes) -> None:
+        """Keep a body; an empty one stands for a tile without data."""
+        await self._write(self._tile_path(tile), body)
+        self._spooled[tile] = len(body)
+
+    async def read_tile(self, tile: Tile) -> bytes:
+        """Give back a body that is here."""
+        async with aiofiles.open(self._tile_path(tile), "rb") as file:
+            body: bytes = await file.read()
+        return body
+
+    async def drop_tiles(self, tiles: Iterable[Tile]) -> None:
+        """Delete bodies that are no longer needed."""
+        there = [tile for tile in tiles if tile in self._spooled]
+        for tile in there:
+            del self._spooled[tile]
+        await asyncio.to_thread(self._unlink, [self._tile_path(tile) for tile in there])
+
+    def part_path(self, part: Part) -> Path:
+        """Name a part's COG."""
+        return self.parts / f"{part.name}.tif"
+
+    def top_path(self, part: Part) -> Path:
+        """Name the lossless copy of a part's smallest level."""
+        return self.parts / f"{part.name}.top.tif"
+
+    async def finish_part(self, part: Part, record: Mapping[str, Any]) -> None:
+        """Declare a part finished, after its files are in place."""
+        await self._write(self.parts / f"{part.name}.json", json.dumps(record).encode())
+
+    async def finished_parts(self) -> dict[str, dict[str, Any]]:
+        """Give the record of each finished part by its name."""
+        return await asyncio.to_thread(self._read_records)
+
+    def _open(self, label: str, *, resume: bool) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = self._take_lock()
+        try:
+            if not resume:
+                self._clear()
+            self.state = self._read_state()
+            if self.state and self.state.get("label") != label:
+                raise WorkFolderError(
+                    f"{self.path} belongs to another job: source, area, zoom or output options differ",
+                    hint="finish that job, choose another output, or drop it with --fresh",
+                )
+            self.parts.mkdir(exist_ok=True)
+            self._tiles.mkdir(exist_ok=True)
+            self._sweep()
+        except BaseException:
+            self.close()
+            raise
+        if not self.state:  # from here on whatever is found in the folder belongs to this job
+            self.state = {"label": label}
+            aside = self._job.with_name(self._job.name + _ASIDE)
+            aside.write_text(json.dumps(self.state))
+            aside.replace(self._job)
+
+    def _take_lock(self) -> TextIO:
+        lock = (self.path / "lock").open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise WorkFolderError(f"{self.path} is in use by another process", hint="wait for it to end") from error
+        return lock
+
+    def _read_state(self) -> dict[str, Any]:
+        try:
+            state = json.loads(self._job.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise WorkFolderError(f"{self._job} cannot be read", hint="drop it with --fresh") from error
+        return state if isinstance(state, dict) else {}
+
+    def _clear(self) -> None:
+        for folder in (self.parts, self._tiles, self.path / "upper"):
+            shutil.rmtree(folder, ignore_errors=True)
+        self._job.unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Delete what a killed run left half-written, and list the tiles that are whole."""
+        for path in self._tiles.iterdir():
+            if path.name.endswith(_ASIDE):
+                path.unlink()
+            else:
+                z, x, y = map(int, path.name.split("-"))
+                self._spooled[Tile(x, y, z)] = path.stat().st_size
+
+    def _read_records(self) -> dict[str, dict[str, Any]]:
+        return {path.stem: json.loads(path.read_bytes()) for path in self.parts.glob("*.json")}
+
+    def _tile_path(self, tile: Tile) -> Path:
+        return self._tiles / f"{tile.z}-{tile.x}-{tile.y}"
+
+    async def _write(self, path: Path, data: bytes) -> None:
+        aside = path.with_name(path.name + _ASIDE)
+        async with aiofiles.open(aside, "wb") as file:
+            await file.write(data)
+        await aiofiles.os.replace(aside, path)
+
+    @staticmethod
+    def _unlink(paths: Iterable[Path]) -> None:
+        for path in paths:
+            path.unlink(missing_ok=True)
