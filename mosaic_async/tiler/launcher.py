@@ -1,0 +1,158 @@
+"""Start tiler processes, one a core, and stop them with the run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mosaic_async.errors import SourceError, UsageError
+from mosaic_async.sources import TileSource
+from mosaic_async.tiler.mosaic import Mosaic, open_mosaic
+from mosaic_async.tiler.rendering import Rendering
+from mosaic_async.tiler.server import READY, shared_socket
+
+_START_TIMEOUT = 60.0
+_STOP_TIMEOUT = 5.0
+_ENVIRONMENT = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar files: one request less a scene
+    "GDAL_NUM_THREADS": "1",  # the processes use the cores
+    "MOSAIC_CONCURRENCY": "1",
+}
+_FORMATS = ("tif", "png", "jpg", "webp", "npy")
+
+
+@asynccontextmanager
+async def local_tiler(
+    mosaic: str | Path | Mosaic,
+    *,
+    bands: Sequence[str] = (),
+    expression: str | None = None,
+    pixel_selection: str = "first",
+    rescale: Sequence[tuple[float, float]] = (),
+    color_formula: str | None = None,
+    resampling: str = "bilinear",
+    tile_size: int = 512,
+    tile_format: str = "tif",
+    workers: int | None = None,
+) -> AsyncIterator[TileSource]:
+    """Serve scenes as tiles on this machine until the block is left, and give the source to ask.
+
+    Args:
+        mosaic: a MosaicJSON, a folder of STAC items or COGs, or a STAC collection's path.
+        bands: asset names of STAC items, or band numbers of plain files.
+        expression: instead of bands, one formula a band of the output, separated by `;`.
+        pixel_selection: how scenes that overlap become one: first, highest, lowest, mean, median, stdev, lastbandlow,
+            lastbandhigh, count.
+        rescale: (lowest, highest) to be stretched to 0 to 255, one for all bands or one a band.
+        color_formula: such as `gamma RGB 3.5, saturation 1.7`, applied after `rescale`.
+        resampling: nearest, bilinear, cubic, ...
+        tile_size: pixels a side.
+        tile_format: tif, png, jpg, webp or npy.
+        workers: processes; None: one a core.
+
+    Raises:
+        SourceError: the scenes cannot be read, or the tiler does not start.
+        UsageError: a band or a name that is not known.
+    """
+    if tile_format not in _FORMATS:
+        raise UsageError(f"tile format {tile_format!r} is not known", hint=f"use one of {', '.join(_FORMATS)}")
+    opened = mosaic if isinstance(mosaic, Mosaic) else await asyncio.to_thread(open_mosaic, mosaic)
+    query = Rendering(
+        bands=bands,
+        expression=expression,
+        pixel_selection=pixel_selection,
+        rescale=rescale,
+        color_formula=color_formula,
+        resampling=resampling,
+    ).query(opened)
+    async with serve(opened, host="127.0.0.1", port=0, workers=workers) as url:
+        yield TileSource(
+            template=f"{url}/tiles/WebMercatorQuad/{{z}}/{{x}}/{{y}}.{tile_format}?tilesize={tile_size}&{query}",
+            tile_size=tile_size,
+            minzoom=opened.document["minzoom"],
+            maxzoom=opened.document["maxzoom"],
+            bounds=tuple(opened.document["bounds"]),
+            identity=f"local:{opened.digest}/{tile_format}?tilesize={tile_size}&{query}",
+        )
+
+
+@asynccontextmanager
+async def serve(mosaic: Mosaic, *, host: str, port: int, workers: int | None = None) -> AsyncIterator[str]:
+    """Run the processes until the block is left, and give their common URL.
+
+    Args:
+        mosaic: the scenes.
+        host: address to listen on.
+        port: 0 takes a free one.
+        workers: processes; None: one a core.
+
+    Raises:
+        SourceError: the address is taken, or a process does not start.
+    """
+    with TemporaryDirectory(prefix="mosaic-async-") as folder:
+        path = Path(folder) / "mosaic.json"
+        await asyncio.to_thread(path.write_text, json.dumps({"document": mosaic.document, "assets": mosaic.assets}))
+        try:
+            holder = shared_socket(host, port)  # bound but not listening: it keeps the port and takes no connection
+        except OSError as error:
+            raise SourceError(
+                f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another --port"
+            ) from error
+        with holder:
+            port = holder.getsockname()[1]
+            log = Path(folder) / "tiler.log"
+            processes: list[asyncio.subprocess.Process] = []
+            try:
+                for _ in range(workers or os.cpu_count() or 1):
+                    processes.append(await _start(path, host, port, log))  # noqa: PERF401 - those started are stopped
+                await _wait_until_ready(processes, log)
+                yield f"http://{host}:{port}"
+            finally:
+                await _stop(processes)
+
+
+async def _start(path: Path, host: str, port: int, log: Path) -> asyncio.subprocess.Process:
+    with log.open("ab") as errors:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "mosaic_async.tiler.server", str(path), host, str(port)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=errors,
+            env={**os.environ, **_ENVIRONMENT},
+            start_new_session=True,  # an interrupt is the parent's to handle; it ends the tilers after the run
+        )
+
+
+async def _wait_until_ready(processes: Sequence[asyncio.subprocess.Process], log: Path) -> None:
+    try:
+        async with asyncio.timeout(_START_TIMEOUT):
+            for process in processes:
+                assert process.stdout is not None
+                if (await process.stdout.readline()).strip() != READY.encode():
+                    raise SourceError(f"the embedded tiler does not start: {await asyncio.to_thread(_tail, log)}")
+    except TimeoutError as error:
+        raise SourceError(f"the embedded tiler is not ready after {_START_TIMEOUT:g} seconds") from error
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no reason given"
+
+
+async def _stop(processes: Sequence[asyncio.subprocess.Process]) -> None:
+    for process in processes:
+        if process.stdin is not None:
+            process.stdin.close()
+    for process in processes:
+        try:
+            async with asyncio.timeout(_STOP_TIMEOUT):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()

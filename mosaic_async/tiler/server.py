@@ -1,0 +1,59 @@
+"""One tiler process: `python -m mosaic_async.tiler.server MOSAIC.json HOST PORT`.
+
+It prints a line when it is ready, and ends when its standard input does: a parent that dies, even by `kill -9`, takes
+its tilers along.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+import uvicorn
+
+from mosaic_async.tiler.app import make_app
+from mosaic_async.tiler.mosaic import Mosaic
+
+READY = "ready"
+_BACKLOG = 2048
+
+
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(READY, flush=True)  # noqa: T201 - the parent waits for it
+
+
+def main(path: str, host: str, port: str) -> None:
+    """Serve a mosaic that the launcher wrote, on an address that it shares with the other processes."""
+    given = json.loads(Path(path).read_text())
+    app = make_app(Mosaic(given["document"], tuple(given["assets"])))
+    server = _Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
+    threading.Thread(target=_end_with_stdin, args=(server,), daemon=True).start()
+    with shared_socket(host, int(port)) as listener:
+        listener.listen(_BACKLOG)
+        server.run([listener])
+
+
+def shared_socket(host: str, port: int) -> socket.socket:
+    """Bind an address that several processes listen on; the kernel spreads connections over them."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((host, port))
+        stack.pop_all()
+    return listener
+
+
+def _end_with_stdin(server: uvicorn.Server) -> None:
+    sys.stdin.read()
+    server.should_exit = True
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])

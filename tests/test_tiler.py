@@ -1,0 +1,280 @@
+"""The embedded tiler and the demo, against rio-tiler called directly: no HTTP, none of the package's code."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import mercantile
+import numpy as np
+import psutil
+import pytest
+import rasterio
+from rio_cogeo.cogeo import cog_validate
+from rio_tiler.errors import EmptyMosaicError, TileOutsideBounds
+from rio_tiler.io import STACReader
+from rio_tiler.models import ImageData
+from rio_tiler.mosaic.methods import PixelSelectionMethod
+from rio_tiler.mosaic.reader import mosaic_reader
+
+from mosaic_async import SourceError, UsageError, build_mosaic
+from mosaic_async.tiler import PIXEL_SELECTIONS, Rendering, local_tiler, open_mosaic
+from tests.conftest import COLORADO, PARANA
+from tests.test_pipeline import left_behind
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),  # of the pictures
+    pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid"),  # rio-tiler: there are none
+]
+
+PLACE = (-54.9, -25.45, -54.75, -25.3)
+
+
+def scenes_of(folder: Path) -> list[str]:
+    return [str(path) for path in sorted(folder.rglob("*.json")) if path.name != "collection.json"]
+
+
+def render_directly(scenes, tile, *, assets, expression=None, selection="first", size=512, rescale=(), formula=None):
+    """Read one tile with rio-tiler's mosaic reader; None where no scene has data."""
+
+    def read(scene, x, y, z) -> ImageData:
+        with STACReader(scene) as reader:
+            return reader.tile(
+                x, y, z, assets=assets, expression=expression, tilesize=size, padding=2,
+                resampling_method="bilinear", reproject_method="bilinear",
+            )  # fmt: skip
+
+    try:
+        image, _ = mosaic_reader(
+            scenes, read, tile.x, tile.y, tile.z, pixel_selection=PixelSelectionMethod[selection].value, threads=1,
+            allowed_exceptions=(TileOutsideBounds,),
+        )  # fmt: skip
+    except EmptyMosaicError:
+        return None
+    if rescale:
+        image.rescale(rescale)
+    if formula:
+        image.apply_color_formula(formula)
+    return image
+
+
+def mosaic_directly(area, zoom, **options) -> tuple[np.ndarray, np.ndarray]:
+    """Put tiles rendered directly side by side: pixels and validity."""
+    tiles = list(mercantile.tiles(*area, zooms=[zoom]))
+    left, top = min(tile.x for tile in tiles), min(tile.y for tile in tiles)
+    columns, rows = max(tile.x for tile in tiles) - left + 1, max(tile.y for tile in tiles) - top + 1
+    images = {tile: render_directly(tile=tile, **options) for tile in tiles}
+    first = next(image for image in images.values() if image is not None)
+    count, size = first.data.shape[:2]
+    pixels = np.zeros((count, rows * size, columns * size), first.data.dtype)
+    valid = np.zeros((rows * size, columns * size), bool)
+    for tile, image in images.items():
+        if image is not None:
+            row, col = (tile.y - top) * size, (tile.x - left) * size
+            pixels[:, row : row + size, col : col + size] = image.data
+            valid[row : row + size, col : col + size] = image.mask > 0
+    return pixels, valid
+
+
+def assert_holds(path: Path, pixels: np.ndarray, valid: np.ndarray) -> None:
+    with rasterio.open(path) as dataset:
+        np.testing.assert_array_equal(dataset.dataset_mask() > 0, valid)
+        np.testing.assert_array_equal(dataset.read()[:, valid], pixels[:, valid])
+
+
+async def test_the_demo_s_true_colour_median_is_rio_tiler_s(tmp_path):
+    sys.path.insert(0, str(PARANA.parents[1]))
+    import demo
+
+    output = tmp_path / "out.tif"
+    async with local_tiler(PARANA, **demo.TRUE_COLOR) as source:
+        await build_mosaic(source, demo.PARANA_AREA, output, zoom=11)
+    pixels, valid = mosaic_directly(
+        demo.PARANA_AREA, 11, scenes=scenes_of(PARANA), assets=["B4", "B3", "B2"], selection="median",
+        rescale=demo.TRUE_COLOR["rescale"], formula=demo.TRUE_COLOR["color_formula"],
+    )  # fmt: skip
+    assert_holds(output, pixels, valid)
+
+
+async def test_the_demo_s_highest_ndvi_is_rio_tiler_s(tmp_path):
+    sys.path.insert(0, str(PARANA.parents[1]))
+    import demo
+
+    output = tmp_path / "out.tif"
+    async with local_tiler(COLORADO, **demo.HIGHEST_NDVI) as source:
+        await build_mosaic(source, demo.COLORADO_AREA, output, zoom=14, dtype="int16")
+    pixels, valid = mosaic_directly(
+        demo.COLORADO_AREA, 14, scenes=scenes_of(COLORADO), assets=["b5", "b4", "b3"], selection="lastbandhigh",
+        expression="b1;b2;b3;where((b3>100)&(b2>1500)&(b1>500),(b2-b3)/(b2+b3),-1)",
+    )  # fmt: skip
+    assert_holds(output, np.rint(pixels).astype("int16"), valid)
+
+
+@pytest.mark.parametrize("selection", PIXEL_SELECTIONS)
+async def test_every_pixel_selection_is_rio_tiler_s(tmp_path, selection):
+    async with local_tiler(PARANA, bands=["B3", "B2"], pixel_selection=selection, tile_size=256, workers=1) as source:
+        await build_mosaic(source, PLACE, tmp_path / "out.tif", zoom=10)
+    pixels, valid = mosaic_directly(
+        PLACE, 10, scenes=scenes_of(PARANA), assets=["B3", "B2"], selection=selection, size=256
+    )
+    assert_holds(tmp_path / "out.tif", pixels, valid)
+
+
+@pytest.mark.parametrize(("tile_format", "size"), [("tif", 1024), ("npy", 128), ("png", 256), ("webp", 512)])
+async def test_every_format_and_size_of_tile_can_be_asked_for(tmp_path, tile_format, size):
+    options = {"bands": ["B4", "B3", "B2"], "rescale": [(5000, 15000)]}
+    async with local_tiler(PARANA, **options, tile_format=tile_format, tile_size=size, workers=1) as source:
+        report = await build_mosaic(source, PLACE, tmp_path / "out.tif", zoom=10)
+    assert report.tile_size == size
+    pixels, valid = mosaic_directly(
+        PLACE, 10, scenes=scenes_of(PARANA), assets=["B4", "B3", "B2"], size=size, rescale=[(5000, 15000)]
+    )
+    if tile_format == "webp":  # TiTiler's is lossy
+        with rasterio.open(tmp_path / "out.tif") as dataset:
+            assert np.abs(dataset.read()[:, valid].astype(int) - pixels[:, valid]).mean() < 8
+    else:
+        assert_holds(tmp_path / "out.tif", pixels, valid)
+
+
+async def test_a_folder_of_plain_cogs_is_served_by_band_number(tmp_path):
+    folder = tmp_path / "cogs"
+    folder.mkdir()
+    for path in PARANA.rglob("*_B3.tif"):
+        shutil.copy(path, folder)
+    async with local_tiler(folder, expression="b1*2;b1", tile_size=256, workers=1) as source:
+        await build_mosaic(source, PLACE, tmp_path / "out.tif", zoom=10)
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        twice, once = dataset.read()
+        valid = dataset.dataset_mask() > 0
+    assert valid.any()
+    np.testing.assert_array_equal(twice[valid], 2 * once[valid].astype(twice.dtype))
+
+
+@pytest.mark.parametrize("name", ["mosaic.json", "mosaic.json.gz"])
+async def test_a_mosaicjson_with_relative_paths_is_served(tmp_path, name):
+    document = open_mosaic(PARANA).document
+    shutil.copytree(PARANA, tmp_path / "scenes")
+    for key, scenes in document["tiles"].items():
+        document["tiles"][key] = [str(Path("scenes") / Path(scene).relative_to(PARANA)) for scene in scenes]
+    data = json.dumps(document).encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    async with local_tiler(tmp_path / name, bands=["B4"], tile_size=256, workers=1) as source:
+        report = await build_mosaic(source, PLACE, tmp_path / "out.tif", zoom=10)
+    assert report.tiles_placed > 0
+
+
+def test_a_collection_is_followed_to_its_items():
+    by_collection, by_folder = open_mosaic(PARANA / "collection.json"), open_mosaic(PARANA)
+    assert by_collection.document["tiles"].keys() == by_folder.document["tiles"].keys()
+    assert by_collection.assets == by_folder.assets == ("B2", "B3", "B4")
+    assert by_folder.digest == open_mosaic(str(PARANA)).digest
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", "not json", '{"mosaicjson": "0.0.3"}', '{"mosaicjson": "0.0.3", "tiles": {"1": [3]}}']
+)
+def test_what_is_no_mosaic_is_a_source_error(tmp_path, text):
+    (tmp_path / "bad.json").write_text(text)
+    with pytest.raises(SourceError):
+        open_mosaic(tmp_path / "bad.json")
+    with pytest.raises(SourceError, match="there is no"):
+        open_mosaic(tmp_path / "nothing.json")
+
+
+def test_an_empty_folder_is_a_source_error(tmp_path):
+    with pytest.raises(SourceError, match="neither STAC items nor GeoTIFFs"):
+        open_mosaic(tmp_path)
+
+
+def test_names_in_an_expression_become_places_all_at_once():
+    """Colorado's bands are called b3 and b4, which TiTiler would take for the third and the fourth."""
+    query = Rendering(expression="(b4-b3)/(b4+b3);b5").query(open_mosaic(COLORADO))
+    assert query.startswith("assets=b4&assets=b3&assets=b5&expression=%28b1-b2%29%2F%28b1%2Bb2%29%3Bb3&")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bands": ["B9"]},
+        {"bands": ["B4"], "expression": "B4"},
+        {"expression": "x+1"},
+        {"bands": ["B4"], "pixel_selection": "lastband"},
+        {},
+    ],
+)
+def test_rendering_that_cannot_be_is_a_usage_error(options):
+    with pytest.raises(UsageError):
+        Rendering(**options).query(open_mosaic(PARANA))
+
+
+async def test_the_tiler_ends_with_its_block(tmp_path):
+    async with local_tiler(PARANA, bands=["B4"], workers=2):
+        running = psutil.Process().children(recursive=True)
+        assert len(running) == 2
+    assert not any(process.is_running() for process in running)
+
+
+def test_a_killed_run_takes_its_tilers_along(tmp_path):
+    command = [sys.executable, "-m", "mosaic_async", "serve", str(PARANA), "--port", "0", "--workers", "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout.readline().startswith("http://127.0.0.1:")
+        tilers = psutil.Process(process.pid).children(recursive=True)
+        assert len(tilers) == 2
+        process.send_signal(signal.SIGKILL)
+    gone, alive = psutil.wait_procs(tilers, timeout=10)
+    assert not alive
+    assert len(gone) == 2
+
+
+async def test_a_run_over_local_scenes_goes_on_although_the_port_changed(tmp_path):
+    options = {"bands": ["B4"], "tile_size": 256, "workers": 1}
+    area = (-55.0, -25.5, -54.3, -25.0)
+    async with local_tiler(PARANA, **options) as source:
+        task = asyncio.ensure_future(
+            build_mosaic(source, area, tmp_path / "out.tif", zoom=11, concurrency=2, part_size=512)
+        )
+        while not list(tmp_path.glob("out.tif.work/parts/*.json")):
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    async with local_tiler(PARANA, **options) as source:
+        report = await build_mosaic(source, area, tmp_path / "out.tif", zoom=11, part_size=512)
+    assert report.parts_resumed > 0
+    assert left_behind(tmp_path) == ["out.tif"]
+
+
+async def test_a_port_that_is_taken_is_a_source_error(serve):
+    from mosaic_async.tiler import serve as serve_mosaic
+
+    taken = serve().port
+    with pytest.raises(SourceError, match="cannot listen"):
+        async with serve_mosaic(open_mosaic(PARANA), host="127.0.0.1", port=taken):
+            pass
+
+
+async def test_a_tiler_that_cannot_start_says_why(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(SourceError, match="does not start"):
+        async with local_tiler(PARANA, bands=["B4"]):
+            pass
+
+
+def test_the_demo_leaves_two_valid_cogs_and_two_pictures(tmp_path):
+    script = PARANA.parents[1] / "demo.py"
+    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, timeout=110)
+    assert left_behind(tmp_path) == [
+        "colorado-highest-ndvi.png", "colorado-highest-ndvi.tif", "parana-median.png", "parana-median.tif"
+    ]  # fmt: skip
+    for path in tmp_path.glob("*.tif"):
+        assert cog_validate(path, strict=True, quiet=True) == (True, [], [])
+    for path in tmp_path.glob("*.png"):
+        with rasterio.open(path) as picture:
+            assert picture.count == 4
+            assert picture.read(1).std() > 20
