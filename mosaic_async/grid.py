@@ -30,8 +30,8 @@ MAX_TILES = 500_000
 MAX_ZOOM = 24
 COG_UNTILED_SIZE = 512
 """Pixels; up to this a COG needs neither tiles nor overviews."""
-_SNAP = 1e-6
-"""Tiles; an edge this near to a tile's edge is that edge (half a thousandth of a pixel, far above rounding)."""
+_SNAP = 1e-13
+"""Of the world's width, 4 micrometres: an edge this near to a tile's edge is that edge."""
 _MAX_SPREAD = 16
 """A polygon's bounding box may hold this many times `max_tiles`: it is rasterised in memory."""
 _MAX_PIXELS = 2**31 - 1
@@ -154,10 +154,10 @@ class Grid:
             return (0, 0, *full)
         world = self.tile_size * 2**self.cover.zoom
         col_off, row_off = self.cover.left * self.tile_size, self.cover.top * self.tile_size
-        spans = [_snapped(_x(west) * world, _x(east) * world) for west, east in self.clip.spans()]
+        spans = [_snapped(_x(west), _x(east), world) for west, east in self.clip.spans()]
         lefts = [(left - col_off) % world for left, _ in spans]
         rights = [start + right - left for start, (left, right) in zip(lefts, spans, strict=True)]
-        top, lower = _snapped(_y(self.clip.north) * world, _y(self.clip.south) * world)
+        top, lower = _snapped(_y(self.clip.north), _y(self.clip.south), world)
         return (min(lefts), max(top - row_off, 0), min(max(rights), full[0]), min(lower - row_off, full[1]))
 
     @property
@@ -266,7 +266,7 @@ class Grid:
 
     def _projected(self, ring: Ring, outer: Ring) -> list[tuple[float, float]]:
         """Project a ring, moved past 180 degrees where the output runs there."""
-        turns = min(_x(x) for x, _ in outer) * 2**self.cover.zoom < self.cover.left - _SNAP
+        turns = min(_x(x) for x, _ in outer) + _SNAP < self.cover.left / 2**self.cover.zoom
         return [(_WORLD * (_x(x) + turns - 0.5), _WORLD * (0.5 - _y(y))) for x, y in ring]
 
     def _corner(self, tile: Tile) -> tuple[int, int]:
@@ -301,19 +301,19 @@ def _y(latitude: float) -> float:
     return 0.5 - float(mercantile.xy(0, latitude)[1] / _WORLD)
 
 
-def _snapped(low: float, high: float) -> tuple[int, int]:
-    """Widen to whole units, but not over an edge that is met already."""
-    first, last = math.floor(low + _SNAP), math.ceil(high - _SNAP)
+def _snapped(low: float, high: float, units: int) -> tuple[int, int]:
+    """Widen shares of the world to whole units, of which it has so many, but not over an edge that is met already."""
+    first, last = math.floor((low + _SNAP) * units), math.ceil((high - _SNAP) * units)
     if last <= first:  # narrower than the tolerance: the unit that it lies in
-        first = math.floor((low + high) / 2)
+        first = math.floor((low + high) / 2 * units)
     return first, max(last, first + 1)
 
 
 def _of_box(bounds: Bounds, zoom: int) -> Cover:
     west, south, east, north = bounds
     width = 2**zoom
-    left, right = _snapped(_x(west) * width, _x(east) * width)
-    top, lower = _snapped(_y(north) * width, _y(south) * width)
+    left, right = _snapped(_x(west), _x(east), width)
+    top, lower = _snapped(_y(north), _y(south), width)
     top, lower = max(top, 0), min(lower, width)
     return Cover(zoom, left % width, top, min(right - left, width), lower - top)
 

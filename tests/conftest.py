@@ -8,8 +8,15 @@ from pathlib import Path
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import Phase, settings
 
 from tests.fake_tiler import FakeTiler
+
+# The same examples in every run; `--hypothesis-profile random` looks for new ones.
+PHASES = set(Phase) - {Phase.explain}
+settings.register_profile("same", derandomize=True, deadline=None, phases=PHASES)
+settings.register_profile("random", deadline=None, phases=PHASES)
+settings.load_profile("same")
 
 SCENES = Path(__file__).parents[1] / "examples" / "scenes"
 PARANA = SCENES / "landsat8-parana-2020-60m"

@@ -31,7 +31,11 @@ def tiles(draw, max_zoom=24):
     return mercantile.Tile(draw(st.integers(0, 2**zoom - 1)), draw(st.integers(0, 2**zoom - 1)), zoom)
 
 
-boxes = st.tuples(st.floats(-180, 179), st.floats(-85, 84), st.floats(0.0001, 60), st.floats(0.0001, 60)).map(
+def degrees(low: float, high: float):
+    return st.floats(low, high).map(lambda value: round(value, 7))
+
+
+boxes = st.tuples(degrees(-180, 179), degrees(-85, 84), degrees(0.0001, 60), degrees(0.0001, 60)).map(
     lambda box: (box[0], box[1], min(180.0, box[0] + box[2]), min(85.0, box[1] + box[3]))
 )
 

@@ -42,6 +42,7 @@ from mosaic_async.grid import Cover
 from tests.fake_tiler import FakeTiler, Pattern
 from tests.pyramid_reader import assert_same_levels
 from tests.test_area import FIJI_SPLIT
+from tests.test_grid import degrees
 from tests.test_stitch import read_with_async_geotiff
 
 pytestmark = [
@@ -113,10 +114,10 @@ FORMATS = st.sampled_from(
 
 
 @given(
-    west=st.floats(-179, 170),
-    south=st.floats(-80, 78),
-    width=st.floats(0.01, 6),
-    height=st.floats(0.01, 4),
+    west=degrees(-179, 170),
+    south=degrees(-80, 78),
+    width=degrees(0.01, 6),
+    height=degrees(0.01, 4),
     zoom=st.integers(0, 7),
     tile_size=st.sampled_from([128, 256, 512, 1024]),
     fmt=FORMATS,
