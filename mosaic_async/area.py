@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from mosaic_async.errors import RefusedError, UsageError
@@ -22,6 +23,8 @@ Ring = list[tuple[float, float]]
 """Longitude and latitude of each corner; in pieces the first is repeated at the end."""
 Polygon = list[Ring]
 """The outer ring, then the holes."""
+_SQUARE = ((0, -180.0, 1), (0, 180.0, -1), (1, -MAX_LATITUDE, 1), (1, MAX_LATITUDE, -1))
+"""What Web Mercator shows, as limits."""
 _COLLECTIONS = {"FeatureCollection": "features", "GeometryCollection": "geometries"}
 
 
@@ -81,10 +84,9 @@ class Area:
         """Give each polygon, cut at ±180 and at the latitudes of Web Mercator, with longitudes from -180 to 180."""
         for polygon in self.polygons or ():
             for shift in (-360.0, 0.0, 360.0):
-                rings = [[(x + shift, y) for x, y in ring] for ring in polygon]
-                cut = [_cut(ring) for ring in rings]
-                if cut[0]:
-                    yield [ring for ring in cut if ring]
+                rings = [cut([(x + shift, y) for x, y in ring], _SQUARE) for ring in polygon]
+                if rings[0]:
+                    yield [ring for ring in rings if ring]
 
     def spans(self) -> list[tuple[float, float]]:
         """List the west and east edge, in degrees, of the box or of each piece."""
@@ -144,15 +146,25 @@ def _rings(coordinates: Sequence[Sequence[Sequence[float]]]) -> Polygon:
     return polygon
 
 
-def _cut(ring: Ring) -> Ring:
-    """Keep what of a ring lies inside Web Mercator's square, closed; an empty ring when nothing does."""
-    for axis, limit, side in ((0, -180.0, 1), (0, 180.0, -1), (1, -MAX_LATITUDE, 1), (1, MAX_LATITUDE, -1)):
-        ring = _cut_half(ring, axis, limit, side)
+def cut(ring: Ring, limits: Sequence[tuple[int, float, int]]) -> Ring:
+    """Keep what of a ring lies on one side of each limit, closed; an empty ring when nothing does.
+
+    Args:
+        ring: the corners.
+        limits: axis (0 for the first coordinate), value, and 1 to keep what is above it or -1 what is below.
+    """
+    for axis, value, side in limits:
+        ring = _cut_half(ring, axis, value, side)
     return ring if ring[:1] == ring[-1:] else [*ring, ring[0]]
 
 
+def area_of(ring: Ring) -> float:
+    """Measure a closed ring, in squares of its unit (the shoelace formula)."""
+    return abs(sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in pairwise(ring))) / 2
+
+
 def _cut_half(ring: Ring, axis: int, limit: float, side: int) -> Ring:
-    """Cut by one line (Sutherland and Hodgman 1974); `side` is 1 to keep what is above `limit`, -1 below."""
+    """Cut by one line (Sutherland and Hodgman 1974)."""
     kept: Ring = []
     for start, end in zip(ring[-1:] + ring[:-1], ring, strict=True):
         start_in, end_in = (side * (corner[axis] - limit) >= 0 for corner in (start, end))

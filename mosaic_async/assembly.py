@@ -1,6 +1,6 @@
 """From part COGs to the output: the levels above the parts, one file, validated, under its final name.
 
-It runs in a thread of its own and knows nothing of tiles and servers.
+It blocks, so it is called in a thread; it knows nothing of tiles and servers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from mosaic_async.canvas import Canvas
 from mosaic_async.encoding import Encoding
-from mosaic_async.errors import ResourceError, StitchError
+from mosaic_async.errors import ResourceError, StitchError, UsageError
 from mosaic_async.grid import Grid
 from mosaic_async.pyramid import build_upper_levels
 from mosaic_async.stitch import Plate, stitch
@@ -65,11 +65,12 @@ def assemble(
     return output
 
 
-def publish(made: Path, output: Path) -> int:
+def publish(made: Path, output: Path, *, overwrite: bool) -> int:
     """Validate a COG, give it its final name, and tell its size in bytes.
 
     Raises:
         StitchError: it is no valid Cloud Optimized GeoTIFF.
+        UsageError: the output has appeared meanwhile and must not be replaced.
     """
     try:
         is_valid, errors, warnings = cog_validate(made, strict=True, quiet=True)
@@ -77,10 +78,18 @@ def publish(made: Path, output: Path) -> int:
         raise StitchError(f"{made} cannot be read back: {error}") from error
     if not is_valid:
         raise StitchError(f"{made} is no valid COG: {'; '.join(errors + warnings)}")
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output} exists by now", hint="move it away, or run the same again with `overwrite`")
+    _flush(made)
     made.replace(output)
-    folder = os.open(output.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    _flush(output.parent)
     return output.stat().st_size
+
+
+def _flush(path: Path) -> None:
+    """Have the disk hold what the file, or the folder, says."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

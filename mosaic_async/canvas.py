@@ -51,8 +51,6 @@ class Canvas:
         self.width = width
         self.levels = levels
         self.encoding = encoding
-        self.is_blank = True
-        """Whether nothing valid has been placed."""
         self._memory = MemoryFile(ext=".tif")
         with rasterio.Env(**_GDAL_OPTIONS):
             self._dataset: DatasetWriter = self._memory.open(**self._creation(transform))
@@ -80,7 +78,6 @@ class Canvas:
         self._dataset.write(pixels, bands, window=window)
         if self.encoding.mask in ("internal", "alpha"):
             self._place_mask(np.full(pixels.shape[1:], 255, np.uint8) if mask is None else mask, window)
-        self.is_blank = self.is_blank and mask is not None and not mask.any()
 
     def place_top(self, path: Path, row_off: int, col_off: int) -> None:
         """Place the smallest level of another canvas, as `seal` kept it: all bands and the mask as they are."""
@@ -89,7 +86,6 @@ class Canvas:
             self._dataset.write(source.read(), window=window)
             if self.encoding.mask == "internal":
                 self._dataset.write_mask(source.dataset_mask(), window=window)
-        self.is_blank = False
 
     def cut(self, outline: Sequence[Mapping[str, Any]]) -> None:
         """Invalidate all pixels whose centre is outside of polygons, GeoJSON in the canvas's coordinates."""

@@ -9,34 +9,23 @@ import asyncio
 import json
 import re
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NoReturn, Self, TypeVar
+from typing import IO, Any, NoReturn, TypeVar
 
 import click
-from tqdm import tqdm
 
 from mosaic_async import __version__
 from mosaic_async.arguments import BoundsCommand, numbers, pair, size, split_list
+from mosaic_async.cover import MAX_TILES
 from mosaic_async.encoding import MASK_MODES, OVERVIEW_RESAMPLINGS, PROFILES
 from mosaic_async.errors import IncompleteError, MosaicError, UsageError
-from mosaic_async.events import (
-    Event,
-    MosaicReport,
-    RunStarted,
-    Stitching,
-    TileEmpty,
-    TileFailed,
-    TileFetched,
-    TilePlaced,
-    TileRetried,
-)
-from mosaic_async.grid import MAX_TILES
+from mosaic_async.events import MosaicReport
 from mosaic_async.pipeline import build_mosaic, plan_mosaic
 from mosaic_async.plan import MosaicPlan
 from mosaic_async.sources import TileSource, is_template
+from mosaic_async.terminal import Progress, plan_text, report_text
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -63,6 +52,8 @@ _what = _options(
     click.option(
         "-c", "--concurrency", type=click.IntRange(1), default=50, show_default=True, help="Requests in flight."
     ),
+    click.option("--rate", type=click.FloatRange(0, min_open=True), help="Requests a second at most."),
+    click.option("--attempts", type=click.IntRange(1), default=5, show_default=True, help="Tries a tile."),
     click.option(
         "--timeout",
         type=click.FloatRange(0, min_open=True),
@@ -76,6 +67,9 @@ _what = _options(
     ),
     click.option(
         "--co", "creation_options", type=pair("="), multiple=True, metavar="NAME=VALUE", help="COG creation option."
+    ),
+    click.option(
+        "--overview-resampling", type=click.Choice(OVERVIEW_RESAMPLINGS), default="average", show_default=True
     ),
     click.option("--nodata", type=float, help="Value of pixels without data; default: an internal mask."),
     click.option("--dtype", help="Of the output; default: as the tiles."),
@@ -106,7 +100,36 @@ _rendering = _options(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+class _Main(click.Group):
+    """The place where errors and signals become messages and exit codes."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except MosaicError as error:
+            self._end(ctx, f"error: {error.message}", error.hint, error.exit_code)
+        except (KeyboardInterrupt, asyncio.CancelledError) as error:
+            word, code = ("interrupted", 130) if isinstance(error, KeyboardInterrupt) else ("terminated", 143)
+            hint = "the same command goes on from here" if ctx.invoked_subcommand == "build" else None
+            self._end(ctx, word, hint, code)
+
+    def _end(self, ctx: click.Context, message: str, hint: str | None, code: int) -> NoReturn:
+        click.echo(message, err=True)
+        if hint:
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            click.echo(f"hint: {_in_flags(hint, command)}", err=True)
+        ctx.exit(code)
+
+
+def _in_flags(hint: str, command: click.Command | None) -> str:
+    """Name options in place of the library's parameters, which stand in backticks."""
+    flags = {param.name: max(param.opts, key=len) for param in command.params} if command else {}
+    flags["resume=False"] = "--fresh"
+    return re.sub(r"`([\w=]+)`", lambda match: flags.get(match[1], match[0]), hint)
+
+
+@click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__)
 def main() -> None:
     """Fetch every tile of an area and get one validated Cloud Optimized GeoTIFF.
@@ -120,28 +143,30 @@ def main() -> None:
 @click.argument("source")
 @click.argument("output", type=click.Path(dir_okay=False, path_type=Path))
 @_what
-@click.option("--overview-resampling", type=click.Choice(OVERVIEW_RESAMPLINGS), default="average", show_default=True)
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Requests a second at most.")
-@click.option("--attempts", type=click.IntRange(1), default=5, show_default=True, help="Tries a tile.")
 @click.option("--max-failures", type=click.IntRange(0), default=0, show_default=True, help="Tiles that may stay holes.")
 @click.option("--overwrite", is_flag=True, help="Replace OUTPUT.")
 @click.option("--fresh", is_flag=True, help="Drop what an earlier run of this output left.")
 @_rendering
-@click.option("-q", "--quiet", is_flag=True, help="No bar.")
+@click.option("-q", "--quiet", is_flag=True, help="No bar, no lines about tiles.")
 @click.option("-v", "--verbose", is_flag=True, help="Say every retry.")
 def build(source: str, output: Path, **options: Any) -> None:
     """Write OUTPUT, one COG of all tiles that touch the area. Run it again to go on after an interruption."""
     as_json = options.pop("as_json")
     options["resume"] = not options.pop("fresh")
     with Progress(quiet=options.pop("quiet"), verbose=options.pop("verbose")) as progress:
-        rendering, arguments = _arguments(options)
+        area, rendering, arguments = _arguments(options)
 
         async def work() -> MosaicReport:
-            async with _opened(source, arguments.get("tile_size"), rendering) as opened:
-                return await build_mosaic(opened, _area(arguments), output, on_event=progress, **arguments)
+            async with _opened(source, arguments["tile_size"], rendering) as opened:
+                return await build_mosaic(opened, area, output, on_event=progress, **arguments)
 
-        report = _run(work(), as_json=as_json)
-    _print_report(report, as_json=as_json)
+        try:
+            report = _run(work())
+        except IncompleteError as error:
+            if as_json:
+                click.echo(json.dumps(error.report.as_dict()))
+            raise
+    click.echo(json.dumps(report.as_dict()) if as_json else report_text(report))
 
 
 @main.command(cls=BoundsCommand)
@@ -151,14 +176,14 @@ def build(source: str, output: Path, **options: Any) -> None:
 def plan(source: str, **options: Any) -> None:
     """Say what building would take: tiles, bytes, parts, memory, time. Asks for one tile and writes nothing."""
     as_json = options.pop("as_json")
-    rendering, arguments = _arguments(options)
+    area, rendering, arguments = _arguments(options)
 
     async def work() -> MosaicPlan:
-        async with _opened(source, arguments.get("tile_size"), rendering) as opened:
-            return await plan_mosaic(opened, _area(arguments), **arguments)
+        async with _opened(source, arguments["tile_size"], rendering) as opened:
+            return await plan_mosaic(opened, area, **arguments)
 
-    found = _run(work(), as_json=as_json)
-    click.echo(json.dumps(found.as_dict()) if as_json else _plan_text(found))
+    found = _run(work())
+    click.echo(json.dumps(found.as_dict()) if as_json else plan_text(found))
 
 
 @main.command()
@@ -178,93 +203,35 @@ def serve(source: Path, host: str, port: int, workers: int | None) -> None:
             click.echo(f"{url}/WebMercatorQuad/map.html?{example}", err=True)
             await asyncio.Event().wait()
 
-    _run(work(), as_json=False)
+    _run(work())
 
 
-class Progress:
-    """Draws the bar from events; silent when stderr is no terminal."""
-
-    def __init__(self, *, quiet: bool, verbose: bool) -> None:
-        self._bar: tqdm[NoReturn] | None = None
-        self._quiet = quiet
-        self._verbose = verbose
-        self._bytes = 0
-        self._failed = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def __call__(self, event: Event) -> None:
-        """Take note of an event."""
-        match event:
-            case RunStarted():
-                self._start(event)
-            case TileFetched():
-                self._bytes += event.nbytes
-            case TilePlaced() | TileEmpty():
-                self._advance()
-            case TileFailed():
-                self._failed += 1
-                self._say(f"failed: {'/'.join(map(str, _zxy(event)))}: {event.reason} ({event.attempts} attempts)")
-                self._advance()
-            case TileRetried() if self._verbose:
-                self._say(f"retry {event.attempt} in {event.wait:.1f} s: {event.url}: {event.reason}")
-            case Stitching() if self._bar is not None:
-                self._bar.set_description_str("stitching" if event.parts > 1 else "validating")
-            case _:
-                pass
-
-    def _start(self, event: RunStarted) -> None:
-        self._bar = tqdm(
-            total=event.tiles_total,
-            initial=event.tiles_resumed,
-            unit="tile",
-            dynamic_ncols=True,
-            disable=True if self._quiet else None,  # None: off when stderr is no terminal
-        )
-
-    def _advance(self) -> None:
-        if self._bar is not None and not self._bar.disable:
-            elapsed = self._bar.format_dict["elapsed"] or 1
-            rate = f"{self._bytes / 1e6 / elapsed:.1f} MB/s"
-            self._bar.set_postfix_str(f"{rate}, {self._failed} failed" if self._failed else rate, refresh=False)
-            self._bar.update()
-
-    def _say(self, line: str) -> None:
-        if not self._quiet:
-            tqdm.write(line, file=sys.stderr)
+_Area = Sequence[float] | dict[str, Any]
 
 
-def _zxy(event: TileFailed) -> tuple[int, int, int]:
-    return event.tile.z, event.tile.x, event.tile.y
-
-
-def _arguments(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split what was given into rendering and arguments of the library; pairs become dicts."""
+def _arguments(options: Mapping[str, Any]) -> tuple[_Area, dict[str, Any], dict[str, Any]]:
+    """Split what was given into the area, the rendering and arguments of the library; pairs become dicts."""
     given = dict(options)
+    area = _area(given.pop("bounds"), given.pop("area"))
     names = ("bands", "expression", "pixel_selection", "rescale", "color_formula", "resampling")
     rendering = {name: given.pop(name) for name in names}
     rendering["bands"] = tuple(band for value in rendering["bands"] for band in split_list(value))
     for name in ("headers", "params", "creation_options"):
         given[name] = dict(given[name])
-    return {name: value for name, value in rendering.items() if value}, given
+    return area, {name: value for name, value in rendering.items() if value}, given
 
 
-def _area(arguments: dict[str, Any]) -> Sequence[float] | dict[str, Any]:
-    """Take the area out of the arguments."""
-    bounds, file = arguments.pop("bounds"), arguments.pop("area")
+def _area(bounds: tuple[float, ...] | None, file: IO[str] | None) -> _Area:
     if (bounds is None) == (file is None):
         raise UsageError("give the area, as --bounds W S E N or --area FILE.geojson")
     if file is None:
-        return tuple(bounds)
+        return bounds or ()
     try:
-        geojson: dict[str, Any] = json.load(file)
-    except ValueError as error:
+        geojson = json.load(file)
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{file.name} is not JSON: {error}") from error
+    if not isinstance(geojson, dict):
+        raise UsageError(f"{file.name} is no GeoJSON object")
     return geojson
 
 
@@ -308,41 +275,26 @@ def _tiler() -> Any:
     try:
         from mosaic_async import tiler  # noqa: PLC0415 - the extra may be missing
     except ImportError as error:
-        _fail(UsageError(f"scenes on disk need the extra `tiler` ({error})", hint="pip install 'mosaic-async[tiler]'"))
+        raise UsageError(
+            f"scenes on disk need the extra `tiler` ({error})", hint="pip install 'mosaic-async[tiler]'"
+        ) from error
     return tiler
 
 
 _Result = TypeVar("_Result")
 
 
-def _run(coroutine: Coroutine[Any, Any, _Result], *, as_json: bool) -> _Result:
-    """Run on uvloop where there is one; turn errors and signals into exit codes."""
-    terminated = False
+def _run(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
+    """Run on uvloop where there is one; SIGTERM cancels, as an interrupt does."""
 
-    async def guarded() -> _Result:
-        task = asyncio.ensure_future(coroutine)
+    async def cancellable() -> _Result:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await coroutine
 
-        def terminate() -> None:
-            nonlocal terminated
-            terminated = True
-            task.cancel()
-
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
-        return await task
-
-    try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(guarded())
-    except MosaicError as error:
-        if as_json and isinstance(error, IncompleteError) and error.report is not None:
-            click.echo(json.dumps(error.report.as_dict()))
-        _fail(error)
-    except KeyboardInterrupt:
-        click.echo("interrupted; the same command goes on from here", err=True)
-        sys.exit(130)
-    except asyncio.CancelledError:
-        click.echo("terminated; the same command goes on from here", err=True)
-        sys.exit(143 if terminated else 1)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(cancellable())
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -351,49 +303,3 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:
         return None
     return uvloop.new_event_loop
-
-
-def _fail(error: MosaicError) -> NoReturn:
-    click.echo(f"error: {error.message}", err=True)
-    if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
-    sys.exit(error.exit_code)
-
-
-def _print_report(report: MosaicReport, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(report.as_dict()))
-        return
-    west, south, east, north = report.bounds
-    click.echo(
-        f"{report.output}: {report.width} x {report.height} pixels, {_size(report.bytes_written)}, "
-        f"W {west:.5f} S {south:.5f} E {east:.5f} N {north:.5f}\n"
-        f"{report.tiles_placed:,} tiles placed, {report.tiles_empty:,} empty, {report.tiles_failed:,} failed; "
-        f"{report.requests:,} requests, {report.retries:,} retries, {_size(report.bytes_received)} received\n"
-        f"{report.seconds:.1f} s, {report.parts_total} parts ({report.parts_resumed} resumed), "
-        f"peak memory {_size(report.peak_rss)}"
-    )
-
-
-def _plan_text(found: MosaicPlan) -> str:
-    west, south, east, north = found.bounds
-    lines = [
-        f"zoom        {found.zoom}, tiles of {found.tile_size} pixels, {found.resolution:.2f} m a pixel at the equator",
-        f"tiles       {found.tiles:,}",
-        f"output      {found.width:,} x {found.height:,} pixels, {found.count} x {found.dtype}, mask: {found.mask}",
-        f"bounds      W {west:.5f} S {south:.5f} E {east:.5f} N {north:.5f}",
-        f"parts       {found.parts:,} of {found.part_size:,} pixels",
-        f"size        {_size(found.raw_bytes)} raw, about {_size(found.estimated_bytes)} as a file",
-        f"memory      {_size(found.memory)} at most",
-    ]
-    if found.assumed:
-        lines.append("guessed     the tile in the centre is empty, so bands and dtype are a guess")
-    else:
-        time = tqdm.format_interval(found.seconds or 0)
-        lines.append(f"download    about {_size(found.download_bytes or 0)}")
-        lines.append(f"time        about {time}, if every tile takes as long as the one that was tried")
-    return "\n".join(lines)
-
-
-def _size(nbytes: float) -> str:
-    return f"{tqdm.format_sizeof(nbytes)}B"

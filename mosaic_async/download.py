@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from mosaic_async.canvas import Canvas
+from mosaic_async.cover import Tile
 from mosaic_async.encoding import Encoding
-from mosaic_async.errors import TileError
-from mosaic_async.events import Event, OnEvent, PartSealed, TileEmpty, TileFailed, TileFetched, TilePlaced
-from mosaic_async.grid import Grid, Part, Tile
-from mosaic_async.http import Answer, Client, redact
+from mosaic_async.errors import RequestError, TileError
+from mosaic_async.events import OnEvent, PartSealed, TileEmpty, TileFailed, TileFetched, TilePlaced
+from mosaic_async.grid import Grid, Part
+from mosaic_async.http import Client, redact
 from mosaic_async.sources import TileSource
 from mosaic_async.tile import TileProfile, decode
-from mosaic_async.workdir import WorkFolder
+from mosaic_async.workdir import PartRecord, WorkFolder
 
 QUEUE_SIZE = 16
 """Bodies that wait for the writer at most; more would only be more memory, since the writer takes one at a time."""
@@ -47,16 +48,29 @@ class _OpenPart:
 
 @dataclass(frozen=True)
 class _Arrival:
-    """How it ended with one tile of one part: a body, an empty body where there is no data, or an error."""
+    """How it ended with one tile of one part: a body, an empty body where there is no data, or a failure."""
 
-    part: _OpenPart
+    opened: _OpenPart
     tile: Tile
     body: bytes = b""
-    error: TileError | None = None
+    failure: TileFailed | None = None
 
 
 class Download:
-    """Fetch all tiles of a grid and leave a COG in the work folder for each part that has data."""
+    """Fetch all tiles of a grid and leave a COG in the work folder for each part that has data.
+
+    Args:
+        grid: the output.
+        encoding: how it is stored.
+        profile: what its tiles are like.
+        source: what to ask for.
+        client: asks.
+        work: keeps tiles and parts; parts that are finished there are not touched.
+        concurrency: requests in flight at most.
+        max_failures: tiles that may stay holes; with more, parts that lack tiles are not sealed.
+        tags: GDAL metadata of the output; counts are added.
+        on_event: told of every tile, once, and of every part.
+    """
 
     def __init__(
         self,
@@ -69,7 +83,7 @@ class Download:
         work: WorkFolder,
         concurrency: int,
         max_failures: int,
-        tags: Callable[[Download], Mapping[str, str]],
+        tags: Mapping[str, str],
         on_event: OnEvent,
     ) -> None:
         self._grid = grid
@@ -91,22 +105,34 @@ class Download:
         self._open: dict[str, _OpenPart] = {}
         self._placing = ThreadPoolExecutor(1, thread_name_prefix="mosaic-canvas")
         self._sealing = ThreadPoolExecutor(1, thread_name_prefix="mosaic-seal")
-        self._finished: set[str] = set()
+        self.records: dict[str, PartRecord] = {}
+        """What became of each part that is sealed, by its name; those of earlier runs included."""
         self.placed = 0
+        """Tiles, those of earlier runs included."""
         self.empty = 0
         self.failed: dict[Tile, TileFailed] = {}
         """Tiles that could not be had, by tile."""
 
-    async def run(self, records: Mapping[str, Mapping[str, Any]]) -> None:
-        """Fetch, place and seal; parts that `records` calls finished are not touched.
+    @property
+    def is_complete(self) -> bool:
+        """Whether no more tiles failed than may."""
+        return len(self.failed) <= self._max_failures
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """GDAL metadata of the output, with the counts so far."""
+        counts = {"PLACED": self.placed, "EMPTY": self.empty, "FAILED": len(self.failed)}
+        return {**self._tags, **{f"MOSAIC_TILES_{name}": str(count) for name, count in counts.items()}}
+
+    async def run(self, records: Mapping[str, PartRecord]) -> None:
+        """Fetch, place and seal.
 
         Args:
-            records: what `WorkFolder.finished_parts` gave.
+            records: parts that an earlier run finished.
         """
-        for name, record in records.items():
-            self._finished.add(name)
-            self.placed += record["placed"]
-            self.empty += record["empty"]
+        self.records.update(records)
+        self.placed = sum(record.placed for record in records.values())
+        self.empty = sum(record.empty for record in records.values())
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._write(tasks))
@@ -123,7 +149,7 @@ class Download:
         Waiting here and not in the writer cannot lock up: tiles of open parts are out already and need no room.
         """
         for part in self._grid.parts():
-            if part.name in self._finished:
+            if part.name in self.records:
                 continue
             await self._room.acquire()
             tiles = self._grid.tiles(part)
@@ -137,9 +163,9 @@ class Download:
                 item = await anext(self._tiles, None)
             if item is None:
                 return
-            part, tile = item
+            opened, tile = item
             async with self._turn(tile):
-                await self._fetch_tile(part, tile)
+                await self._fetch_tile(opened, tile)
 
     @asynccontextmanager
     async def _turn(self, tile: Tile) -> AsyncIterator[None]:
@@ -150,57 +176,71 @@ class Download:
             async with self._turns.setdefault(tile, asyncio.Lock()):
                 yield
 
-    async def _fetch_tile(self, part: _OpenPart, tile: Tile) -> None:
+    async def _fetch_tile(self, opened: _OpenPart, tile: Tile) -> None:
         if tile in self.failed:
-            await self._queue.put(_Arrival(part, tile, error=TileError(self.failed[tile].reason)))
+            await self._queue.put(_Arrival(opened, tile, failure=self.failed[tile]))
         elif self._work.has_tile(tile):
             async with self._client.permit():
-                await self._hand_on(part, tile, await self._work.read_tile(tile))
+                await self._queue.put(await self._from_folder(opened, tile))
         else:
-            try:
-                async with self._client.get(self._source.url(tile)) as answer:
-                    await self._work.write_tile(tile, checked_body(answer))
-                    await self._hand_on(part, tile, answer.body)
-            except TileError as error:
-                await self._queue.put(_Arrival(part, tile, error=error))
+            await self._ask(opened, tile)
 
-    async def _hand_on(self, part: _OpenPart, tile: Tile, body: bytes) -> None:
-        if body:
-            self._on_event(TileFetched(tile, len(body)))
-        await self._queue.put(_Arrival(part, tile, body))
+    async def _from_folder(self, opened: _OpenPart, tile: Tile) -> _Arrival:
+        """Read a tile that an earlier run, or another part, left; the writer may have found it unreadable meanwhile."""
+        try:
+            return _Arrival(opened, tile, await self._work.read_tile(tile))
+        except FileNotFoundError:
+            return _Arrival(opened, tile, failure=self.failed.get(tile) or self._failure(tile, "its body is gone"))
+
+    async def _ask(self, opened: _OpenPart, tile: Tile) -> None:
+        try:
+            async with self._client.get(self._source.url(tile)) as answer:
+                if answer.body:
+                    self._on_event(TileFetched(tile, len(answer.body)))
+                await self._work.write_tile(tile, answer.body)
+                await self._queue.put(_Arrival(opened, tile, answer.body))
+        except RequestError as error:
+            failure = self._failure(tile, error.message, status=error.status, attempts=error.attempts)
+            await self._queue.put(_Arrival(opened, tile, failure=failure))
+
+    def _failure(self, tile: Tile, reason: str, *, status: int | None = None, attempts: int = 1) -> TileFailed:
+        return TileFailed(tile, redact(self._source.url(tile)), reason, status, attempts)
 
     async def _write(self, tasks: asyncio.TaskGroup) -> None:
         """Place what arrives; the only task that changes a part."""
         while (arrival := await self._queue.get()) is not None:
-            part = arrival.part
-            event = await self._settle(arrival)
-            self._on_event(event)
-            part.waiting -= 1
-            if not part.waiting:
-                tasks.create_task(self._seal(part))
+            await self._settle(arrival)
+            arrival.opened.waiting -= 1
+            if not arrival.opened.waiting:
+                tasks.create_task(self._seal(arrival.opened))
 
-    async def _settle(self, arrival: _Arrival) -> Event:
-        part, tile, error = arrival.part, arrival.tile, arrival.error
-        if error is None and arrival.body:
-            try:
-                await self._in(self._placing, self._place, part, tile, arrival.body)
-            except TileError as unreadable:
-                error = unreadable
-                await self._work.drop_tiles([tile])
-        is_first = self._grid.touches(tile)[0] == (part.part.row, part.part.col)
-        if error is not None:
-            part.failed += 1
-            url = redact(self._source.url(tile))
-            return self.failed.setdefault(tile, TileFailed(tile, url, error.reason, error.status, error.attempts))
+    async def _settle(self, arrival: _Arrival) -> None:
+        opened, tile, failure = arrival.opened, arrival.tile, arrival.failure
         if arrival.body:
-            part.placed += is_first
-            return TilePlaced(tile)
-        part.empty += is_first
-        return TileEmpty(tile)
+            try:
+                await self._in(self._placing, self._place, opened, tile, arrival.body)
+            except TileError as error:
+                failure = self._failure(tile, error.message, status=200)
+        if failure is not None:
+            opened.failed += 1
+            if tile not in self.failed:
+                self.failed[tile] = failure
+                await self._work.drop_tiles([tile])
+                self._on_event(failure)
+        elif self._grid.touches(tile)[0] == (opened.part.row, opened.part.col):  # counted once, in its first part
+            if arrival.body:
+                opened.placed += 1
+                self.placed += 1
+            else:
+                opened.empty += 1
+                self.empty += 1
+            self._on_event(TilePlaced(tile) if arrival.body else TileEmpty(tile))
 
     def _place(self, opened: _OpenPart, tile: Tile, body: bytes) -> None:
         """Decode and place one tile, on the canvas thread."""
         pixels, mask = decode(body, self._profile)
+        if mask is not None and self._encoding.mask != "none" and not mask.any():
+            return  # what lies under the mask is nobody's data; so a part without data needs no file
         of_tile, of_part = self._grid.overlap(tile, opened.part)
         rows, cols = of_tile.toslices()
         if opened.canvas is None:
@@ -211,20 +251,21 @@ class Download:
 
     async def _seal(self, opened: _OpenPart) -> None:
         """Turn a full canvas into a part COG; a part that lacks too many tiles keeps its bodies for the next run."""
-        if opened.failed and len(self.failed) > self._max_failures:
-            if opened.canvas is not None:
-                await self._in(self._placing, opened.canvas.close)
-        else:
-            self.placed += opened.placed
-            self.empty += opened.empty
+        part = opened.part
+        if self.is_complete or not opened.failed:
             nbytes = await self._in(self._sealing, self._seal_canvas, opened)
-            record = {"placed": opened.placed, "empty": opened.empty, "failed": opened.failed, "bytes": nbytes}
-            await self._work.finish_part(opened.part, record)
-            self._on_event(PartSealed(opened.part.name, nbytes))
+            record = PartRecord(placed=opened.placed, empty=opened.empty, failed=opened.failed, nbytes=nbytes)
+            await self._work.finish_part(part, record)
+            self.records[part.name] = record
+            self._on_event(PartSealed(part.name, nbytes))
             if not opened.failed:
-                self._finished.add(opened.part.name)
-                await self._work.drop_tiles(tile for tile in opened.tiles if self._is_done_with(tile))
-        del self._open[opened.part.name]
+                done = [tile for tile in opened.tiles if self._is_done_with(tile)]
+                for tile in done:
+                    self._turns.pop(tile, None)
+                await self._work.drop_tiles(done)
+        elif opened.canvas is not None:
+            await self._in(self._placing, opened.canvas.close)
+        del self._open[part.name]
         self._room.release()
 
     def _seal_canvas(self, opened: _OpenPart) -> int:
@@ -232,21 +273,19 @@ class Download:
         canvas = opened.canvas
         if canvas is None:
             return 0
-        if canvas.is_blank:
-            canvas.close()
-            return 0
         if outline := self._grid.outline():
             canvas.cut(outline)
         path = self._work.part_path(opened.part)
         if self._grid.is_single:
-            canvas.seal(path, tags=self._tags(self))
+            canvas.seal(path, tags=self.tags)
         else:
             canvas.seal(path, top=self._work.top_path(opened.part))
         return path.stat().st_size
 
     def _is_done_with(self, tile: Tile) -> bool:
-        self._turns.pop(tile, None)
-        return all(f"{row}-{col}" in self._finished for row, col in self._grid.touches(tile))
+        """Whether no part needs the tile's body any more."""
+        names = (f"{row}-{col}" for row, col in self._grid.touches(tile))
+        return all(name in self.records and not self.records[name].failed for name in names)
 
     async def _in(self, executor: ThreadPoolExecutor, function: Callable[..., Any], *args: object) -> Any:
         return await asyncio.get_running_loop().run_in_executor(executor, function, *args)
@@ -258,14 +297,3 @@ class Download:
         for opened in self._open.values():
             if opened.canvas is not None:
                 opened.canvas.close()
-
-
-def checked_body(answer: Answer) -> bytes:
-    """Give the body of an answer; empty only where the server says that there is no data.
-
-    Raises:
-        TileError: status 200 without a body.
-    """
-    if not answer.body and not answer.is_empty:
-        raise TileError("the body is empty", status=answer.status)
-    return answer.body

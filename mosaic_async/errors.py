@@ -9,11 +9,13 @@ MosaicError                 anything below; exit code 1
 ├── RefusedError            too large, or no sensible area: ask for less                 6
 ├── WorkFolderError         the work folder is another job's, or in use                  7
 ├── StitchError             parts that do not fit together: a bug, or edited files       1
-└── TileError               one tile failed; inside a run this is data, not an end       3
+├── RequestError            a URL could not be had, after all attempts                   4
+└── TileError               the bytes of a tile are not what they should be              4
 ```
 
-It knows nothing of the modules that raise them. Messages are lower case and say what and where; `hint` says what to
-try.
+The last two are data inside a run, where one tile must not end it: they become `TileFailed`. Messages are lower case
+and say what and where; `hint` says what to try, with parameters of the library in backticks. It knows nothing of the
+modules that raise them.
 """
 
 from __future__ import annotations
@@ -42,20 +44,22 @@ class UsageError(MosaicError, ValueError):
     exit_code = 2
 
 
-class TileError(MosaicError):
-    """One tile could not be had.
+class RequestError(MosaicError):
+    """A URL could not be had: refused, or still failing after the last attempt."""
 
-    Inside a run it becomes a `TileFailed` event and a line of the report; the run goes on.
-    """
+    exit_code = 4
 
-    exit_code = 3
-
-    def __init__(self, reason: str, *, status: int | None = None, attempts: int = 1) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    def __init__(self, message: str, *, status: int | None = None, attempts: int = 1) -> None:
+        super().__init__(message)
         self.status = status
         """HTTP status of the last answer; None when there was no answer."""
         self.attempts = attempts
+
+
+class TileError(MosaicError):
+    """The bytes of a tile cannot be read, or are not a tile like the others of the run."""
+
+    exit_code = 4
 
 
 class IncompleteError(MosaicError):

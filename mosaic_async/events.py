@@ -11,12 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from mosaic_async.area import Bounds
-from mosaic_async.grid import Tile
+from mosaic_async.cover import Tile
+
+
+def zxy(tile: Tile) -> str:
+    """Write a tile as it stands in URLs."""
+    return f"{tile.z}/{tile.x}/{tile.y}"
 
 
 @dataclass(frozen=True)
 class RunStarted:
-    """The plan is made; the first tiles are asked for."""
+    """The first tiles have been looked at and the plan is made; now all others are asked for."""
 
     tiles_total: int
     parts_total: int
@@ -28,7 +33,7 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class TileFetched:
-    """A body has arrived, and is held until it is placed."""
+    """A body has arrived."""
 
     tile: Tile
     nbytes: int
@@ -49,7 +54,7 @@ class TileRetried:
 
 @dataclass(frozen=True)
 class TilePlaced:
-    """A tile's pixels are in the output; its body is no longer held."""
+    """A tile's pixels are where they belong."""
 
     tile: Tile
 
@@ -124,8 +129,8 @@ class MosaicReport:
     failed: tuple[TileFailed, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the report as JSON types."""
-        failed = [{**asdict(failure), "tile": list(failure.tile)} for failure in self.failed]
+        """Give the report as JSON types; tiles are written z/x/y."""
+        failed = [{**asdict(failure), "tile": zxy(failure.tile)} for failure in self.failed]
         return {**asdict(self), "output": str(self.output), "bounds": list(self.bounds), "failed": failed}
 
 

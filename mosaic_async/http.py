@@ -1,7 +1,7 @@
 """One GET well done: a session with keep-alive, a permit per attempt, backoff, Retry-After and a cap on every body.
 
 It knows nothing of tiles: what an answer's body means is the caller's business. Exceptions of aiohttp end here; what
-leaves is an `Answer` or a `TileError`.
+leaves is an `Answer` or a `RequestError`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ import aiohttp
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 from yarl import URL
 
-from mosaic_async.errors import SourceError, TileError, UsageError
+from mosaic_async.errors import RequestError, SourceError, UsageError
 from mosaic_async.limits import RateLimit
 
 USER_AGENT = f"mosaic-async/{version('mosaic-async')}"
 MAX_BODY = 256 * 2**20
-"""Bytes; more than any sensible tile or document. The caller lowers it when it knows better."""
+"""Bytes; more than any sensible tile or document."""
 _CONNECT_TIMEOUT = 10.0
 _MAX_RETRY_AFTER = 120.0
 """Seconds; a server that asks for more is asked again after this."""
@@ -40,10 +40,14 @@ _READ_BUFFER = 2**20
 """Bytes; aiohttp's 64 KiB makes it stop and start the socket sixteen times for a tile of a megabyte."""
 _MAX_DETAIL = 4096
 _DETAIL_KEYS = ("detail", "message", "errorMessage", "description")
-_SECRET_PARAM = re.compile(
-    r"((?:^|&)[^=&]*(?:token|key|sig|signature|secret|password|passwd|credential|auth|x-amz-[^=&]*)[^=&]*=)[^&#]*",
+_SECRET = re.compile(
+    r"((?:[?&]|%(?:25)*(?:3F|26))"
+    r"(?:[\w-]*(?:token|secret|passw(?:or)?d|signature|credentials?)|(?:[\w-]*[-_])?(?:api|access|subscription)?[-_]?key|sig|auth(?:orization)?)"
+    r"(?:=|%(?:25)*3D))(?:(?!%(?:25)*26)[^&#])*",
     re.IGNORECASE,
 )
+"""A parameter that holds a secret, also inside a URL that is itself a parameter, encoded once or more often."""
+_USER = re.compile(r"((?:/|%(?:25)*2F){2})[^/?#&%]*(?:(?::|%(?:25)*3A)[^/?#&]*?)?(?:@|%(?:25)*40)", re.IGNORECASE)
 _MAX_HEADER = 2**18
 """Bytes; TiTiler's X-Assets names every scene of a tile, and a hundred of them do not fit into aiohttp's 8 KiB."""
 _backoff = wait_random_exponential(multiplier=0.5, max=20)
@@ -78,13 +82,7 @@ class Answer:
 
     status: int
     body: bytes
-    """Empty where the outcome is EMPTY."""
-    content_type: str
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the server said that there is nothing here."""
-        return outcome(self.status) is Outcome.EMPTY
+    """Empty where, and only where, the outcome is EMPTY."""
 
 
 class _AttemptError(Exception):
@@ -179,7 +177,7 @@ class Client:
         backs off holds no permit.
 
         Raises:
-            TileError: refused, or still failing after the last attempt.
+            RequestError: refused, or still failing after the last attempt.
         """
         answer = await self._answer(url)
         try:
@@ -202,7 +200,7 @@ class Client:
             return await retrying(self._attempt, url)
         except _AttemptError as failure:
             attempts = int(retrying.statistics.get("attempt_number", 1))
-            raise TileError(failure.reason, status=failure.status, attempts=attempts) from failure.__cause__
+            raise RequestError(failure.reason, status=failure.status, attempts=attempts) from failure.__cause__
 
     async def _attempt(self, url: str) -> Answer:
         """Make one request under a permit, which is kept only if there is an answer."""
@@ -237,8 +235,12 @@ class Client:
                 retry=kind is Outcome.RETRY,
                 retry_after=retry_after(response.headers.get("Retry-After")),
             )
-        body = b"" if kind is Outcome.EMPTY else await self._body(response)
-        return Answer(response.status, body, response.content_type)
+        if kind is Outcome.EMPTY:
+            return Answer(response.status, b"")
+        body = await self._body(response)
+        if not body:
+            raise _AttemptError("the body is empty", status=response.status)
+        return Answer(response.status, body)
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         chunks, size = [], 0
@@ -263,7 +265,7 @@ async def _detail(response: aiohttp.ClientResponse) -> str:
         return ""
     try:
         document = json.loads(await response.content.read(_MAX_DETAIL))
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     words = next((document[key] for key in _DETAIL_KEYS if key in document), "") if isinstance(document, dict) else ""
     return f": {redact(' '.join(str(words).split()))[:200]}" if words else ""
@@ -284,10 +286,8 @@ def retry_after(value: str | None, *, now: datetime | None = None) -> float | No
 
 
 def redact(url: str) -> str:
-    """Give a URL without user, password and the values of parameters whose name sounds like a secret."""
-    base, mark, query = url.partition("?")
-    base = re.sub(r"//[^/@]*@", "//", base)
-    return base + mark + _SECRET_PARAM.sub(r"\1***", query)
+    """Give a URL without users, passwords and the values of parameters that hold secrets, nested URLs included."""
+    return _SECRET.sub(r"\1***", _USER.sub(r"\1", url))
 
 
 def _wait(state: RetryCallState) -> float:
@@ -320,14 +320,19 @@ def _redirected(response: aiohttp.ClientResponse) -> URL:
 
 def _translated(error: BaseException, timeout: float) -> _AttemptError:
     """Say in our words what went wrong; aiohttp's own texts may hold the URL with its secrets."""
-    if isinstance(error, TimeoutError):
-        return _AttemptError(f"no answer within {timeout:g} seconds", retry=True)
-    if isinstance(error, aiohttp.ClientSSLError | aiohttp.InvalidURL):
-        return _AttemptError(f"{type(error).__name__}: the certificate or the URL is not valid")
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return _AttemptError(f"cannot connect: {error.os_error.strerror or type(error.os_error).__name__}", retry=True)
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return _AttemptError("the body was cut short", retry=True)
-    if isinstance(error, aiohttp.ClientResponseError):
-        return _AttemptError("the answer is malformed HTTP", retry=True)
-    return _AttemptError(f"the connection broke ({type(error).__name__})", retry=True)
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            reason = f"no connection within {min(timeout, _CONNECT_TIMEOUT):g} seconds"
+        case TimeoutError():
+            reason = f"no answer within {timeout:g} seconds"
+        case aiohttp.ClientSSLError() | aiohttp.InvalidURL():
+            reason = f"{type(error).__name__}: the certificate or the URL is not valid"
+        case aiohttp.ClientConnectorError():
+            reason = f"cannot connect: {error.os_error.strerror or type(error.os_error).__name__}"
+        case aiohttp.ClientPayloadError():
+            reason = "the body was cut short"
+        case aiohttp.ClientResponseError():
+            reason = "the answer is malformed HTTP"
+        case _:
+            reason = f"the connection broke ({type(error).__name__})"
+    return _AttemptError(reason, retry=not isinstance(error, aiohttp.ClientSSLError | aiohttp.InvalidURL))

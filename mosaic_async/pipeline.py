@@ -1,4 +1,4 @@
-"""From a source and an area to one validated COG: the functions that users call, and the stages of a run.
+"""From a source and an area to one validated COG: the functions that users call.
 
 Nothing here prints or touches the loop's policy. Exceptions that leave are of `errors`, never an ExceptionGroup.
 """
@@ -6,6 +6,7 @@ Nothing here prints or touches the loop's policy. Exceptions that leave are of `
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
@@ -14,10 +15,10 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from mosaic_async.area import Area
+from mosaic_async.cover import MAX_TILES
 from mosaic_async.encoding import MaskMode, OverviewResampling
 from mosaic_async.errors import MosaicError, ResourceError, UsageError
 from mosaic_async.events import Event, MosaicReport, OnEvent
-from mosaic_async.grid import MAX_TILES
 from mosaic_async.http import Client
 from mosaic_async.plan import Job, MosaicPlan, make_plan
 from mosaic_async.run import Effort, Run
@@ -99,7 +100,14 @@ async def build_mosaic(
         WorkFolderError: the work folder belongs to another job, or is in use.
     """
     effort = Effort(
-        concurrency=concurrency, rate=rate, attempts=attempts, timeout=timeout, memory=memory, max_failures=max_failures
+        concurrency=concurrency,
+        rate=rate,
+        attempts=attempts,
+        timeout=timeout,
+        memory=memory,
+        max_tiles=max_tiles,
+        max_failures=max_failures,
+        overwrite=overwrite,
     )
     path = await asyncio.to_thread(_checked_output, Path(output), overwrite=overwrite)
     job = Job.of(
@@ -108,22 +116,18 @@ async def build_mosaic(
         zoom=zoom,
         tile_size=tile_size,
         profile=profile,
-        creation_options=creation_options or {},
+        creation_options=creation_options,
         overview_resampling=overview_resampling,
         nodata=nodata,
         dtype=dtype,
         mask=mask,
         clip=clip,
         part_size=part_size,
-        max_tiles=max_tiles,
     )
-    run = Run(job, effort, path, on_event or _ignore)
     try:
-        return await run.build(resume=resume)
-    except BaseExceptionGroup as group:
-        raise _sole(group) from group
-    except OSError as error:
-        raise ResourceError(f"{error.filename or path}: {error.strerror}", hint="is there room on the disk?") from error
+        return await Run(job, effort, path, on_event or _ignore).build(resume=resume)
+    except (BaseExceptionGroup, OSError) as error:
+        raise _sole(error, path) from error
 
 
 async def plan_mosaic(
@@ -135,10 +139,13 @@ async def plan_mosaic(
     headers: Mapping[str, str] | None = None,
     params: Mapping[str, str] | None = None,
     concurrency: int = 50,
+    rate: float | None = None,
+    attempts: int = 5,
     timeout: float = 120.0,
     memory: int = 2**30,
     profile: str = "deflate",
     creation_options: Mapping[str, str] | None = None,
+    overview_resampling: OverviewResampling = "average",
     nodata: float | None = None,
     dtype: str | None = None,
     mask: MaskMode = "auto",
@@ -156,16 +163,16 @@ async def plan_mosaic(
         zoom=zoom,
         tile_size=tile_size,
         profile=profile,
-        creation_options=creation_options or {},
+        creation_options=creation_options,
+        overview_resampling=overview_resampling,
         nodata=nodata,
         dtype=dtype,
         mask=mask,
         clip=clip,
         part_size=part_size,
-        max_tiles=max_tiles,
     )
-    async with Client(concurrency=1, attempts=1, timeout=timeout, headers=job.source.headers) as client:
-        return await make_plan(job, client, memory=memory, concurrency=concurrency)
+    async with Client(concurrency=1, attempts=attempts, timeout=timeout, headers=job.source.headers) as client:
+        return await make_plan(job, client, max_tiles=max_tiles, memory=memory, concurrency=concurrency, rate=rate)
 
 
 def _ignore(event: Event) -> None:
@@ -230,18 +237,22 @@ def _checked_output(output: Path, *, overwrite: bool) -> Path:
     if output.is_dir():
         raise UsageError(f"{output} is a folder", hint="give the name of a file")
     if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists", hint="choose another name or give --overwrite")
+        raise UsageError(f"{output} exists", hint="choose another name, or give `overwrite`")
     return output
 
 
-def _sole(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Give the error that ended a run: ours before others, and never a group."""
+def _sole(error: BaseException, output: Path) -> BaseException:
+    """Give the one error that ended a run: ours before others, the disk's in our words, and never a group."""
     leaves: list[BaseException] = []
-    pending: list[BaseException] = [group]
+    pending = [error]
     while pending:
-        error = pending.pop(0)
-        if isinstance(error, BaseExceptionGroup):
-            pending += error.exceptions
+        first = pending.pop(0)
+        if isinstance(first, BaseExceptionGroup):
+            pending += first.exceptions
         else:
-            leaves.append(error)
-    return next((error for error in leaves if isinstance(error, MosaicError)), leaves[0])
+            leaves.append(first)
+    leaf = next((leaf for leaf in leaves if isinstance(leaf, MosaicError)), leaves[0])
+    if not isinstance(leaf, OSError):
+        return leaf
+    hint = "make room and run the same again" if leaf.errno in (errno.ENOSPC, errno.EDQUOT) else None
+    return ResourceError(f"{leaf.filename or output}: {leaf.strerror or leaf}", hint=hint)

@@ -1,6 +1,6 @@
 """What a run will do, decided before it does it: tiles, pixels, encoding, parts, memory.
 
-It asks the source for as many tiles as it takes to find one that is not empty; everything else is arithmetic.
+Making a plan asks for one tile; everything else is arithmetic.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from rasterio.windows import Window
 
 from mosaic_async.area import Area, Bounds
 from mosaic_async.canvas import Canvas
+from mosaic_async.cover import Cover
 from mosaic_async.download import OPEN_PARTS, QUEUE_SIZE
 from mosaic_async.encoding import Encoding, MaskMode, OverviewResampling
-from mosaic_async.errors import ResourceError, SourceError, TileError, UsageError
-from mosaic_async.grid import COG_UNTILED_SIZE, MAX_TILES, Cover, Grid, default_zoom
+from mosaic_async.errors import RequestError, ResourceError, SourceError, TileError, UsageError
+from mosaic_async.grid import COG_UNTILED_SIZE, Grid, check_tile_size, default_zoom
 from mosaic_async.http import Client, redact
 from mosaic_async.probe import learn_first
 from mosaic_async.sources import TileSource
@@ -37,7 +38,7 @@ _BASE_MEMORY = 200 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What the user asked for. It decides every pixel of the output, so its label names the work."""
+    """What the user asked for: everything that decides the output's pixels, and nothing else."""
 
     source: TileSource
     area: Area
@@ -53,35 +54,57 @@ class Job:
     clip: bool = False
     part_size: int | None = None
     """Pixels a side; None: as large as the memory allows."""
-    max_tiles: int = MAX_TILES
 
     @classmethod
     def of(
-        cls, source: TileSource, area: Area, *, zoom: int | None = None, tile_size: int | None = None, **options: Any
+        cls,
+        source: TileSource,
+        area: Area,
+        *,
+        zoom: int | None,
+        tile_size: int | None,
+        profile: str,
+        creation_options: Mapping[str, str] | None,
+        overview_resampling: OverviewResampling,
+        nodata: float | None,
+        dtype: str | None,
+        mask: MaskMode,
+        clip: bool,
+        part_size: int | None,
     ) -> Job:
         """Fill in what the source knows: the tile size, and the zoom of the data's own resolution.
 
         Raises:
-            UsageError: no zoom is given and the source does not know one.
+            UsageError: no zoom is given and the source does not know one, or a tile size that cannot be.
         """
         tile_size = tile_size or source.tile_size
+        if tile_size is not None:
+            check_tile_size(tile_size)
         if zoom is None:
             if source.maxzoom is None:
-                raise UsageError("the source does not say its zooms", hint="give --zoom, the z of the tiles to ask for")
+                raise UsageError("the source does not say its zooms", hint="give `zoom`, the z of the tiles to ask for")
             # Without a size the server's default is meant, which for every generation of tilers is 256 pixels.
             zoom = default_zoom(source.maxzoom, tile_size or 256)
-        return cls(source=source, area=area, zoom=zoom, tile_size=tile_size, **options)
-
-    def cover(self) -> Cover:
-        """List the tiles."""
-        return Cover.of(self.area, self.zoom, max_tiles=self.max_tiles)
+        return cls(
+            source=source,
+            area=area,
+            zoom=zoom,
+            tile_size=tile_size,
+            profile=profile,
+            creation_options=creation_options or {},
+            overview_resampling=overview_resampling,
+            nodata=nodata,
+            dtype=dtype,
+            mask=mask,
+            clip=clip,
+            part_size=part_size,
+        )
 
     def identity(self) -> dict[str, Any]:
-        """Give everything that decides the output's pixels, as JSON types."""
+        """Give everything that decides the output's pixels, as JSON types; a renewed token is the same job."""
         given = asdict(replace(self, source=TileSource(template=self.source.template)))
-        given["source"] = self.source.identity or redact(self.source.template)  # a renewed token is the same job
+        given["source"] = self.source.identity or redact(self.source.template)
         given["mask_band"] = self.source.mask_band
-        del given["max_tiles"]
         return given
 
     def encoding(self, tile: TileProfile, cover: Cover) -> Encoding:
@@ -105,7 +128,7 @@ class Job:
 
     def _has_levels(self, cover: Cover, tile: TileProfile, encoding: Encoding) -> bool:
         """Whether the output gets the overviews that a COG must have; blocks of just its width would prevent them."""
-        grid = self.grid(cover, tile, encoding, _MAX_PART_BLOCKS)
+        grid = self.grid(cover, tile, encoding, max(_MAX_PART_BLOCKS, tile.size // encoding.block_size))
         return grid.levels > 0 or max(grid.width, grid.height) <= COG_UNTILED_SIZE
 
     def grid(self, cover: Cover, tile: TileProfile, encoding: Encoding, part_blocks: int) -> Grid:
@@ -197,26 +220,28 @@ def choose_grid(
         if blocks == smallest:
             raise ResourceError(
                 f"{memory / 2**20:,.0f} MiB of memory are too little, {math.ceil(needed / 2**20):,} MiB would do",
-                hint="give more --memory, or lower --concurrency",
+                hint="give more `memory`, or lower `concurrency`",
             )
         blocks //= 2
 
 
-async def make_plan(job: Job, client: Client, *, memory: int, concurrency: int) -> MosaicPlan:
+async def make_plan(
+    job: Job, client: Client, *, max_tiles: int, memory: int, concurrency: int, rate: float | None
+) -> MosaicPlan:
     """Look at the tile in the centre and work everything else out.
 
     Raises:
         SourceError: the tile is refused or is none; an empty one is no error, bands and dtype are guessed then.
     """
-    cover = await asyncio.to_thread(job.cover)
+    cover = await asyncio.to_thread(Cover.of, job.area, job.zoom, max_tiles=max_tiles)
     middle = next(cover.outward())
     started = time.monotonic()
     try:
         async with client.get(job.source.url(middle)) as answer:
             body = answer.body
-    except TileError as error:
-        raise SourceError(f"the tile in the centre cannot be had: {error.reason}", hint="check the URL") from error
-    seconds = time.monotonic() - started
+    except RequestError as error:
+        raise SourceError(f"the tile in the centre cannot be had: {error}", hint="check the URL") from error
+    seconds = max((time.monotonic() - started) / concurrency, 1 / rate if rate else 0) * cover.count
     if body:
         tile = await asyncio.to_thread(learn_first, body, middle, job.source, job.tile_size)
     else:
@@ -224,11 +249,15 @@ async def make_plan(job: Job, client: Client, *, memory: int, concurrency: int) 
     encoding = job.encoding(tile, cover)
     grid = choose_grid(job, cover, tile, encoding, memory=memory, concurrency=concurrency)
     raw = math.ceil(grid.width * grid.height * encoding.pixel_bytes)
+    try:
+        encoded = await asyncio.to_thread(_encoded_bytes, body, tile, encoding, cover.count) if body else raw
+    except TileError as error:
+        raise SourceError(f"the tile in the centre is not usable: {error}") from error
     return MosaicPlan(
         zoom=job.zoom,
         tile_size=tile.size,
         tiles=cover.count,
-        parts=sum(1 for _ in grid.parts()),
+        parts=grid.part_count,
         part_size=grid.part_size,
         width=grid.width,
         height=grid.height,
@@ -238,10 +267,10 @@ async def make_plan(job: Job, client: Client, *, memory: int, concurrency: int) 
         dtype=encoding.dtype,
         mask=encoding.mask,
         raw_bytes=raw,
-        estimated_bytes=await asyncio.to_thread(_encoded_bytes, body, tile, encoding, cover.count) if body else raw,
+        estimated_bytes=encoded,
         download_bytes=len(body) * cover.count if body else None,
         memory=memory_needed(grid, encoding, tile, concurrency),
-        seconds=seconds * math.ceil(cover.count / concurrency) if body else None,
+        seconds=seconds if body else None,
         requests=client.requests,
         assumed=not body,
     )

@@ -6,12 +6,13 @@ Whatever is fetched here goes into the work folder and is not asked for again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from itertools import islice
 
-from mosaic_async.download import checked_body
-from mosaic_async.errors import SourceError, TileError
-from mosaic_async.grid import Cover, Tile
+from mosaic_async.cover import Cover, Tile
+from mosaic_async.errors import RequestError, SourceError, TileError
+from mosaic_async.events import OnEvent, TileFetched, zxy
 from mosaic_async.http import Client
 from mosaic_async.sources import TileSource
 from mosaic_async.tile import TileProfile, learn
@@ -19,12 +20,19 @@ from mosaic_async.workdir import WorkFolder
 
 _WRONG_AFTER = 32
 """Tiles; a source that answers 404 to the first this many, and nothing else, is a wrong URL."""
-_BROKEN_AFTER = 3
-"""Tiles that fail before anything has arrived."""
+_FEW = 3
+"""Tiles; when so many fail before anything has arrived, the others will too."""
 
 
 async def probe(
-    client: Client, source: TileSource, cover: Cover, work: WorkFolder, *, tile_size: int | None, batch: int
+    client: Client,
+    source: TileSource,
+    cover: Cover,
+    work: WorkFolder,
+    *,
+    tile_size: int | None,
+    batch: int,
+    on_event: OnEvent,
 ) -> TileProfile:
     """Find the first tile that is not empty, from the centre outwards, and learn from it.
 
@@ -34,47 +42,28 @@ async def probe(
         cover: the tiles of the run.
         work: keeps what arrives.
         tile_size: pixels a side that tiles must have; None takes what they have.
-        batch: tiles to ask for at once when the one in the centre is empty.
+        batch: tiles to ask for at once when the first ones tell nothing.
+        on_event: told of bodies.
 
     Raises:
         SourceError: unreachable, refused, a wrong URL, not tiles, or no tile with data in the whole area.
     """
-    statuses: list[int] = []
-    failures: list[TileError] = []
+    answers: Counter[int] = Counter()
+    failures: list[RequestError] = []
     for tiles in _batches(cover.outward(), batch):
         async with asyncio.TaskGroup() as tasks:
-            asked = [tasks.create_task(_ask(client, source, tile, work)) for tile in tiles]
-        for tile, result in zip(tiles, (task.result() for task in asked), strict=True):
-            if isinstance(result, TileError):
-                failures.append(result)
-                _check_failures(failures)
-            elif work.has_body(tile):
+            asked = [tasks.create_task(_ask(client, source, tile, work, on_event)) for tile in tiles]
+        for tile in tiles:
+            if work.has_body(tile):
                 return await asyncio.to_thread(learn_first, await work.read_tile(tile), tile, source, tile_size)
-            else:
-                statuses.append(result)
-        _check_statuses(statuses, cover.count)
+        results = [task.result() for task in asked]
+        failures += [result for result in results if isinstance(result, RequestError)]
+        answers.update(result for result in results if isinstance(result, int))
+        _check_failures(failures, cover.count)
+        _check_answers(answers, cover.count)
     raise SourceError(
-        f"none of the {cover.count:,} tiles has data (HTTP {', '.join(map(str, sorted(set(statuses))))})",
-        hint="compare the area and the zoom with what the source covers",
+        f"none of the {cover.count:,} tiles has data (HTTP {', '.join(map(str, sorted(answers)))})", hint=_place(source)
     )
-
-
-def _batches(tiles: Iterator[Tile], size: int) -> Iterator[list[Tile]]:
-    yield list(islice(tiles, 1))
-    while batch := list(islice(tiles, size)):
-        yield batch
-
-
-async def _ask(client: Client, source: TileSource, tile: Tile, work: WorkFolder) -> int | TileError:
-    """Ask for a tile that is not in the folder; give the status, or what went wrong."""
-    if work.has_tile(tile):
-        return 200
-    try:
-        async with client.get(source.url(tile)) as answer:
-            await work.write_tile(tile, checked_body(answer))
-            return answer.status
-    except TileError as error:
-        return error
 
 
 def learn_first(body: bytes, tile: Tile, source: TileSource, tile_size: int | None) -> TileProfile:
@@ -86,24 +75,59 @@ def learn_first(body: bytes, tile: Tile, source: TileSource, tile_size: int | No
     try:
         return learn(body, tile_size=tile_size, mask_band=source.mask_band)
     except TileError as error:
-        raise SourceError(f"tile {tile.z}/{tile.x}/{tile.y} is not usable: {error.reason}") from error
+        raise SourceError(f"tile {zxy(tile)} is not usable: {error}") from error
 
 
-def _check_failures(failures: list[TileError]) -> None:
-    """End at once where asking on is pointless: no connection, or a refusal."""
+def _batches(tiles: Iterator[Tile], size: int) -> Iterator[list[Tile]]:
+    """Give the centre, its neighbours, then many at a time."""
+    for count in (1, _FEW):
+        if batch := list(islice(tiles, count)):
+            yield batch
+    while batch := list(islice(tiles, size)):
+        yield batch
+
+
+async def _ask(
+    client: Client, source: TileSource, tile: Tile, work: WorkFolder, on_event: OnEvent
+) -> int | RequestError | None:
+    """Ask for a tile; give the status or what went wrong, and nothing for one that is in the folder."""
+    if work.has_tile(tile):
+        return None
+    try:
+        async with client.get(source.url(tile)) as answer:
+            if answer.body:
+                on_event(TileFetched(tile, len(answer.body)))
+            await work.write_tile(tile, answer.body)
+            return answer.status
+    except RequestError as error:
+        return error
+
+
+def _check_failures(failures: list[RequestError], count: int) -> None:
+    """End where asking on is pointless: no connection, or nothing but failures."""
+    if not failures:
+        return
     last = failures[-1]
     if last.status is None:
-        raise SourceError(f"the source cannot be reached: {last.reason}", hint="check host, port and network") from last
-    if last.status < 500:
-        hint = "check the token or the headers" if last.status in (401, 403) else "check the URL and its parameters"
-        raise SourceError(f"the source refuses the first tile: {last.reason}", hint=hint) from last
-    if len(failures) >= _BROKEN_AFTER:
-        raise SourceError(f"the first {len(failures)} tiles failed, the last with: {last.reason}") from last
-
-
-def _check_statuses(statuses: Iterable[int], count: int) -> None:
-    seen = list(statuses)
-    if len(seen) >= min(_WRONG_AFTER, count) and set(seen) == {404}:
+        raise SourceError(f"the source cannot be reached: {last}", hint="check host, port and network") from last
+    if len(failures) >= min(_FEW, count):
+        hints = {401: "check the token or the headers", 403: "check the token or the headers"}
         raise SourceError(
-            f"the first {len(seen)} tiles are all 404, not found", hint="check the URL template, the zoom and the area"
+            f"the first {len(failures)} tiles fail, the last with: {last}",
+            hint=hints.get(last.status, "check the URL and its parameters"),
+        ) from last
+
+
+def _check_answers(answers: Counter[int], count: int) -> None:
+    if answers.total() >= min(_WRONG_AFTER, count) and set(answers) == {404}:
+        raise SourceError(
+            f"the first {answers.total()} tiles are all 404, not found",
+            hint="check the URL template, the zoom and the area",
         )
+
+
+def _place(source: TileSource) -> str:
+    if source.bounds is None:
+        return "compare the area and the zoom with what the source covers"
+    west, south, east, north = source.bounds
+    return f"the source covers W {west:g} S {south:g} E {east:g} N {north:g}"

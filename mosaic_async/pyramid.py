@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from affine import Affine
@@ -43,15 +44,52 @@ def build_upper_levels(grid: Grid, tops: Mapping[Place, Path], encoding: Encodin
     level = grid.part_levels
     while level < grid.levels:
         levels = min(_STEP, grid.levels - level)
-        sealed = {
-            place: _seal_square(grid, level, levels, place, members, encoding, folder)
-            for place, members in _squares(tops).items()
-        }
-        for (row, col), (path, _) in sealed.items():
-            plates.append(Plate(path, level=level, row=row << _STEP, col=col << _STEP, skip=1))
-        tops = {place: top for place, (_, top) in sealed.items()}
+        squares = [
+            _Square(grid, encoding, level, levels, place, members, folder) for place, members in _squares(tops).items()
+        ]
+        for square in squares:
+            square.seal()
+            row, col = square.place
+            plates.append(Plate(square.path, level=level, row=row << _STEP, col=col << _STEP, skip=1))
+        tops = {square.place: square.top for square in squares}
         level += levels
     return plates
+
+
+@dataclass(frozen=True)
+class _Square:
+    """The tops of up to 16 x 16 neighbours at one level, which become the levels above it."""
+
+    grid: Grid
+    encoding: Encoding
+    level: int
+    levels: int
+    """How many levels are made of it."""
+    place: Place
+    """In squares."""
+    members: Mapping[Place, Path]
+    """The tops, by their place inside the square."""
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        """The COG: the tops' level and those made of it."""
+        return self.folder / f"{self.level}-{self.place[0]}-{self.place[1]}.tif"
+
+    @property
+    def top(self) -> Path:
+        """Its own smallest level, without loss."""
+        return self.path.with_suffix(".top.tif")
+
+    def seal(self) -> None:
+        """Place the tops on a canvas and seal it."""
+        size = self.grid.block_size << _STEP
+        height = min(size, _level_size(self.grid.height, self.level) - self.place[0] * size)
+        width = min(size, _level_size(self.grid.width, self.level) - self.place[1] * size)
+        with Canvas(height, width, self.levels, _UNPLACED, self.encoding) as canvas:
+            for (row, col), member in self.members.items():
+                canvas.place_top(member, row * self.grid.block_size, col * self.grid.block_size)
+            canvas.seal(self.path, top=self.top)
 
 
 def _squares(tops: Mapping[Place, Path]) -> dict[Place, dict[Place, Path]]:
@@ -60,22 +98,6 @@ def _squares(tops: Mapping[Place, Path]) -> dict[Place, dict[Place, Path]]:
     for (row, col), path in tops.items():
         squares[row >> _STEP, col >> _STEP][row % 2**_STEP, col % 2**_STEP] = path
     return squares
-
-
-def _seal_square(  # noqa: PLR0917 - all of them are what the square is
-    grid: Grid, level: int, levels: int, place: Place, members: Mapping[Place, Path], encoding: Encoding, folder: Path
-) -> tuple[Path, Path]:
-    """Place the tops of one square and seal it; gives the COG and its own top."""
-    size = grid.block_size << _STEP
-    height = min(size, _level_size(grid.height, level) - place[0] * size)
-    width = min(size, _level_size(grid.width, level) - place[1] * size)
-    name = f"{level}-{place[0]}-{place[1]}"
-    path, top = folder / f"{name}.tif", folder / f"{name}.top.tif"
-    with Canvas(height, width, levels, _UNPLACED, encoding) as canvas:
-        for (row, col), member in members.items():
-            canvas.place_top(member, row * grid.block_size, col * grid.block_size)
-        canvas.seal(path, top=top)
-    return path, top
 
 
 def _level_size(pixels: int, level: int) -> int:

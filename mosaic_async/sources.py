@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
+from yarl import URL
+
 from mosaic_async.area import Bounds
-from mosaic_async.errors import SourceError, TileError, UsageError
-from mosaic_async.grid import MAX_ZOOM, Tile
+from mosaic_async.cover import MAX_ZOOM, Tile
+from mosaic_async.errors import RequestError, SourceError, UsageError
 from mosaic_async.http import Client
 
 _PLACE = re.compile(r"(?:\{|%7[Bb])(-?[xyz])(?:\}|%7[Dd])")
@@ -54,6 +56,10 @@ class TileSource:
                 f"the tile URL has no {', '.join(f'{{{name}}}' for name in missing)}",
                 hint="an XYZ template looks like https://host/tiles/{z}/{x}/{y}.tif",
             )
+        try:
+            URL(self.url(Tile(0, 0, 0)))
+        except ValueError as error:
+            raise UsageError(f"the tile URL is no URL: {error}", hint="check host, port and brackets") from error
 
     def url(self, tile: Tile) -> str:
         """Give the URL of one tile."""
@@ -76,7 +82,8 @@ def is_template(text: str) -> bool:
 
 def from_template(template: str, *, headers: Mapping[str, str] | None = None) -> TileSource:
     """Make a source of an XYZ template; the tile size is taken from `@2x` or `tilesize=` where the URL has it."""
-    return TileSource(template=template, tile_size=_size_in_url(template), headers=headers or {})
+    source = TileSource(template=template, headers=headers or {})
+    return replace(source, tile_size=_size_in_url(template))
 
 
 async def from_tilejson(location: str | Path, *, headers: Mapping[str, str] | None = None) -> TileSource:
@@ -129,15 +136,15 @@ async def _document(location: str, headers: Mapping[str, str]) -> dict[str, Any]
                 Client(headers=headers, timeout=60, max_body=_MAX_TILEJSON) as client,
                 client.get(location) as answer,
             ):
-                if answer.is_empty:
-                    raise TileError(f"HTTP {answer.status}", status=answer.status)
+                if not answer.body:
+                    raise RequestError(f"HTTP {answer.status}", status=answer.status)
                 body = answer.body
         else:
             body = await asyncio.to_thread(Path(location).read_bytes)
         document = json.loads(body, parse_constant=_no_constant)
-    except TileError as error:
+    except RequestError as error:
         raise SourceError(
-            f"no TileJSON at {_shown(location)}: {error.reason}", hint="check the URL and, for 401 or 403, the headers"
+            f"no TileJSON at {_shown(location)}: {error}", hint="check the URL and, for 401 or 403, the headers"
         ) from error
     except OSError as error:
         raise SourceError(
@@ -201,4 +208,4 @@ def _reason(error: Exception) -> str:
 def _shown(location: str | Path) -> str:
     """Name a document without its query and its user, which may hold secrets."""
     parts = urlsplit(str(location))
-    return f"{parts.scheme}://{parts.hostname}{parts.path}" if parts.scheme and parts.hostname else str(location)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else str(location)

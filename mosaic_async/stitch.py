@@ -8,7 +8,6 @@ GDAL structural metadata: that promises a leader before each block and blocks in
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -108,7 +107,7 @@ def stitch(
         bigtiff: True or False force it; None decides by size.
 
     Raises:
-        StitchError: the files differ in how they are encoded.
+        StitchError: the files differ in how they are encoded, or are too large for the kind of TIFF.
     """
     models = {image.role: image for image in _read(blank)}
     blanks = {
@@ -127,13 +126,13 @@ def stitch(
             if there:
                 body.place(plate.path, _pieces(plate, there, layer, blanks))
         images = layer + images
-    if bigtiff is None:
-        bigtiff = len(_head(images, big=True)) + body.size > _CLASSIC_LIMIT
+    needs_bigtiff = len(_head(images, big=True)) + body.size > _CLASSIC_LIMIT
+    if needs_bigtiff and bigtiff is False:
+        raise StitchError("the output is too large for BIGTIFF=NO, whose offsets end at 4 GiB")
+    head = _head(images, big=needs_bigtiff if bigtiff is None else bigtiff)
     with output.open("wb") as file:
-        file.write(_head(images, big=bigtiff))
+        file.write(head)
         body.copy_to(file)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 @dataclass(frozen=True)

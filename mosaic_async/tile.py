@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -52,13 +52,19 @@ class TileProfile:
     """Bands of data; a mask is not counted."""
     dtype: str
     nodata: float | None = None
-    """From the tile's own tag."""
+    """From the tile's own tag, where that is what masks; None where a mask band or an internal mask does."""
     mask_band: bool | None = None
     """Whether the last band is the mask; None: its colour interpretation says so."""
     colorinterp: tuple[str, ...] = ()
     """Of the data bands."""
     descriptions: tuple[str | None, ...] = ()
     """Names of the data bands."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TileProfile:
+        """Read back what `dataclasses.asdict` made and JSON kept."""
+        lists = {name: tuple(values[name]) for name in ("colorinterp", "descriptions")}
+        return cls(**{**values, **lists})
 
     @property
     def nbytes(self) -> int:
@@ -150,7 +156,7 @@ def _profile_of(dataset: DatasetReader, *, mask_band: bool | None) -> TileProfil
         size=dataset.width,
         count=count,
         dtype=dataset.dtypes[0],
-        nodata=dataset.nodata,
+        nodata=dataset.nodata if MaskFlags.nodata in dataset.mask_flag_enums[0] else None,
         mask_band=mask_band,
         colorinterp=colorinterp,
         descriptions=tuple(dataset.descriptions[:count]) if not _is_palette(dataset) else (),
@@ -185,7 +191,7 @@ def _has_mask_band(dataset: DatasetReader, *, mask_band: bool | None) -> bool:
 
 
 def _is_palette(dataset: DatasetReader) -> bool:
-    return dataset.count == 1 and dataset.colorinterp[0] is ColorInterp.palette
+    return bool(dataset.colorinterp == (ColorInterp.palette,) and dataset.dtypes == ("uint8",))
 
 
 def _read_palette(dataset: DatasetReader) -> tuple[Pixels, Mask | None]:
@@ -209,9 +215,9 @@ def _npy_header(body: bytes) -> tuple[tuple[int, int, int], str]:
         major = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if major == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(stream)
-    except ValueError as error:
-        raise TileError(f"the npy cannot be read: {error}") from error
-    if len(shape) != 3 or dtype.hasobject:
+    except Exception as error:  # the header is Python's syntax, which fails in many ways
+        raise TileError(f"the npy cannot be read: {type(error).__name__}") from error
+    if len(shape) != 3 or not all(type(size) is int and size > 0 for size in shape) or dtype.kind not in "uif":
         raise TileError(f"the npy has shape {shape} and dtype {dtype}, it should be (bands, height, width) of numbers")
     return shape, dtype.name
 

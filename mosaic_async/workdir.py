@@ -1,7 +1,8 @@
 """What survives a crash: the job's label, finished parts, and the tiles of parts that are still open.
 
-Presence means whole: every file is written aside and renamed. It knows nothing of what is in the files. All files are
-touched through aiofiles, so the event loop never waits for a disk.
+Presence means whole: a tile is written aside and renamed, and a part counts once its record is there, which is written
+last. It knows nothing of what is in the files. The event loop never waits for the disk: bodies go through aiofiles, the
+rest through a thread.
 """
 
 from __future__ import annotations
@@ -10,18 +11,35 @@ import asyncio
 import fcntl
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import aiofiles
 import aiofiles.os
 
+from mosaic_async.cover import Tile
 from mosaic_async.errors import WorkFolderError
-from mosaic_async.grid import Part, Tile
+from mosaic_async.grid import Part
 
 _ASIDE = ".partial"
+_TILE_NAME = re.compile(r"(\d+)-(\d+)-(\d+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartRecord:
+    """What became of a part."""
+
+    placed: int
+    """Tiles, counted in the first part that they touch."""
+    empty: int
+    failed: int
+    """Tiles that are holes; above 0 the part is made again when the job goes on."""
+    nbytes: int
+    """Size of its COG; 0 when the part has no data and no file."""
 
 
 def label_of(job: Mapping[str, Any]) -> str:
@@ -113,12 +131,12 @@ class WorkFolder:
         """Name the lossless copy of a part's smallest level."""
         return self.parts / f"{part.name}.top.tif"
 
-    async def finish_part(self, part: Part, record: Mapping[str, Any]) -> None:
+    async def finish_part(self, part: Part, record: PartRecord) -> None:
         """Declare a part finished, after its files are in place."""
-        await self._write(self.parts / f"{part.name}.json", json.dumps(record).encode())
+        await self._write(self.parts / f"{part.name}.json", json.dumps(asdict(record)).encode())
 
-    async def finished_parts(self) -> dict[str, dict[str, Any]]:
-        """Give the record of each finished part by its name."""
+    async def finished_parts(self) -> dict[str, PartRecord]:
+        """Give the record of each part that is finished, without holes and whole, by its name."""
         return await asyncio.to_thread(self._read_records)
 
     def _open(self, label: str, *, resume: bool) -> None:
@@ -131,19 +149,19 @@ class WorkFolder:
             if self.state and self.state.get("label") != label:
                 raise WorkFolderError(
                     f"{self.path} belongs to another job: source, area, zoom or output options differ",
-                    hint="finish that job, choose another output, or drop it with --fresh",
+                    hint="finish that job, choose another output, or drop it with `resume=False`",
                 )
             self.parts.mkdir(exist_ok=True)
             self._tiles.mkdir(exist_ok=True)
             self._sweep()
+            if not self.state:  # from here on whatever is found in the folder belongs to this job
+                self.state = {"label": label}
+                aside = self._job.with_name(self._job.name + _ASIDE)
+                aside.write_text(json.dumps(self.state))
+                aside.replace(self._job)
         except BaseException:
             self.close()
             raise
-        if not self.state:  # from here on whatever is found in the folder belongs to this job
-            self.state = {"label": label}
-            aside = self._job.with_name(self._job.name + _ASIDE)
-            aside.write_text(json.dumps(self.state))
-            aside.replace(self._job)
 
     def _take_lock(self) -> TextIO:
         lock = (self.path / "lock").open("a")
@@ -160,7 +178,7 @@ class WorkFolder:
         except FileNotFoundError:
             return {}
         except ValueError as error:
-            raise WorkFolderError(f"{self._job} cannot be read", hint="drop it with --fresh") from error
+            raise WorkFolderError(f"{self._job} cannot be read", hint="drop it with `resume=False`") from error
         return state if isinstance(state, dict) else {}
 
     def _clear(self) -> None:
@@ -173,12 +191,18 @@ class WorkFolder:
         for path in self._tiles.iterdir():
             if path.name.endswith(_ASIDE):
                 path.unlink()
-            else:
-                z, x, y = map(int, path.name.split("-"))
+            elif match := _TILE_NAME.fullmatch(path.name):  # others, such as a file manager's, are let be
+                z, x, y = map(int, match.groups())
                 self._spooled[Tile(x, y, z)] = path.stat().st_size
 
-    def _read_records(self) -> dict[str, dict[str, Any]]:
-        return {path.stem: json.loads(path.read_bytes()) for path in self.parts.glob("*.json")}
+    def _read_records(self) -> dict[str, PartRecord]:
+        records = {path.stem: PartRecord(**json.loads(path.read_bytes())) for path in self.parts.glob("*.json")}
+        return {name: record for name, record in records.items() if not record.failed and self._is_whole(name, record)}
+
+    def _is_whole(self, name: str, record: PartRecord) -> bool:
+        """Whether the part's COG has the size that it was recorded with; a power cut can leave less."""
+        path = self.parts / f"{name}.tif"
+        return not record.nbytes or (path.exists() and path.stat().st_size == record.nbytes)
 
     def _tile_path(self, tile: Tile) -> Path:
         return self._tiles / f"{tile.z}-{tile.x}-{tile.y}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -254,6 +255,32 @@ def test_serve_prints_a_tilejson_that_can_be_built_from(tmp_path, unused_tcp_por
             process.send_signal(signal.SIGINT)
     assert json.loads(stdout)["tiles_placed"] > 0
     assert process.returncode == 130
+
+
+def test_scenes_on_disk_without_the_extra_say_what_to_install(tmp_path):
+    code = "import sys; sys.modules['rio_tiler'] = None; from mosaic_async.cli import main; main()"
+    arguments = ["build", str(PARANA), str(tmp_path / "out.tif"), "--bounds", *BOUNDS, "--bands", "B4"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "pip install 'mosaic-async[tiler]'" in done.stderr
+
+
+@pytest.mark.parametrize("limit", [100_000, 300_000])
+def test_a_disk_that_is_full_exits_with_5_and_with_room_the_same_command_finishes(serve, tmp_path, limit):
+    """Files may not grow beyond a limit that a tile's body (263 kB), or the COG of a part, does not fit into."""
+
+    def confine():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    tiler = serve()
+    args = ("build", tiler.template, tmp_path / "out.tif", "--bounds", *BOUNDS, "-z", 7)
+    _, stderr = run(*args, code=5, preexec_fn=confine)
+    assert stderr.startswith("error: ")
+    assert "Traceback" not in stderr
+    assert not (tmp_path / "out.tif").exists()
+    run(*args)
+    assert cog_validate(tmp_path / "out.tif", strict=True, quiet=True)[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.tif"]
 
 
 def test_help_names_every_command():

@@ -8,12 +8,13 @@ from itertools import pairwise
 import mercantile
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mosaic_async.area import Area
+from mosaic_async.cover import Cover
 from mosaic_async.errors import RefusedError, UsageError
-from mosaic_async.grid import Cover, Grid, default_zoom
+from mosaic_async.grid import Grid, default_zoom
 from tests.test_area import FIJI_SPLIT
 
 
@@ -153,8 +154,7 @@ def test_tiles_of_a_part_come_in_quadkey_order():
 def test_windows_of_all_tiles_fill_every_part_exactly_once(box, zoom, tile_size, part_blocks, clip):
     area = Area.parse(box)
     cover = Cover.of(area, zoom)
-    if cover.count > 40:
-        return
+    assume(cover.count <= 40)
     grid = Grid(cover=cover, tile_size=tile_size, part_blocks=part_blocks, clip=area if clip else None)
     filled = np.zeros((-(-grid.height // 128), -(-grid.width // 128)), dtype=int)  # sampled: whole canvases are large
     touching = {}
@@ -245,3 +245,29 @@ def test_a_million_tiles_are_listed_part_by_part_without_being_held():
     first, second = next(parts), next(parts)
     assert len(grid.tiles(first)) == 32 * 32
     assert all(one != other for one, other in pairwise([first, second]))
+
+
+@given(tiles(max_zoom=18), st.integers(1, 4), st.integers(1, 4))
+def test_a_polygon_whose_corners_lie_on_tile_corners_has_exactly_the_tiles_inside(tile, columns, rows):
+    x, y, zoom = tile
+    right, lower = min(x + columns, 2**zoom), min(y + rows, 2**zoom)
+    west, _, _, north = mercantile.bounds(x, y, zoom)
+    _, south, east, _ = mercantile.bounds(right - 1, lower - 1, zoom)
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    cover = cover_of({"type": "Polygon", "coordinates": [ring]}, zoom)
+    assert set(cover.outward()) == {mercantile.Tile(i, j, zoom) for i in range(x, right) for j in range(y, lower)}
+
+
+def test_a_staircase_along_tile_edges_has_exactly_its_tiles():
+    """An L of three tiles: the fourth of the square only touches it."""
+    corners = [(8, 8), (10, 8), (10, 9), (9, 9), (9, 10), (8, 10), (8, 8)]
+    ring = [list(mercantile.ul(x, y, 5)) for x, y in corners]
+    cover = cover_of({"type": "Polygon", "coordinates": [ring]}, 5)
+    assert {(tile.x, tile.y) for tile in cover.outward()} == {(8, 8), (9, 8), (8, 9)}
+
+
+@pytest.mark.parametrize("side", [1e-3, 1e-6, 1e-9])
+def test_a_tiny_polygon_has_the_tile_that_it_lies_in(side):
+    ring = [[2.3, 48.8], [2.3 + side, 48.8], [2.3, 48.8 + side], [2.3, 48.8]]
+    cover = cover_of({"type": "Polygon", "coordinates": [ring]}, 9)
+    assert list(cover.outward()) == [mercantile.tile(2.3, 48.8, 9)]

@@ -54,7 +54,8 @@ def test_errors_have_the_exit_codes_of_the_readme():
     codes = {error.__name__: error.exit_code for error in mosaic_async.errors.MosaicError.__subclasses__()}
     assert codes == {
         "UsageError": 2,
-        "TileError": 3,
+        "RequestError": 4,
+        "TileError": 4,
         "IncompleteError": 3,
         "SourceError": 4,
         "ResourceError": 5,

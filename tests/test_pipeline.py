@@ -8,7 +8,10 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import mercantile
@@ -17,6 +20,7 @@ import pytest
 import rasterio
 import tifffile
 from aiohttp import web
+from blockbuster import BlockingError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rio_cogeo import cog_validate
@@ -26,7 +30,9 @@ from mosaic_async import (
     IncompleteError,
     RefusedError,
     ResourceError,
+    RunStarted,
     SourceError,
+    TileEmpty,
     TileFailed,
     TileFetched,
     TilePlaced,
@@ -37,8 +43,8 @@ from mosaic_async import (
     plan_mosaic,
 )
 from mosaic_async.area import Area
+from mosaic_async.cover import Cover
 from mosaic_async.download import QUEUE_SIZE
-from mosaic_async.grid import Cover
 from tests.fake_tiler import FakeTiler, Pattern
 from tests.pyramid_reader import assert_same_levels
 from tests.test_area import FIJI_SPLIT
@@ -191,26 +197,36 @@ async def test_an_area_with_whole_parts_empty_reads_the_same_everywhere(serve, t
             np.testing.assert_array_equal(found, valid)
 
 
+class Held:
+    """Listens, and knows which bodies have arrived and are not yet placed; those of the probe are on the disk."""
+
+    def __init__(self):
+        self.tiles = set()
+        self.most = 0
+
+    def __call__(self, event):
+        if isinstance(event, RunStarted):
+            self.tiles.clear()
+        elif isinstance(event, TileFetched):
+            self.tiles.add(event.tile)
+        elif isinstance(event, TilePlaced):
+            self.tiles.discard(event.tile)
+        self.most = max(self.most, len(self.tiles))
+
+
 @pytest.mark.parametrize("latency", [0.0, 0.01])
 async def test_each_tile_is_asked_for_once_within_the_limits(serve, tmp_path, latency):
     area, concurrency = (-15.0, 20.0, 25.0, 50.0), 6
     tiler = serve(latency=latency, pattern=Pattern(count=1))
-    held, most = 0, 0
-
-    def count(event):
-        nonlocal held, most
-        held += isinstance(event, TileFetched)
-        held -= isinstance(event, TilePlaced)
-        most = max(most, held)
-
+    held = Held()
     report = await build_mosaic(
-        tiler.template, area, tmp_path / "out.tif", zoom=7, concurrency=concurrency, part_size=512, on_event=count
+        tiler.template, area, tmp_path / "out.tif", zoom=7, concurrency=concurrency, part_size=512, on_event=held
     )
     assert tiler.requests == report.requests == report.tiles_total > 100
     assert set(tiler.hits.values()) == {1}
     assert tiler.peak_in_flight <= concurrency
-    assert 0 < most <= concurrency + QUEUE_SIZE + 1
-    assert held == 0
+    assert 0 < held.most <= concurrency + QUEUE_SIZE + 1
+    assert not held.tiles
     assert_is_the_world(tmp_path / "out.tif", tiler, area, 7)
 
 
@@ -225,16 +241,9 @@ async def test_a_slow_writer_slows_the_requests_and_not_the_memory(serve, tmp_pa
 
     monkeypatch.setattr(Download, "_place", slow)
     tiler = serve(pattern=Pattern(count=1), tile_size=128)
-    held, most = 0, 0
-
-    def count(event):
-        nonlocal held, most
-        held += isinstance(event, TileFetched)
-        held -= isinstance(event, TilePlaced)
-        most = max(most, held)
-
-    await build_mosaic(tiler.template, (-15, 20, 25, 50), tmp_path / "out.tif", zoom=7, concurrency=4, on_event=count)
-    assert most == 4 + QUEUE_SIZE + 1
+    held = Held()
+    await build_mosaic(tiler.template, (-15, 20, 25, 50), tmp_path / "out.tif", zoom=7, concurrency=4, on_event=held)
+    assert held.most == 4 + QUEUE_SIZE + 1
 
 
 async def test_a_clipped_mosaic_is_the_area_to_the_pixel_and_still_asks_once(serve, tmp_path):
@@ -345,7 +354,7 @@ async def test_the_zoom_is_that_of_the_data_when_the_source_says_it(serve, tmp_p
     tiler.documents["/t.json"] = {"tiles": [tiler.template + "?tilesize=512"], "maxzoom": 8}
     report = await build_mosaic(f"{tiler.url}/t.json", AREA, tmp_path / "out.tif")
     assert report.zoom == 7
-    with pytest.raises(UsageError, match="--zoom"):
+    with pytest.raises(UsageError, match="zoom"):
         await build_mosaic(tiler.template, AREA, tmp_path / "other.tif")
 
 
@@ -392,14 +401,14 @@ async def test_an_area_where_no_tile_has_data_is_an_error_that_says_so(serve, tm
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 422])
-async def test_a_refusal_ends_the_run_at_the_first_tile(serve, tmp_path, code):
+async def test_a_refusal_ends_the_run_after_a_few_tiles(serve, tmp_path, code):
     async def refuse(tile, hit):
         return web.json_response({"detail": "token expired"}, status=code)
 
     tiler = serve(mood=refuse)
     with pytest.raises(SourceError, match="token expired"):
         await build_mosaic(tiler.template, AREA, tmp_path / "out.tif", zoom=ZOOM)
-    assert tiler.requests == 1
+    assert tiler.requests <= 4
     assert left_behind(tmp_path) == []
 
 
@@ -539,7 +548,7 @@ def test_a_killed_run_goes_on_where_it_stopped(serve, tmp_path, seed):
     tiler.hits.clear()
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     report = json.loads(again.stdout)
-    assert len(asked & set(tiler.hits)) <= concurrency + QUEUE_SIZE
+    assert len(asked & set(tiler.hits)) <= concurrency
     assert set(tiler.hits.values()) == {1}
     assert len(asked | set(tiler.hits)) == total == report["tiles_placed"]
     assert report["requests"] == tiler.requests < total
@@ -602,6 +611,8 @@ async def test_an_output_that_exists_is_kept_unless_it_may_be_replaced(serve, tm
         (AREA, {"zoom": 22}, RefusedError),
         (AREA, {"profile": "nonsense"}, UsageError),
         (AREA, {"concurrency": 0}, UsageError),
+        (AREA, {"max_failures": -1}, UsageError),
+        (AREA, {"nodata": 0.0, "mask": "alpha"}, UsageError),
         (AREA, {"part_size": 700}, UsageError),
         (AREA, {"memory": 10_000_000}, ResourceError),
         (AREA, {"tile_size": 512}, SourceError),
@@ -662,3 +673,128 @@ async def test_a_plan_against_a_refusing_server_is_a_source_error(serve):
 
     with pytest.raises(SourceError, match="403"):
         await plan_mosaic(serve(mood=refuse).template, AREA, zoom=ZOOM)
+
+
+async def test_a_template_with_a_bad_port_is_a_usage_error_and_leaves_nothing(tmp_path):
+    with pytest.raises(UsageError, match="no URL"):
+        await build_mosaic("http://h:port/{z}/{x}/{y}", AREA, tmp_path / "out.tif", zoom=3)
+    assert left_behind(tmp_path) == []
+
+
+@dataclass(frozen=True)
+class Striped(Pattern):
+    """Valid in every other column of 512 pixels."""
+
+    def mask(self, x, y):
+        return (x // 512) % 2 == 0
+
+
+@pytest.mark.parametrize(("mask", "nodata"), [("none", None), ("auto", None), ("alpha", None), ("auto", 255.0)])
+async def test_parts_without_a_valid_pixel_are_the_same_in_one_part_and_in_many(serve, tmp_path, mask, nodata):
+    tiler = serve(pattern=Striped())
+    options = {"zoom": ZOOM, "mask": mask, "nodata": nodata}
+    await build_mosaic(tiler.template, AREA, tmp_path / "one.tif", **options)
+    await build_mosaic(tiler.template, AREA, tmp_path / "many.tif", part_size=512, **options)
+    assert_same_levels(tmp_path / "many.tif", tmp_path / "one.tif")
+    pixels, valid, _ = expected(tiler.pattern, AREA, ZOOM, 256)
+    with rasterio.open(tmp_path / "many.tif") as dataset:
+        found = dataset.read()[:3]
+    if mask != "none":
+        pixels[:, ~valid] = nodata or 0
+    np.testing.assert_array_equal(found, pixels)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+async def test_each_tile_is_told_of_once_and_what_is_counted_is_what_was_told(serve, tmp_path, clip):
+    events = []
+    tiler = serve(mood=failing)
+    area = (-3.3, 38.5, 8.7, 46.1)
+    with pytest.raises(IncompleteError) as error:
+        await build_mosaic(
+            tiler.template, area, tmp_path / "out.tif", zoom=ZOOM, clip=clip, part_size=512, on_event=events.append
+        )
+    told = Counter(event.tile for event in events if isinstance(event, TilePlaced | TileFailed | TileEmpty))
+    report = error.value.report
+    assert set(told.values()) == {1}
+    assert len(told) == report.tiles_total == report.tiles_placed + report.tiles_failed
+    assert report.tiles_failed == 1
+
+
+async def test_an_unreadable_tile_of_several_parts_fails_once(serve, tmp_path):
+    async def garbage(tile, hit):
+        return web.Response(body=b"II*\0 but no tile") if tile == BAD else None
+
+    tiler = serve(mood=garbage)
+    area = (-3.3, 38.5, 8.7, 46.1)
+    with pytest.raises(IncompleteError) as error:
+        await build_mosaic(tiler.template, area, tmp_path / "out.tif", zoom=ZOOM, clip=True, part_size=512)
+    assert error.value.report.tiles_failed == 1
+    assert set(tiler.hits.values()) == {1}
+
+
+async def test_a_rate_spaces_the_requests(serve, tmp_path):
+    starts = []
+
+    async def note(tile, hit):
+        starts.append(time.monotonic())
+
+    tiler = serve(mood=note)
+    await build_mosaic(tiler.template, AREA, tmp_path / "out.tif", zoom=ZOOM, rate=40)
+    assert starts[-1] - starts[0] >= 14 / 40
+
+
+async def test_an_output_that_appears_meanwhile_is_kept_and_so_is_the_work(serve, tmp_path, monkeypatch):
+    import mosaic_async.run
+
+    output = tmp_path / "out.tif"
+    assemble = mosaic_async.run.assemble
+
+    def interfere(*args):
+        output.write_text("precious")
+        return assemble(*args)
+
+    monkeypatch.setattr(mosaic_async.run, "assemble", interfere)
+    tiler = serve()
+    with pytest.raises(UsageError, match="exists by now"):
+        await build_mosaic(tiler.template, AREA, output, zoom=ZOOM)
+    assert output.read_text() == "precious"
+    monkeypatch.setattr(mosaic_async.run, "assemble", assemble)
+    await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, overwrite=True)
+    assert tiler.requests == 16
+    assert_is_the_world(output, tiler, AREA, ZOOM)
+
+
+async def test_a_run_cancelled_while_it_finishes_keeps_its_lock_until_the_disk_is_quiet(serve, tmp_path, monkeypatch):
+    import mosaic_async.run
+
+    begun, ended = threading.Event(), threading.Event()
+    assemble = mosaic_async.run.assemble
+
+    def slow(*args):
+        begun.set()
+        time.sleep(0.5)
+        try:
+            return assemble(*args)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(mosaic_async.run, "assemble", slow)
+    tiler = serve()
+    task = asyncio.ensure_future(build_mosaic(tiler.template, AREA, tmp_path / "out.tif", zoom=ZOOM, part_size=512))
+    while not begun.is_set():
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
+    monkeypatch.setattr(mosaic_async.run, "assemble", assemble)
+    await build_mosaic(tiler.template, AREA, tmp_path / "out.tif", zoom=ZOOM, part_size=512)
+    assert tiler.requests == 16
+    assert_is_the_world(tmp_path / "out.tif", tiler, AREA, ZOOM)
+
+
+async def test_the_detector_of_blocking_calls_would_find_one(tmp_path):
+    from mosaic_async.workdir import WorkFolder
+
+    with pytest.raises(BlockingError):
+        WorkFolder(tmp_path / "out.tif.work")._open("label", resume=True)

@@ -20,9 +20,10 @@ from rio_tiler.io import Reader
 from mosaic_async.area import Area
 from mosaic_async.assembly import assemble
 from mosaic_async.canvas import Canvas
+from mosaic_async.cover import Cover
 from mosaic_async.encoding import Encoding
 from mosaic_async.errors import StitchError
-from mosaic_async.grid import Cover, Grid
+from mosaic_async.grid import Grid
 from mosaic_async.stitch import Plate, stitch
 from mosaic_async.tile import TileProfile
 from tests.fake_tiler import Pattern

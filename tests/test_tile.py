@@ -196,3 +196,45 @@ def test_a_first_tile_must_be_square_and_of_the_size_that_was_asked_for():
         learn(encode(np.ones((1, 128, 256), "uint8")))
     with pytest.raises(TileError, match="should be 512 x 512"):
         learn(encode(np.ones((1, 256, 256), "uint8")), tile_size=512)
+
+
+def test_a_jpeg_2000_tile_is_read():
+    array = np.random.default_rng(1).integers(0, 255, (3, 256, 256)).astype("uint8")
+    body = encode(array, driver="JP2OpenJPEG", QUALITY="100", REVERSIBLE="YES", YCBCR420="NO")
+    profile = learn(body)
+    assert (profile.driver, profile.count) == ("JP2OpenJPEG", 3)
+    np.testing.assert_array_equal(decode(body, profile)[0], array)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (-4, 256, 256)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (True, 256, 256)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (4, 2**40, 256)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (4, 256)}",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (4, 256, 256)}",
+        "__import__('os').system('true')",
+        "(" * 5000,
+    ],
+)
+def test_an_npy_with_a_hostile_header_is_a_tile_error(header):
+    text = header.encode()
+    body = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(100)
+    with pytest.raises(TileError):
+        learn(body)
+    with pytest.raises(TileError):
+        decode(body, TileProfile(driver="npy", size=256, count=3, dtype="uint8"))
+
+
+def test_an_npy_that_claims_more_than_it_has_is_refused_by_its_header():
+    text = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000, 100000, 100000)}"
+    body = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(100)
+    with pytest.raises(TileError, match="should be square"):
+        learn(body)
+
+
+def test_a_palette_that_is_no_byte_is_not_looked_up():
+    array = np.arange(256 * 256, dtype="uint16").reshape(1, 256, 256)
+    body = encode(array, photometric="PALETTE")
+    np.testing.assert_array_equal(decode(body, learn(body))[0], array)

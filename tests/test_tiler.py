@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import rasterio
+import rasterio.transform
 from rio_cogeo.cogeo import cog_validate
 from rio_tiler.errors import EmptyMosaicError, TileOutsideBounds
 from rio_tiler.io import STACReader
@@ -23,8 +24,9 @@ from rio_tiler.models import ImageData
 from rio_tiler.mosaic.methods import PixelSelectionMethod
 from rio_tiler.mosaic.reader import mosaic_reader
 
-from mosaic_async import SourceError, UsageError, build_mosaic
+from mosaic_async import ResourceError, SourceError, UsageError, build_mosaic
 from mosaic_async.tiler import PIXEL_SELECTIONS, Rendering, local_tiler, open_mosaic
+from mosaic_async.tiler import serve as serve_mosaic
 from tests.conftest import COLORADO, PARANA
 from tests.test_pipeline import left_behind
 
@@ -249,13 +251,77 @@ async def test_a_run_over_local_scenes_goes_on_although_the_port_changed(tmp_pat
     assert left_behind(tmp_path) == ["out.tif"]
 
 
-async def test_a_port_that_is_taken_is_a_source_error(serve):
-    from mosaic_async.tiler import serve as serve_mosaic
-
+async def test_a_port_that_is_taken_is_a_resource_error(serve):
     taken = serve().port
-    with pytest.raises(SourceError, match="cannot listen"):
+    with pytest.raises(ResourceError, match="cannot listen"):
         async with serve_mosaic(open_mosaic(PARANA), host="127.0.0.1", port=taken):
             pass
+
+
+async def test_two_tilers_do_not_share_a_port(unused_tcp_port):
+    options = {"host": "127.0.0.1", "port": unused_tcp_port, "workers": 1}
+    async with serve_mosaic(open_mosaic(PARANA), **options):
+        with pytest.raises(ResourceError, match="cannot listen"):
+            async with serve_mosaic(open_mosaic(COLORADO), **options):
+                pass
+
+
+def scene(tmp_path, **changes) -> Path:
+    """Copy a Paraná scene and change its item."""
+    path = next(path for path in sorted(PARANA.rglob("*.json")) if path.name != "collection.json")
+    folder = tmp_path / "scenes" / path.parent.name
+    shutil.copytree(path.parent, folder)
+    document = json.loads(path.read_text())
+    document.update(changes)
+    (folder / path.name).write_text(json.dumps({key: value for key, value in document.items() if value != "absent"}))
+    return folder / path.name
+
+
+def test_items_that_do_not_know_their_projection_get_the_zoom_of_their_files(tmp_path):
+    path = scene(tmp_path)
+    document = json.loads(path.read_text())
+    for holder in (document["properties"], *document["assets"].values()):
+        for name in [name for name in holder if name.startswith("proj:")]:
+            del holder[name]
+    path.write_text(json.dumps(document))
+    assert open_mosaic(tmp_path / "scenes").document["maxzoom"] == open_mosaic(PARANA).document["maxzoom"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"geometry": None}, {"properties": "absent"}, {"geometry": {"type": "Polygon"}}, {"assets": []}]
+)
+def test_a_malformed_scene_is_a_source_error_that_names_it(tmp_path, changes):
+    path = scene(tmp_path, **changes)
+    with pytest.raises(SourceError, match=path.name):
+        open_mosaic(tmp_path / "scenes")
+
+
+def test_a_cog_without_a_reference_system_is_a_source_error_that_names_it(tmp_path):
+    with rasterio.open(
+        tmp_path / "plain.tif", "w", driver="GTiff", width=64, height=64, count=1, dtype="uint8"
+    ) as file:
+        file.write(np.ones((1, 64, 64), "uint8"))
+    with pytest.raises(SourceError, match=r"plain\.tif.*reference system"):
+        open_mosaic(tmp_path)
+
+
+def test_a_catalogue_that_links_to_itself_is_read_once(tmp_path):
+    path = scene(tmp_path)
+    links = [{"rel": "child", "href": "./catalog.json"}, {"rel": "item", "href": str(path.relative_to(tmp_path))}]
+    catalog = {"type": "Catalog", "id": "c", "stac_version": "1.0.0", "description": "", "links": links * 2}
+    (tmp_path / "catalog.json").write_text(json.dumps(catalog))
+    document = open_mosaic(tmp_path / "catalog.json").document
+    assert {name for names in document["tiles"].values() for name in names} == {str(path)}
+    assert all(len(names) == 1 for names in document["tiles"].values())
+
+
+@pytest.mark.filterwarnings("ignore:The dataset has no Overviews")
+def test_a_scene_as_large_as_a_continent_is_indexed_coarsely(tmp_path):
+    transform = rasterio.transform.from_bounds(-20, 0, 60, 70, 800_000, 700_000)
+    options = {"driver": "GTiff", "count": 1, "dtype": "uint8", "crs": "EPSG:4326", "sparse_ok": True, "tiled": True}
+    with rasterio.open(tmp_path / "big.tif", "w", width=800_000, height=700_000, transform=transform, **options):
+        pass
+    assert len(open_mosaic(tmp_path).document["tiles"]) <= 100_000
 
 
 async def test_a_tiler_that_cannot_start_says_why(monkeypatch):

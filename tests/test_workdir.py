@@ -7,11 +7,12 @@ from mercantile import Tile
 
 from mosaic_async.errors import WorkFolderError
 from mosaic_async.grid import Part
-from mosaic_async.workdir import WorkFolder, label_of
+from mosaic_async.workdir import PartRecord, WorkFolder, label_of
 
 LABEL = label_of({"source": "a", "zoom": 3})
 PART = Part(row=0, col=1, row_off=0, col_off=512, height=512, width=512)
 TILE = Tile(3, 4, 5)
+RECORD = PartRecord(placed=3, empty=1, failed=0, nbytes=0)
 
 
 async def opened(tmp_path, label=LABEL, **options) -> WorkFolder:
@@ -30,7 +31,7 @@ async def test_tiles_parts_and_state_are_there_again_after_a_crash(tmp_path, unb
     assert not work.is_new
     await work.write_tile(TILE, b"body")
     await work.write_tile(Tile(4, 4, 5), b"")
-    await work.finish_part(PART, {"placed": 3})
+    await work.finish_part(PART, RECORD)
     work.close()
 
     again = await opened(tmp_path)
@@ -40,7 +41,7 @@ async def test_tiles_parts_and_state_are_there_again_after_a_crash(tmp_path, unb
     assert again.has_tile(Tile(4, 4, 5))
     assert not again.has_body(Tile(4, 4, 5))
     assert not again.has_tile(Tile(9, 9, 9))
-    assert await again.finished_parts() == {"0-1": {"placed": 3}}
+    assert await again.finished_parts() == {"0-1": RECORD}
     again.close()
 
 
@@ -68,7 +69,7 @@ async def test_a_folder_of_another_job_is_refused_and_kept(tmp_path):
 async def test_a_fresh_start_drops_everything(tmp_path):
     work = await opened(tmp_path)
     await work.write_tile(TILE, b"old")
-    await work.finish_part(PART, {})
+    await work.finish_part(PART, RECORD)
     work.close()
     fresh = await opened(tmp_path, label_of({"zoom": 9}), resume=False)
     assert not fresh.has_tile(TILE)
@@ -88,7 +89,7 @@ async def test_a_job_file_that_is_no_json_says_what_to_do(tmp_path):
     work = await opened(tmp_path)
     work.close()
     (work.path / "job.json").write_text("{")
-    with pytest.raises(WorkFolderError, match="--fresh"):
+    with pytest.raises(WorkFolderError, match="resume=False"):
         await opened(tmp_path)
     (await opened(tmp_path, resume=False)).close()
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mosaic_async.errors import SourceError, UsageError
+from mosaic_async.errors import ResourceError, SourceError, UsageError
 from mosaic_async.sources import TileSource
 from mosaic_async.tiler.mosaic import Mosaic, open_mosaic
 from mosaic_async.tiler.rendering import Rendering
-from mosaic_async.tiler.server import READY, shared_socket
+from mosaic_async.tiler.server import READY, family_of, shared_socket
 
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 5.0
@@ -44,7 +45,7 @@ async def local_tiler(
     """Serve scenes as tiles on this machine until the block is left, and give the source to ask.
 
     Args:
-        mosaic: a MosaicJSON, a folder of STAC items or COGs, or a STAC collection's path.
+        mosaic: a MosaicJSON, a folder of STAC items or COGs, or a STAC item, collection or catalogue.
         bands: asset names of STAC items, or band numbers of plain files.
         expression: instead of bands, one formula a band of the output, separated by `;`.
         pixel_selection: how scenes that overlap become one: first, highest, lowest, mean, median, stdev, lastbandlow,
@@ -93,16 +94,17 @@ async def serve(mosaic: Mosaic, *, host: str, port: int, workers: int | None = N
         workers: processes; None: one a core.
 
     Raises:
-        SourceError: the address is taken, or a process does not start.
+        ResourceError: the address is taken.
+        SourceError: a process does not start.
     """
     with TemporaryDirectory(prefix="mosaic-async-") as folder:
         path = Path(folder) / "mosaic.json"
         await asyncio.to_thread(path.write_text, json.dumps({"document": mosaic.document, "assets": mosaic.assets}))
         try:
-            holder = shared_socket(host, port)  # bound but not listening: it keeps the port and takes no connection
+            holder = _held(host, port)
         except OSError as error:
-            raise SourceError(
-                f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another --port"
+            raise ResourceError(
+                f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another `port`"
             ) from error
         with holder:
             port = holder.getsockname()[1]
@@ -112,9 +114,21 @@ async def serve(mosaic: Mosaic, *, host: str, port: int, workers: int | None = N
                 for _ in range(workers or os.cpu_count() or 1):
                     processes.append(await _start(path, host, port, log))  # noqa: PERF401 - those started are stopped
                 await _wait_until_ready(processes, log)
-                yield f"http://{host}:{port}"
+                yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
             finally:
                 await _stop(processes)
+
+
+def _held(host: str, port: int) -> socket.socket:
+    """Bind an address without listening: it is kept for the processes and takes no connection itself.
+
+    Another tiler's address could be shared just as its own processes share it; so it is bound alone once, to see.
+    """
+    if port:
+        with socket.socket(family_of(host), socket.SOCK_STREAM) as alone:
+            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            alone.bind((host, port))
+    return shared_socket(host, port)
 
 
 async def _start(path: Path, host: str, port: int, log: Path) -> asyncio.subprocess.Process:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,19 @@ from urllib.parse import urlsplit
 
 import rasterio
 from cogeo_mosaic.mosaic import MosaicJSON
-from rasterio.errors import RasterioError
 from rasterio.features import bounds as bounds_of
+from rasterio.io import DatasetReader
 from rasterio.warp import transform_geom
 from rio_tiler.io import Reader, STACReader
 
-from mosaic_async.errors import SourceError
+from mosaic_async.area import Area
+from mosaic_async.cover import Cover
+from mosaic_async.errors import MosaicError, SourceError
 
-_QUADKEY_LEVELS = 3
+_INDEX_LEVELS = 3
 """Zooms between the data's own and the index's: a cell of 8 x 8 tiles lists few scenes that do not touch a tile."""
+_MAX_CELLS = 100_000
+"""Cells of the index, over all scenes; where they would be more the index is coarser."""
 _MAX_ZOOM_SPAN = 7
 _COG_SUFFIXES = {".tif", ".tiff"}
 
@@ -49,8 +53,19 @@ class Mosaic:
         return hashlib.sha256(json.dumps(self.document, sort_keys=True).encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class _Scene:
+    """A STAC item or a COG, as far as the index needs it."""
+
+    location: str
+    outline: Mapping[str, Any]
+    """GeoJSON polygon in degrees."""
+    maxzoom: int
+    assets: tuple[str, ...] = ()
+
+
 def open_mosaic(source: str | Path) -> Mosaic:
-    """Read a MosaicJSON (also gzipped) or a STAC item, collection or ItemCollection, or list a folder of items or COGs.
+    """Read a MosaicJSON (also gzipped), or a STAC item, collection or catalogue, or list a folder of items or COGs.
 
     Scenes keep the order of their paths; with a pixel selection that depends on it, the first comes first.
 
@@ -63,10 +78,13 @@ def open_mosaic(source: str | Path) -> Mosaic:
     document = _read_json(path)
     if "mosaicjson" in document:
         return _of_document(document, path.parent.absolute())
-    items = list(_items(document, path))
+    items = list(_items(document, path, set()))
     if not items:
-        raise SourceError(f"{path} is no MosaicJSON and has no STAC items")
-    return _of_items(items)
+        raise SourceError(
+            f"{path} is no MosaicJSON and has no STAC items",
+            hint="give a MosaicJSON, a STAC item, collection or catalogue, or a folder of items or COGs",
+        )
+    return _of_scenes([_read_scene(location, item) for location, item in items])
 
 
 def _of_folder(folder: Path) -> Mosaic:
@@ -76,11 +94,11 @@ def _of_folder(folder: Path) -> Mosaic:
         if _is_item(document):
             items.append((str(path.absolute()), document))
     if items:
-        return _of_items(items)
+        return _of_scenes([_read_scene(location, item) for location, item in items])
     cogs = sorted(path.absolute() for path in folder.rglob("*") if path.suffix.lower() in _COG_SUFFIXES)
     if not cogs:
         raise SourceError(f"{folder} has neither STAC items nor GeoTIFFs")
-    return Mosaic(_document(_features_of_cogs(cogs), _maxzoom_of_cogs(cogs)), ())
+    return _of_scenes([_read_scene(str(path)) for path in cogs])
 
 
 def _of_document(document: dict[str, Any], folder: Path) -> Mosaic:
@@ -99,70 +117,100 @@ def _of_document(document: dict[str, Any], folder: Path) -> Mosaic:
     return Mosaic(valid, _asset_names(first) if urlsplit(first).path.endswith(".json") else ())
 
 
-def _of_items(items: Iterable[tuple[str, Mapping[str, Any]]]) -> Mosaic:
-    features, zooms, names = [], [], ()
-    for location, item in items:
-        with STACReader(location) as reader:
-            zooms.append(reader.maxzoom)
-            names = names or tuple(reader.assets)
-        features.append(_feature(location, item["geometry"]))
-    return Mosaic(_document(features, max(zooms)), names)
-
-
-def _document(features: list[dict[str, Any]], maxzoom: int) -> dict[str, Any]:
+def _of_scenes(scenes: Sequence[_Scene]) -> Mosaic:
+    maxzoom = max(scene.maxzoom for scene in scenes)
     mosaic = MosaicJSON.from_features(
-        features,
+        [{"type": "Feature", "properties": {"path": scene.location}, "geometry": scene.outline} for scene in scenes],
         minzoom=max(0, maxzoom - _MAX_ZOOM_SPAN),
         maxzoom=maxzoom,
-        quadkey_zoom=max(0, maxzoom - _QUADKEY_LEVELS),
+        quadkey_zoom=_index_zoom(scenes, maxzoom),
         accessor=lambda feature: feature["properties"]["path"],
         quiet=True,
     )
-    document: dict[str, Any] = mosaic.model_dump(exclude_none=True, mode="json")
-    return document
+    return Mosaic(mosaic.model_dump(exclude_none=True, mode="json"), scenes[0].assets)
 
 
-def _feature(location: str, geometry: Mapping[str, Any]) -> dict[str, Any]:
-    """Make a footprint that cogeo-mosaic can index: it takes single polygons without heights only."""
+def _index_zoom(scenes: Sequence[_Scene], maxzoom: int) -> int:
+    """Choose how fine the index is: a few zooms above the data's, and not so fine that large scenes flood it."""
+    areas = [Area.parse(bounds_of(scene.outline)) for scene in scenes]
+    for zoom in range(max(0, maxzoom - _INDEX_LEVELS), 0, -1):
+        if sum(Cover.of(area, zoom, max_tiles=4**zoom).count for area in areas) <= _MAX_CELLS:
+            return zoom
+    return 0
+
+
+def _read_scene(location: str, item: Mapping[str, Any] | None = None) -> _Scene:
+    """Look into a STAC item, or into a COG.
+
+    Raises:
+        SourceError: whatever is wrong with it.
+    """
+    try:
+        if item is None:
+            with rasterio.open(location) as dataset, Reader(None, dataset=dataset) as reader:
+                return _Scene(location, _outline_of_cog(dataset), _maxzoom(reader))
+        with STACReader(location) as reader:
+            return _Scene(location, _outline_of_item(item["geometry"]), _zoom_of_item(reader), tuple(reader.assets))
+    except MosaicError as error:
+        raise SourceError(f"the scene {location} cannot be used: {error}") from error
+    except Exception as error:  # GDAL, pystac, and whatever a malformed document makes of plain Python
+        raise SourceError(f"the scene {location} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _outline_of_cog(dataset: DatasetReader) -> Mapping[str, Any]:
+    if dataset.crs is None:
+        raise SourceError("it has no coordinate reference system")
+    outline: dict[str, Any] = transform_geom(dataset.crs, "EPSG:4326", _box(dataset.bounds))
+    return _checked(outline)
+
+
+def _outline_of_item(geometry: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Give a footprint that cogeo-mosaic can index: it takes single polygons without heights only."""
+    if geometry is None:
+        raise SourceError("it has no geometry")
     if geometry["type"] == "Polygon" and all(len(corner) == 2 for ring in geometry["coordinates"] for corner in ring):
-        outline = geometry
-    else:
-        west, south, east, north = bounds_of(geometry)
-        ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
-        outline = {"type": "Polygon", "coordinates": [ring]}
-    return {"type": "Feature", "properties": {"path": location}, "geometry": outline}
+        return _checked(geometry)
+    return _checked(_box(bounds_of(geometry)))
 
 
-def _features_of_cogs(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    features = []
-    for path in paths:
-        try:
-            with rasterio.open(path) as dataset:
-                west, south, east, north = dataset.bounds
-                ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
-                box = {"type": "Polygon", "coordinates": [ring]}
-                features.append(_feature(str(path), transform_geom(dataset.crs, "EPSG:4326", box)))
-        except RasterioError as error:
-            raise SourceError(f"{path} cannot be read: {error}") from error
-    return features
+def _checked(outline: Mapping[str, Any]) -> Mapping[str, Any]:
+    Area.parse(outline)
+    return outline
 
 
-def _maxzoom_of_cogs(paths: Iterable[Path]) -> int:
-    zooms: list[int] = []
-    for path in paths:
-        with Reader(str(path)) as reader:
-            zooms.append(reader.maxzoom)
-    return max(zooms)
+def _box(bounds: tuple[float, float, float, float]) -> dict[str, Any]:
+    west, south, east, north = bounds
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    return {"type": "Polygon", "coordinates": [ring]}
 
 
-def _items(document: Mapping[str, Any], path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Follow a STAC item, or a collection or catalogue to its items."""
+def _zoom_of_item(reader: STACReader) -> int:
+    """Give the zoom of the data's own resolution; items without the projection extension do not know it."""
+    if reader.height:
+        return _maxzoom(reader)
+    assert reader.item is not None
+    href = reader.item.assets[next(iter(reader.assets))].get_absolute_href()
+    with Reader(href) as asset:
+        return _maxzoom(asset)
+
+
+def _maxzoom(reader: Reader | STACReader) -> int:
+    assert reader.maxzoom is not None
+    return reader.maxzoom
+
+
+def _items(document: Mapping[str, Any], path: Path, seen: set[Path]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Follow a STAC item, or a collection or catalogue to its items, each once."""
+    if path.resolve() in seen:
+        return
+    seen.add(path.resolve())
     if _is_item(document):
         yield str(path.absolute()), document
-    for link in document.get("links", ()):
+        return
+    for link in document.get("links") or ():
         if link.get("rel") in ("item", "child") and not urlsplit(link["href"]).scheme:
-            target = (path.parent / link["href"]).resolve()
-            yield from _items(_read_json(target), target)
+            target = path.parent / link["href"]
+            yield from _items(_read_json(target), target, seen)
 
 
 def _is_item(document: Mapping[str, Any]) -> bool:

@@ -49,7 +49,7 @@ class Rendering:
             )
         params = self._layer(mosaic)
         params += [("pixel_selection", self.pixel_selection)]
-        params += [("rescale", f"{low:g},{high:g}") for low, high in self.rescale]
+        params += [("rescale", f"{low!r},{high!r}") for low, high in self.rescale]
         params += [("color_formula", self.color_formula)] if self.color_formula else []
         params += [("resampling", self.resampling), ("reproject", self.resampling), ("padding", "2")]
         return urlencode(params)

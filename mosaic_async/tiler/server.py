@@ -42,12 +42,17 @@ def main(path: str, host: str, port: str) -> None:
 def shared_socket(host: str, port: int) -> socket.socket:
     """Bind an address that several processes listen on; the kernel spreads connections over them."""
     with ExitStack() as stack:
-        listener = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        listener = stack.enter_context(socket.socket(family_of(host), socket.SOCK_STREAM))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
         stack.pop_all()
     return listener
+
+
+def family_of(host: str) -> socket.AddressFamily:
+    """Tell IPv6 addresses from others."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _end_with_stdin(server: uvicorn.Server) -> None:

@@ -1,0 +1,121 @@
+"""What people see in a terminal: the bar from events, the plan and the report as text.
+
+Only the command line uses it; the bar goes to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn, Self
+
+from tqdm import tqdm
+
+from mosaic_async.events import (
+    Event,
+    MosaicReport,
+    RunStarted,
+    Stitching,
+    TileEmpty,
+    TileFailed,
+    TileFetched,
+    TilePlaced,
+    TileRetried,
+    zxy,
+)
+from mosaic_async.plan import MosaicPlan
+
+
+class Progress:
+    """Draws the bar from events; silent when stderr is no terminal."""
+
+    def __init__(self, *, quiet: bool, verbose: bool) -> None:
+        self._bar: tqdm[NoReturn] | None = None
+        self._quiet = quiet
+        self._verbose = verbose
+        self._bytes = 0
+        self._failed = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an event."""
+        match event:
+            case RunStarted():
+                self._start(event)
+            case TileFetched():
+                self._bytes += event.nbytes
+            case TilePlaced() | TileEmpty():
+                self._advance()
+            case TileFailed():
+                self._failed += 1
+                self._say(f"failed: {zxy(event.tile)}: {event.reason} ({event.attempts} attempts)")
+                self._advance()
+            case TileRetried() if self._verbose:
+                self._say(f"retry {event.attempt} in {event.wait:.1f} s: {event.url}: {event.reason}")
+            case Stitching() if self._bar is not None:
+                self._bar.set_description_str("stitching" if event.parts > 1 else "validating")
+            case _:
+                pass
+
+    def _start(self, event: RunStarted) -> None:
+        self._bar = tqdm(
+            total=event.tiles_total,
+            initial=event.tiles_resumed,
+            unit="tile",
+            dynamic_ncols=True,
+            disable=True if self._quiet else None,  # None: off when stderr is no terminal
+        )
+
+    def _advance(self) -> None:
+        if self._bar is not None and not self._bar.disable:
+            elapsed = self._bar.format_dict["elapsed"] or 1
+            rate = f"{self._bytes / 1e6 / elapsed:.1f} MB/s"
+            self._bar.set_postfix_str(f"{rate}, {self._failed} failed" if self._failed else rate, refresh=False)
+            self._bar.update()
+
+    def _say(self, line: str) -> None:
+        if not self._quiet:
+            tqdm.write(line, file=sys.stderr)
+
+
+def report_text(report: MosaicReport) -> str:
+    """Say what a run did."""
+    west, south, east, north = report.bounds
+    return (
+        f"{report.output}: {report.width} x {report.height} pixels, {_size(report.bytes_written)}, "
+        f"W {west:.5f} S {south:.5f} E {east:.5f} N {north:.5f}\n"
+        f"{report.tiles_placed:,} tiles placed, {report.tiles_empty:,} empty, {report.tiles_failed:,} failed; "
+        f"{report.requests:,} requests, {report.retries:,} retries, {_size(report.bytes_received)} received\n"
+        f"{report.seconds:.1f} s, {report.parts_total} parts ({report.parts_resumed} resumed), "
+        f"peak memory {_size(report.peak_rss)}"
+    )
+
+
+def plan_text(found: MosaicPlan) -> str:
+    """Say what a run would do."""
+    west, south, east, north = found.bounds
+    lines = [
+        f"zoom        {found.zoom}, tiles of {found.tile_size} pixels, {found.resolution:.2f} m a pixel at the equator",
+        f"tiles       {found.tiles:,}",
+        f"output      {found.width:,} x {found.height:,} pixels, {found.count} x {found.dtype}, mask: {found.mask}",
+        f"bounds      W {west:.5f} S {south:.5f} E {east:.5f} N {north:.5f}",
+        f"parts       {found.parts:,} of {found.part_size:,} pixels",
+        f"size        {_size(found.raw_bytes)} raw, about {_size(found.estimated_bytes)} as a file",
+        f"memory      {_size(found.memory)} at most",
+    ]
+    if found.assumed:
+        lines.append("guessed     the tile in the centre is empty, so bands and dtype are a guess")
+    else:
+        time = tqdm.format_interval(found.seconds or 0)
+        lines.append(f"download    about {_size(found.download_bytes or 0)}")
+        lines.append(f"time        about {time}, if every tile takes as long as the one that was tried")
+    return "\n".join(lines)
+
+
+def _size(nbytes: float) -> str:
+    return f"{tqdm.format_sizeof(nbytes)}B"
