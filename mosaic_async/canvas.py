@@ -134,6 +134,7 @@ class Canvas:
                 rasterio.shutil.copy(
                     self._memory.name, aside, driver="COG", OVERVIEWS="FORCE_USE_EXISTING", **self._cog_options()
                 )
+                _read_last_block(aside)
                 if top is not None:
                     self._keep_top(top)
             aside.replace(path)
@@ -259,6 +260,14 @@ class Canvas:
                 target.write(source.read())
                 if self.encoding.mask == "internal":
                     target.write_mask(source.dataset_mask())
+
+
+def _read_last_block(path: Path) -> None:
+    """Fail where a full disk has cut a COG short, which GDAL does not always say: its last block is its last byte."""
+    with rasterio.open(path) as dataset:
+        size = dataset.block_shapes[0][0]
+        row_off, col_off = ((pixels - 1) // size * size for pixels in dataset.shape)
+        dataset.read(1, window=Window(col_off, row_off, dataset.width - col_off, dataset.height - row_off))
 
 
 def _repeats(size: int, levels: int) -> Iterator[tuple[int, int]]:

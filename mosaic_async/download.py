@@ -27,8 +27,14 @@ from mosaic_async.workdir import PartRecord, WorkFolder
 
 QUEUE_SIZE = 16
 """Bodies that wait for the writer at most; more would only be more memory, since the writer takes one at a time."""
+_QUEUE_BYTES = 64 * 2**20
 OPEN_PARTS = 3
 """Canvases in memory at most: one being sealed, one with late tiles, one being filled."""
+
+
+def queue_size(tile: TileProfile) -> int:
+    """Give how many bodies may wait for the writer: fewer where tiles are large."""
+    return max(1, min(QUEUE_SIZE, _QUEUE_BYTES // tile.nbytes))
 
 
 @dataclass
@@ -97,7 +103,7 @@ class Download:
         self._max_failures = max_failures
         self._tags = tags
         self._on_event = on_event
-        self._queue: asyncio.Queue[_Arrival | None] = asyncio.Queue(QUEUE_SIZE)
+        self._queue: asyncio.Queue[_Arrival | None] = asyncio.Queue(queue_size(profile))
         self._room = asyncio.Semaphore(OPEN_PARTS)
         self._tiles = self._dispatch()
         self._dispatching = asyncio.Lock()
