@@ -252,11 +252,10 @@ class Canvas:
                 target.write_mask(mask, window=window)
 
     def _keep_top(self, path: Path) -> None:
-        """Write the smallest level as a plain GeoTIFF without loss."""
+        """Write the smallest level as a plain GeoTIFF, uncompressed: it is read once and is one block."""
         level = {"overview_level": self.levels - 1} if self.levels else {}
         with rasterio.open(self._memory.name, **level) as source:
-            profile = {**source.profile, "compress": "deflate", "zlevel": 1}
-            with rasterio.open(path, "w", **profile) as target:
+            with rasterio.open(path, "w", **source.profile) as target:
                 target.write(source.read())
                 if self.encoding.mask == "internal":
                     target.write_mask(source.dataset_mask())
