@@ -254,11 +254,13 @@ class Canvas:
     def _keep_top(self, path: Path) -> None:
         """Write the smallest level as a plain GeoTIFF, uncompressed: it is read once and is one block."""
         level = {"overview_level": self.levels - 1} if self.levels else {}
-        with rasterio.open(self._memory.name, **level) as source:
-            with rasterio.open(path, "w", **source.profile) as target:
-                target.write(source.read())
-                if self.encoding.mask == "internal":
-                    target.write_mask(source.dataset_mask())
+        with (
+            rasterio.open(self._memory.name, **level) as source,
+            rasterio.open(path, "w", **source.profile) as target,
+        ):
+            target.write(source.read())
+            if self.encoding.mask == "internal":
+                target.write_mask(source.dataset_mask())
 
 
 def _read_last_block(path: Path) -> None:
