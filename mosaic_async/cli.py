@@ -17,7 +17,7 @@ from typing import IO, Any, NoReturn, TypeVar
 import click
 
 from mosaic_async import __version__
-from mosaic_async.arguments import BoundsCommand, numbers, pair, size, split_list
+from mosaic_async.arguments import BoundsCommand, numbers, pair, size, split_list, write_whole
 from mosaic_async.cover import MAX_TILES
 from mosaic_async.encoding import MASK_MODES, OVERVIEW_RESAMPLINGS, PROFILES
 from mosaic_async.errors import IncompleteError, MosaicError, UsageError
@@ -206,6 +206,45 @@ def serve(source: Path, host: str, port: int, workers: int | None) -> None:
     _run(work())
 
 
+@main.command()
+@click.argument("search", type=click.File("r"), metavar="SEARCH.json")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="MosaicJSON; default: stdout.")
+@click.option("--api", metavar="URL", help="STAC API to ask.")
+@click.option("--items", type=click.Path(exists=True, path_type=Path), help="Or a folder, catalogue or list of items.")
+@click.option("--collection", "collections", multiple=True, help="Instead of those that the search names.")
+@click.option("--seasons", type=split_list, metavar="summer,autumn", help="By month and hemisphere.")
+@click.option("--optimized-selection", is_flag=True, help="One scene a path and row, the first.")
+@click.option("--max-scenes", type=click.IntRange(1), help="Use so many scenes, the first.")
+@click.option("--max-per-cell", type=click.IntRange(1), help="List so many scenes a cell, the first.")
+@click.option("--minzoom", type=click.IntRange(0, 24))
+@click.option("--maxzoom", type=click.IntRange(0, 24), help="Default: the scenes' own resolution.")
+@click.option("--quadkey-zoom", type=click.IntRange(0, 24), help="Of the cells.")
+@click.option("--asset", metavar="NAME", help="List this asset's files, for tilers that read plain files.")
+@click.option(
+    "--scenes", type=click.Path(dir_okay=False, path_type=Path), help="Write ids, dates, footprints: GeoJSON."
+)
+@click.option(
+    "--header", "headers", type=pair(":"), multiple=True, metavar="'NAME: VALUE'", help="Sent with every request."
+)
+def create(search: IO[str], output: Path | None, scenes: Path | None, **options: Any) -> None:
+    """Search scenes and write a MosaicJSON. SEARCH.json is a STAC API search, or SAT-API's; - is stdin."""
+    options["headers"] = dict(options["headers"])
+    if not options["seasons"]:
+        del options["seasons"]
+    created = _search().create_mosaic(_json_object(search), **options)
+    for warning in created.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    text = json.dumps(created.document)
+    if scenes:
+        write_whole(scenes, json.dumps(created.scenes))
+    if output:
+        write_whole(output, text)
+        cells = len(created.document["tiles"])
+        click.echo(f"{output}: {len(created.scenes['features']):,} scenes in {cells:,} cells", err=True)
+    else:
+        click.echo(text)
+
+
 _Area = Sequence[float] | dict[str, Any]
 
 
@@ -224,15 +263,17 @@ def _arguments(options: Mapping[str, Any]) -> tuple[_Area, dict[str, Any], dict[
 def _area(bounds: tuple[float, ...] | None, file: IO[str] | None) -> _Area:
     if (bounds is None) == (file is None):
         raise UsageError("give the area, as --bounds W S E N or --area FILE.geojson")
-    if file is None:
-        return bounds or ()
+    return (bounds or ()) if file is None else _json_object(file)
+
+
+def _json_object(file: IO[str]) -> dict[str, Any]:
     try:
-        geojson = json.load(file)
+        found = json.load(file)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{file.name} is not JSON: {error}") from error
-    if not isinstance(geojson, dict):
-        raise UsageError(f"{file.name} is no GeoJSON object")
-    return geojson
+    if not isinstance(found, dict):
+        raise UsageError(f"{file.name} is no JSON object")
+    return found
 
 
 @asynccontextmanager
@@ -279,6 +320,16 @@ def _tiler() -> Any:
             f"scenes on disk need the extra `tiler` ({error})", hint="pip install 'mosaic-async[tiler]'"
         ) from error
     return tiler
+
+
+def _search() -> Any:
+    try:
+        from mosaic_async import search  # noqa: PLC0415 - the extra may be missing
+    except ImportError as error:
+        raise UsageError(
+            f"a search needs the extra `stac` ({error})", hint="pip install 'mosaic-async[stac]'"
+        ) from error
+    return search
 
 
 _Result = TypeVar("_Result")

@@ -1,0 +1,83 @@
+"""Servers on this machine for tests: aiohttp applications in a thread, ASGI applications in a process."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from aiohttp import web
+
+
+@contextmanager
+def running(app: web.Application) -> Iterator[str]:
+    """Serve from a thread until the block is left; gives the URL."""
+    loop = asyncio.new_event_loop()
+    started: list[int] = []
+    ready = threading.Event()
+
+    def serve() -> None:
+        asyncio.set_event_loop(loop)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        loop.run_until_complete(runner.setup())
+        loop.run_until_complete(web.TCPSite(runner, "127.0.0.1", 0).start())
+        started.append(runner.addresses[0][1])
+        ready.set()
+        loop.run_forever()
+        loop.run_until_complete(runner.cleanup())
+        loop.close()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield f"http://127.0.0.1:{started[0]}"
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def uvicorn_of(
+    python: Path, app: str, folder: Path, *, env: dict[str, str] | None = None, ready: str = "/openapi.json"
+) -> Iterator[str]:
+    """Serve `module:app` of a folder by another Python until the block is left; gives the URL."""
+    port = free_port()
+    log = folder / f"{app.replace(':', '-')}.log"
+    command: Sequence[str] = (
+        str(python), "-m", "uvicorn", app, "--port", str(port), "--app-dir", str(folder), "--log-level", "warning",
+    )  # fmt: skip
+    with log.open("w") as errors, subprocess.Popen(command, env=env, stdout=errors, stderr=errors) as process:
+        try:
+            _wait_for(f"http://127.0.0.1:{port}{ready}", process, log)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(log.read_text())
