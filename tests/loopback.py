@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -48,6 +50,25 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+def environment(name: str, packages: Sequence[str], *, timeout: float = 110) -> Path:
+    """Give the Python of a virtual environment of its own, made the first time and kept beside the project's.
+
+    Raises:
+        SubprocessError: it cannot be made here.
+    """
+    folder = Path(__file__).parents[1] / name
+    python = folder / "bin" / "python"
+    with (folder.parent / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # other test processes want the same one
+        complete = folder / ".complete"
+        if not complete.exists() or complete.read_text() != " ".join(packages):
+            subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True, timeout=60)
+            pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+            subprocess.run(pip, check=True, timeout=timeout, capture_output=True)
+            complete.write_text(" ".join(packages))
+    return python
 
 
 @contextmanager
