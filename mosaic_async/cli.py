@@ -19,12 +19,15 @@ import click
 from mosaic_async import __version__
 from mosaic_async.arguments import BoundsCommand, numbers, pair, size, split_list, write_whole
 from mosaic_async.cover import MAX_TILES
+from mosaic_async.dialects import DIALECTS
 from mosaic_async.encoding import MASK_MODES, OVERVIEW_RESAMPLINGS, PROFILES
+from mosaic_async.endpoints import rendered_by, with_rendering
 from mosaic_async.errors import IncompleteError, MosaicError, UsageError
 from mosaic_async.events import MosaicReport
 from mosaic_async.pipeline import build_mosaic, plan_mosaic
 from mosaic_async.plan import MosaicPlan
-from mosaic_async.sources import TileSource, is_template
+from mosaic_async.rendering import Rendering
+from mosaic_async.sources import TileSource, is_template, open_source
 from mosaic_async.terminal import Progress, plan_text, report_text
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -97,6 +100,8 @@ _rendering = _options(
     click.option("--rescale", type=numbers, multiple=True, metavar="LOW,HIGH", help="To 0-255; once, or once a band."),
     click.option("--color-formula", help="Such as 'gamma RGB 3.5, saturation 1.7'."),
     click.option("--resampling", metavar="METHOD", help="nearest, bilinear, cubic, ..."),
+    click.option("--tiler", metavar="URL", help="Who renders SOURCE, in place of the embedded tiler."),
+    click.option("--dialect", type=click.Choice(sorted(DIALECTS)), help="Of a tiler that does not say what it is."),
 )
 
 
@@ -135,7 +140,8 @@ def main() -> None:
     """Fetch every tile of an area and get one validated Cloud Optimized GeoTIFF.
 
     SOURCE is an XYZ template (https://host/{z}/{x}/{y}.tif), the URL or path of a TileJSON, or scenes on disk: a
-    MosaicJSON, or a folder of STAC items or COGs, for which the embedded tiler is started.
+    MosaicJSON, or a folder of STAC items or COGs, for which the embedded tiler is started. With --tiler it is what
+    that tiler shall render: the URL of a MosaicJSON for TiTiler, a search in a file for titiler-pgstac and awspds.
     """
 
 
@@ -157,7 +163,7 @@ def build(source: str, output: Path, **options: Any) -> None:
         area, rendering, arguments = _arguments(options)
 
         async def work() -> MosaicReport:
-            async with _opened(source, arguments["tile_size"], rendering) as opened:
+            async with _opened(source, arguments, rendering) as opened:
                 return await build_mosaic(opened, area, output, on_event=progress, **arguments)
 
         try:
@@ -179,7 +185,7 @@ def plan(source: str, **options: Any) -> None:
     area, rendering, arguments = _arguments(options)
 
     async def work() -> MosaicPlan:
-        async with _opened(source, arguments["tile_size"], rendering) as opened:
+        async with _opened(source, arguments, rendering) as opened:
             return await plan_mosaic(opened, area, **arguments)
 
     found = _run(work())
@@ -252,7 +258,7 @@ def _arguments(options: Mapping[str, Any]) -> tuple[_Area, dict[str, Any], dict[
     """Split what was given into the area, the rendering and arguments of the library; pairs become dicts."""
     given = dict(options)
     area = _area(given.pop("bounds"), given.pop("area"))
-    names = ("bands", "expression", "pixel_selection", "rescale", "color_formula", "resampling")
+    names = ("bands", "expression", "pixel_selection", "rescale", "color_formula", "resampling", "tiler", "dialect")
     rendering = {name: given.pop(name) for name in names}
     rendering["bands"] = tuple(band for value in rendering["bands"] for band in split_list(value))
     for name in ("headers", "params", "creation_options"):
@@ -277,19 +283,32 @@ def _json_object(file: IO[str]) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _opened(source: str, tile_size: int | None, rendering: Mapping[str, Any]) -> AsyncIterator[str | TileSource]:
-    """Start the embedded tiler where the source is scenes on disk."""
-    if _is_remote(source) or await asyncio.to_thread(_is_tilejson, Path(source)):
-        if rendering:
-            names = ", ".join("--" + name.replace("_", "-") for name in rendering)
+async def _opened(
+    source: str, arguments: Mapping[str, Any], rendering: Mapping[str, Any]
+) -> AsyncIterator[str | TileSource]:
+    """Start the embedded tiler where the source is scenes on disk, or ask the one that was named."""
+    look = dict(rendering)
+    tiler, dialect = look.pop("tiler", None), look.pop("dialect", None)
+    size = {"tile_size": arguments["tile_size"]} if arguments["tile_size"] else {}
+    if tiler:
+        made = Rendering(**look)
+        opened = await rendered_by(tiler, source, rendering=made, dialect=dialect, headers=arguments["headers"], **size)
+        for note in opened.notes:
+            click.echo(f"note: {note}", err=True)
+        yield opened
+    elif _is_remote(source) or await asyncio.to_thread(_is_tilejson, Path(source)):
+        if look and not dialect:
+            names = ", ".join("--" + name.replace("_", "-") for name in look)
             raise UsageError(
                 f"{names} mean nothing to a tile URL, whose server has its own parameters",
-                hint="give them with --param",
+                hint="give them with --param, or say with `dialect` what tiler it is",
             )
-        yield source
+        if dialect:
+            yield with_rendering(await open_source(source, headers=arguments["headers"]), dialect, Rendering(**look))
+        else:
+            yield source
     else:
-        size = {"tile_size": tile_size} if tile_size else {}
-        async with _tiler().local_tiler(source, **rendering, **size) as opened:
+        async with _tiler().local_tiler(source, **look, **size) as opened:
             yield opened
 
 

@@ -6,18 +6,20 @@ of how the tiles are fetched.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import mercantile
 
 from mosaic_async.dialects import DIALECTS, TMS, Dialect, Params
-from mosaic_async.endpoint import REGISTER, Endpoint, dialect_named, open_endpoint, spoken_by
+from mosaic_async.endpoint import REGISTER, Endpoint, dialect_named, kind_of, open_endpoint, spoken_by
 from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.http import redact
 from mosaic_async.query import Search
@@ -189,6 +191,59 @@ async def titiler_search(
         notes += await _cut(opened, base, wanted, params, items_limit)
     source = await _described(opened, base, spoken, params, tile_size=tile_size, tile_format=tile_format)
     return replace(source, notes=tuple(notes))
+
+
+async def rendered_by(
+    tiler: str,
+    what: str,
+    *,
+    rendering: Rendering,
+    tile_size: int = 512,
+    dialect: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> TileSource:
+    """Have a tiler render what it renders: a MosaicJSON, or, with awspds and titiler-pgstac, the search in a file.
+
+    Args:
+        tiler: URL.
+        what: URL or path of a MosaicJSON, or path of a search.
+        rendering: what to show.
+        tile_size: pixels a side.
+        dialect: one of `dialects.DIALECTS` for a tiler that does not describe itself; None asks it.
+        headers: sent with every request.
+
+    Raises:
+        UsageError: it cannot do that, or `what` is nothing that it renders.
+        SourceError: it does not answer.
+    """
+    if dialect is None:
+        kind = kind_of(await open_endpoint(tiler, headers=headers))
+    else:
+        kind = {"planetary-computer": "pgstac"}.get(dialect, dialect_named(dialect).name.partition("-")[0])
+    if kind == "awspds":
+        search = await asyncio.to_thread(_read_search, what)
+        return await awspds_mosaic(tiler, search, rendering=rendering, tile_size=tile_size, headers=headers)
+    if kind == "pgstac":
+        search = await asyncio.to_thread(_read_search, what)
+        return await titiler_search(
+            tiler, search, rendering=rendering, tile_size=tile_size, dialect=dialect, headers=headers
+        )
+    mosaic = what if urlsplit(what).scheme else str(await asyncio.to_thread(Path(what).absolute))
+    return await titiler_mosaic(
+        tiler, mosaic, rendering=rendering, tile_size=tile_size, dialect=dialect, headers=headers
+    )
+
+
+def _read_search(path: str) -> dict[str, Any]:
+    try:
+        document = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path} is no search: {error}", hint="this tiler renders searches: give the file of one as the source"
+        ) from error
+    if not isinstance(document, dict) or "tiles" in document:
+        raise UsageError(f"{path} is no search", hint="this tiler renders searches, and no MosaicJSON")
+    return document
 
 
 def with_rendering(source: TileSource | str, dialect: str, rendering: Rendering) -> TileSource:

@@ -17,12 +17,13 @@ from aiohttp import web
 from mosaic_async import SourceError, TileSource, UsageError, build_mosaic
 from mosaic_async.dialects import DIALECTS
 from mosaic_async.endpoint import kind_of, open_endpoint
-from mosaic_async.endpoints import awspds_mosaic, titiler_mosaic, with_rendering
+from mosaic_async.endpoints import awspds_mosaic, titiler_mosaic, titiler_search, with_rendering
 from mosaic_async.rendering import Rendering, split_formulas
 from mosaic_async.search import create_mosaic
 from tests.conftest import PARANA
 from tests.fake_tiler import Pattern, encode
 from tests.loopback import environment, running, uvicorn_of
+from tests.test_cli import run
 from tests.test_tiler import assert_holds, mosaic_directly, scenes_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid")  # rio-tiler: there are none
@@ -386,3 +387,100 @@ def test_a_dialect_that_does_not_exist_is_refused_and_every_dialect_has_its_name
     assert all(name == dialect.name for name, dialect in DIALECTS.items())
     with pytest.raises(UsageError, match="titiler-2"):
         with_rendering("http://host/{z}/{x}/{y}.tif", "mapbox", Rendering(bands=["1"]))
+
+
+# Planetary Computer --------------------------------------------------------------------------------------------------
+
+
+class PlanetaryComputer:
+    """Its tiler's contract: `searchid`, `@2x`, a collection in every tile's query, and no description of itself."""
+
+    def __init__(self) -> None:
+        self.registered: list[dict] = []
+        self.queries: list[list[tuple[str, str]]] = []
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_post("/api/data/v1/mosaic/register", self.register)
+        base = "/api/data/v1/mosaic/cafe/"
+        app.router.add_get(base + "WebMercatorQuad/tilejson.json", self.tilejson)
+        app.router.add_get(base + r"tiles/WebMercatorQuad/{z}/{x}/{y:\d+}@{scale}x.{ext}", self.tile)
+        app.router.add_get(base + "{z}/{x}/{y}/assets", self.assets)
+        return app
+
+    async def register(self, request: web.Request) -> web.Response:
+        self.registered.append(await request.json())
+        return web.json_response({"searchid": "cafe", "links": []})
+
+    async def assets(self, request: web.Request) -> web.Response:
+        return web.json_response([])
+
+    async def tilejson(self, request: web.Request) -> web.Response:
+        if "collection" not in request.query:
+            return web.json_response({"detail": [{"loc": ["query", "collection"], "msg": "missing"}]}, status=422)
+        return web.json_response({"tiles": ["http://inside/{z}/{x}/{y}"], "minzoom": 8, "maxzoom": 13})
+
+    async def tile(self, request: web.Request) -> web.Response:
+        self.queries.append(list(request.query.items()))
+        if "collection" not in request.query:
+            return web.json_response({"detail": "collection"}, status=422)
+        body = encode(np.ones((1, 512, 512), "uint16"), np.ones((512, 512), bool), "tif", (0, 0, 1, 1))
+        return web.Response(body=body, content_type="image/tiff")
+
+
+async def test_planetary_computer_gets_the_collection_with_every_tile_and_its_limit_is_noted(tmp_path):
+    server = PlanetaryComputer()
+    search = {
+        "collections": ["landsat-c2-l2"],
+        "bbox": [-5, 47, -1, 49],
+        "filter": {"op": "<", "args": [{"property": "eo:cloud_cover"}, 5]},
+    }
+    rendering = Rendering(bands=["red"], pixel_selection="median")
+    with running(server.app()) as url:
+        source = await titiler_search(f"{url}/api/data/v1", search, rendering=rendering, dialect="planetary-computer")
+        await build_mosaic(source, (-4, 48, -3.9, 48.1), tmp_path / "out.tif", zoom=11)
+        with pytest.raises(UsageError, match="renders one collection"):
+            await titiler_search(f"{url}/api/data/v1", {}, rendering=rendering, dialect="planetary-computer")
+    assert server.registered[0]["filter-lang"] == "cql2-json"
+    assert {("collection", "landsat-c2-l2"), ("assets", "red"), ("exitwhenfull", "false")} <= set(server.queries[0])
+    assert (source.tile_size, source.minzoom, source.maxzoom) == (512, 8, 13)
+    assert "at most 10 scenes a tile" in source.notes[0]
+
+
+# The command line ----------------------------------------------------------------------------------------------------
+
+BOUNDS = ("--bounds", "-54.9", "-25.45", "-54.75", "-25.3", "-z", "10", "--json")
+
+
+def test_build_has_a_titiler_render_a_mosaic(titiler, folder, tmp_path):
+    look = ("--bands", "B4,B3", "--pixel-selection", "median", "--resampling", "bilinear")
+    stdout, _ = run("build", folder / "items.json", tmp_path / "out.tif", "--tiler", f"{titiler}/stac", *look, *BOUNDS)
+    assert json.loads(stdout)["tiles_placed"] > 0
+    pixels, valid = mosaic_directly(PLACE, 10, scenes=scenes_of(PARANA), assets=["B4", "B3"], selection="median")
+    assert_holds(tmp_path / "out.tif", pixels, valid)
+    args = ("plan", folder / "items.json", "--tiler", f"{titiler}/stac", *BOUNDS)
+    _, stderr = run(*args, "--bands", "B4", "--pixel-selection", "darkest", code=2)
+    assert "no pixel selection darkest" in stderr
+
+
+def test_build_has_awspds_render_a_search(tmp_path):
+    server = Awspds()
+    search = tmp_path / "search.json"
+    search.write_text(json.dumps({"bbox": [-5.2, 47.2, -0.9, 48.95], "query": {}}))
+    bounds = ("--bounds", "-4", "48", "-3.9", "48.1", "-z", "10", "--json")
+    with running(server.app()) as url:
+        stdout, _ = run("build", search, tmp_path / "out.tif", "--tiler", url, "--bands", "4,3,2", *bounds)
+        _, stderr = run(
+            "build", tmp_path / "no.json", tmp_path / "a.tif", "--tiler", url, "--bands", "4", *bounds, code=2
+        )
+    assert json.loads(stdout)["tiles_placed"] == len(server.tiles) > 0
+    assert "is no search" in stderr
+
+
+def test_a_tile_url_takes_a_rendering_when_its_dialect_is_named(serve, tmp_path):
+    tiler = serve()
+    look = ("--dialect", "awspds", "--bands", "B4,B3", "--pixel-selection", "lastband")
+    run("build", tiler.template, tmp_path / "out.tif", "--bounds", "-4", "38", "4", "44", "-z", "7", *look)
+    assert dict(parse_qsl(tiler.queries_seen[0])) == {"bands": "4,3", "pixel_selection": "lastband"}
+    _, stderr = run("plan", tiler.template, "--bounds", "0", "0", "1", "1", "-z", "7", "--bands", "4", code=2)
+    assert "--dialect" in stderr
