@@ -49,6 +49,15 @@ class Scene:
             raise UsageError(f"{self.item.get('id')} has no asset {name}", hint=f"it has {', '.join(assets)}")
         return _absolute(str(assets[name]["href"]), self.location)
 
+    def absolute(self) -> dict[str, Any]:
+        """Copy the item with absolute hrefs, so that it can be moved."""
+        assets = self.item.get("assets") or {}
+        return {
+            **self.item,
+            "assets": {name: {**asset, "href": self.asset(name)} for name, asset in assets.items()},
+            "links": [link for link in self.item.get("links") or () if urlsplit(str(link.get("href"))).scheme],
+        }
+
 
 def search_api(
     url: str, search: Search, *, headers: Mapping[str, str] | None = None, attempts: int = 5

@@ -10,15 +10,18 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.parse import quote
 
 import shapely
 
+from mosaic_async.access import Signer, readable, reader_pays
 from mosaic_async.catalogue import Scene, search_api, search_files
 from mosaic_async.cover import MAX_ZOOM, WORLD
-from mosaic_async.errors import SourceError, UsageError
+from mosaic_async.errors import ResourceError, SourceError, UsageError
 from mosaic_async.footprint import cell_count, cells_of, outline_of
 from mosaic_async.query import Search, moment_of
 from mosaic_async.seasons import SEASONS, read_seasons, season_of
@@ -71,6 +74,8 @@ def create_mosaic(
     maxzoom: int | None = None,
     quadkey_zoom: int | None = None,
     asset: str | None = None,
+    keep_items: str | Path | None = None,
+    signer: Signer | None = None,
     headers: Mapping[str, str] | None = None,
     attempts: int = 5,
 ) -> CreatedMosaic:
@@ -89,6 +94,9 @@ def create_mosaic(
         maxzoom: zoom at which tiles of 256 pixels have the data's own resolution; None: what the items say, or 12.
         quadkey_zoom: of the cells; None: three below `maxzoom`, coarser where that would make a large document.
         asset: list the files of this asset instead of the items, for tilers that read plain files.
+        keep_items: write the items into this folder, with absolute hrefs that can be opened, and list these files, so
+            that tiles need no API. Signatures in them end within the hour.
+        signer: signs hrefs of Planetary Computer; None: `access.Signer()`.
         headers: sent to the API.
         attempts: tries a page of the API.
 
@@ -106,7 +114,7 @@ def create_mosaic(
     )
     scenes = _in_order(found, wanted)
     total = len(scenes)
-    placed = [_Placed(scene, _name(scene, asset), outline_of(scene.item)) for scene in scenes]
+    placed = [_Placed(scene, _name(scene, asset, keep_items), outline_of(scene.item)) for scene in scenes]
     if kept_seasons != frozenset(SEASONS):
         placed = [one for one in placed if _season(one) in kept_seasons]
     if optimized_selection:
@@ -126,6 +134,10 @@ def create_mosaic(
     }  # fmt: skip
     document = _document(placed, zooms, max_per_cell, warnings, asset)
     document["name"] = _digest({"search": wanted.body(), **options})
+    if any(reader_pays(one.scene.item) for one in placed):
+        warnings.append("the reader pays for these scenes: set AWS_REQUEST_PAYER=requester where tiles are made")
+    if keep_items is not None and asset is None:
+        warnings += _keep(placed, Path(keep_items), signer or Signer())
     return CreatedMosaic(document=document, scenes=_collection(placed, document), warnings=tuple(warnings))
 
 
@@ -136,15 +148,31 @@ def _in_order(found: Iterable[Scene], wanted: Search) -> list[Scene]:
     return [by_item[id(item)] for item in wanted.ordered(scene.item for scene in scenes)]
 
 
-def _name(scene: Scene, asset: str | None) -> str:
+def _name(scene: Scene, asset: str | None, folder: str | Path | None) -> str:
     if asset is not None:
         return scene.asset(asset)
+    if folder is not None:
+        return str((Path(folder) / f"{quote(str(scene.item['id']), safe='')}.json").absolute())
     if scene.location is None:
         raise UsageError(
             f"the item {scene.item.get('id')} has no file or URL of its own for a mosaic to name",
             hint="give `asset`, the name of the asset whose files the mosaic shall list",
         )
     return scene.location
+
+
+def _keep(placed: Sequence[_Placed], folder: Path, signer: Signer) -> list[str]:
+    """Write items with hrefs that can be opened, and say until when."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for one in placed:
+            Path(one.name).write_text(json.dumps(readable(one.scene.absolute(), signer)))
+    except OSError as error:
+        raise ResourceError(f"{folder} cannot be written: {error.strerror}") from error
+    if signer.ends is None:
+        return []
+    ends = datetime.fromtimestamp(signer.ends, UTC)
+    return [f"the scenes' signatures end at {ends:%H:%M} UTC; run this again then"]
 
 
 def _season(placed: _Placed) -> str | None:

@@ -17,6 +17,9 @@ from pathlib import Path
 
 from aiohttp import web
 
+SERVERS = ("titiler.core==0.11.7", "titiler.mosaic==0.11.7", "moto[s3,server]>=5,<6", "numpy<2", "uvicorn")
+"""What tests talk to and what cannot live beside this project: a TiTiler of 2023, and an S3."""
+
 
 @contextmanager
 def running(app: web.Application) -> Iterator[str]:
@@ -83,14 +86,14 @@ def uvicorn_of(
     )  # fmt: skip
     with log.open("w") as errors, subprocess.Popen(command, env=env, stdout=errors, stderr=errors) as process:
         try:
-            _wait_for(f"http://127.0.0.1:{port}{ready}", process, log)
+            wait_for(f"http://127.0.0.1:{port}{ready}", process, log)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
             process.wait(10)
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()

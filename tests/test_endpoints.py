@@ -22,14 +22,13 @@ from mosaic_async.rendering import Rendering, split_formulas
 from mosaic_async.search import create_mosaic
 from tests.conftest import PARANA
 from tests.fake_tiler import Pattern, encode
-from tests.loopback import environment, running, uvicorn_of
+from tests.loopback import SERVERS, environment, running, uvicorn_of
 from tests.test_cli import run
 from tests.test_tiler import assert_holds, mosaic_directly, scenes_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid")  # rio-tiler: there are none
 
 PLACE = (-54.9, -25.45, -54.75, -25.3)
-OLD_PACKAGES = ("titiler.core==0.11.7", "titiler.mosaic==0.11.7", "numpy<2", "uvicorn")
 APP = """
 from fastapi import FastAPI
 from rio_tiler.io import STACReader
@@ -77,7 +76,7 @@ def titiler(folder) -> Iterator[str]:
 def old_titiler(folder) -> Iterator[str]:
     """A TiTiler 0.11 in an environment of its own, which is kept for the next time."""
     try:
-        python = environment(".venv-titiler-0.11", OLD_PACKAGES)
+        python = environment(".venv-servers", SERVERS)
     except (subprocess.SubprocessError, OSError) as error:
         pytest.skip(f"TiTiler 0.11 cannot be installed here: {type(error).__name__}")
     with uvicorn_of(python, "tiler:app", folder) as url:
