@@ -133,7 +133,7 @@ def read_scenes(path: Path) -> Iterator[Scene]:
     """Read all items at a path; see `search_files`."""
     if path.is_dir():
         found = sorted(file for file in path.rglob("*") if file.suffix in (".json", ".geojson"))
-        documents = ((file, _read_json(file)) for file in found)
+        documents = ((file, read_document(file)) for file in found)
         items = [Scene(document, str(file.absolute())) for file, document in documents if _is_item(document)]
         if not items:
             raise SourceError(f"{path} has no STAC items", hint="give a folder of items, or a catalogue or API")
@@ -143,7 +143,7 @@ def read_scenes(path: Path) -> Iterator[Scene]:
     elif path.suffix in (".ndjson", ".jsonl", ".geojsonl"):
         yield from _features({"features": [json.loads(line) for line in _text(path).splitlines() if line]}, path)
     else:
-        yield from _followed(_read_json(path), path, set())
+        yield from _followed(read_document(path), path, set())
 
 
 def expression(text: str | Mapping[str, Any]) -> cql2.Expr:
@@ -194,7 +194,7 @@ def _followed(document: Mapping[str, Any], path: Path, seen: set[Path]) -> Itera
         for link in document["links"]:
             if link.get("rel") in ("item", "child") and not urlsplit(link["href"]).scheme:
                 target = path.parent / link["href"]
-                yield from _followed(_read_json(target), target, seen)
+                yield from _followed(read_document(target), target, seen)
     else:
         raise SourceError(f"{path} is no STAC item, collection, catalogue or item collection")
 
@@ -223,7 +223,12 @@ def _read_parquet(path: Path) -> Mapping[str, Any]:
     return found
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_document(path: Path) -> dict[str, Any]:
+    """Read a JSON object, also gzipped; what is JSON and no object is an empty one.
+
+    Raises:
+        SourceError: it cannot be read, or is not JSON.
+    """
     try:
         document = json.loads(_text(path))
     except ValueError as error:

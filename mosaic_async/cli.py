@@ -6,6 +6,7 @@ stdout carries data (the report or the plan), stderr carries text for people and
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import re
 import signal
@@ -153,14 +154,17 @@ def main() -> None:
 @click.option("--overwrite", is_flag=True, help="Replace OUTPUT.")
 @click.option("--fresh", is_flag=True, help="Drop what an earlier run of this output left.")
 @_rendering
+@click.option("--scenes", type=click.Path(dir_okay=False, path_type=Path), help="Write the area's scenes: GeoJSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No bar, no lines about tiles.")
 @click.option("-v", "--verbose", is_flag=True, help="Say every retry.")
-def build(source: str, output: Path, **options: Any) -> None:
+def build(source: str, output: Path, scenes: Path | None, **options: Any) -> None:
     """Write OUTPUT, one COG of all tiles that touch the area. Run it again to go on after an interruption."""
     as_json = options.pop("as_json")
     options["resume"] = not options.pop("fresh")
     with Progress(quiet=options.pop("quiet"), verbose=options.pop("verbose")) as progress:
         area, rendering, arguments = _arguments(options)
+        if scenes and (_is_remote(source) or _is_tilejson(Path(source))):
+            raise UsageError("a tile URL does not tell its scenes", hint="leave `scenes` out")
 
         async def work() -> MosaicReport:
             async with _opened(source, arguments, rendering) as opened:
@@ -172,6 +176,8 @@ def build(source: str, output: Path, **options: Any) -> None:
             if as_json:
                 click.echo(json.dumps(error.report.as_dict()))
             raise
+    if scenes:
+        write_whole(scenes, json.dumps(_stac("provenance").scenes_of(source, area)))
     click.echo(json.dumps(report.as_dict()) if as_json else report_text(report))
 
 
@@ -237,7 +243,7 @@ def create(search: IO[str], output: Path | None, scenes: Path | None, **options:
     options["headers"] = dict(options["headers"])
     if not options["seasons"]:
         del options["seasons"]
-    created = _search().create_mosaic(_json_object(search), **options)
+    created = _stac("search").create_mosaic(_json_object(search), **options)
     for warning in created.warnings:
         click.echo(f"warning: {warning}", err=True)
     text = json.dumps(created.document)
@@ -341,14 +347,11 @@ def _tiler() -> Any:
     return tiler
 
 
-def _search() -> Any:
+def _stac(name: str) -> Any:
     try:
-        from mosaic_async import search  # noqa: PLC0415 - the extra may be missing
+        return importlib.import_module(f"mosaic_async.{name}")
     except ImportError as error:
-        raise UsageError(
-            f"a search needs the extra `stac` ({error})", hint="pip install 'mosaic-async[stac]'"
-        ) from error
-    return search
+        raise UsageError(f"scenes need the extra `stac` ({error})", hint="pip install 'mosaic-async[stac]'") from error
 
 
 _Result = TypeVar("_Result")

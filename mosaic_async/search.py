@@ -23,6 +23,7 @@ from mosaic_async.catalogue import Scene, search_api, search_files
 from mosaic_async.cover import MAX_ZOOM, WORLD
 from mosaic_async.errors import ResourceError, SourceError, UsageError
 from mosaic_async.footprint import cell_count, cells_of, outline_of
+from mosaic_async.provenance import feature_of
 from mosaic_async.query import Search, moment_of
 from mosaic_async.seasons import SEASONS, read_seasons, season_of
 
@@ -284,21 +285,9 @@ def _document(
 
 def _collection(placed: Sequence[_Placed], document: Mapping[str, Any]) -> dict[str, Any]:
     listed = {name for names in document["tiles"].values() for name in names}
-    return {"type": "FeatureCollection", "features": [_feature(one) for one in placed if one.name in listed]}
-
-
-def _feature(placed: _Placed) -> dict[str, Any]:
-    item = placed.scene.item
-    moment = moment_of(item)
     return {
-        "type": "Feature",
-        "id": item.get("id"),
-        "geometry": json.loads(shapely.to_geojson(placed.outline)),
-        "properties": {
-            "collection": item.get("collection"),
-            "datetime": moment.isoformat() if moment else None,
-            "location": placed.name,
-        },
+        "type": "FeatureCollection",
+        "features": [feature_of(one.scene.item, one.outline, one.name) for one in placed if one.name in listed],
     }
 
 
