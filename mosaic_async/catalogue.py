@@ -89,7 +89,9 @@ def search_api(
         pages = stac_io.get_pages(f"{root}/search", "POST", body)
         for page in pages:
             for item in page["features"]:
-                if (key := (item.get("collection"), item["id"])) not in seen:
+                key = (item.get("collection"), item["id"])
+                # A server without the query extension ignores `query`, and nothing in its answer tells.
+                if key not in seen and search.accepts(item):
                     seen.add(key)
                     yield Scene(item, _self_of(item, root))
     except (APIError, RequestException) as error:

@@ -165,6 +165,7 @@ def build(source: str, output: Path, scenes: Path | None, **options: Any) -> Non
         area, rendering, arguments = _arguments(options)
         if scenes and (_is_remote(source) or _is_tilejson(Path(source))):
             raise UsageError("a tile URL does not tell its scenes", hint="leave `scenes` out")
+        listed = _stac("provenance").scenes_of(source, area) if scenes else {}
 
         async def work() -> MosaicReport:
             async with _opened(source, arguments, rendering) as opened:
@@ -177,7 +178,7 @@ def build(source: str, output: Path, scenes: Path | None, **options: Any) -> Non
                 click.echo(json.dumps(error.report.as_dict()))
             raise
     if scenes:
-        write_whole(scenes, json.dumps(_stac("provenance").scenes_of(source, area)))
+        write_whole(scenes, json.dumps(listed))
     click.echo(json.dumps(report.as_dict()) if as_json else report_text(report))
 
 
@@ -313,6 +314,8 @@ async def _opened(
             yield with_rendering(await open_source(source, headers=arguments["headers"]), dialect, Rendering(**look))
         else:
             yield source
+    elif dialect:
+        raise UsageError("the embedded tiler has no other dialect", hint="leave `dialect` out, or name a `tiler`")
     else:
         async with _tiler().local_tiler(source, **look, **size) as opened:
             yield opened

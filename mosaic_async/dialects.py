@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.rendering import Rendering, renamed
@@ -33,6 +33,8 @@ class Dialect:
     """Query parameters that it knows."""
     selections: tuple[str, ...]
     """Pixel selections that it knows, in its spelling."""
+    reads: Literal["items", "files"] | None = None
+    """STAC items with assets, or plain files with numbered bands; None: the names of bands will tell."""
     required: frozenset[str] = frozenset()
     """Query parameters that it does not do without."""
 
@@ -102,9 +104,7 @@ class Dialect:
 
     def _layer(self, rendering: Rendering) -> Params:
         """Write bands or expression, for items with assets or for plain files."""
-        has_assets = "assets" in self.parameters
-        if "bidx" in self.parameters and all(_is_number(band) for band in rendering.bands):
-            has_assets = has_assets and not rendering.bands and not _of_plain_files(rendering)
+        has_assets = self.reads == "items" or (self.reads is None and not _of_plain_files(rendering))
         if rendering.expression:
             return self._expression(rendering, has_assets=has_assets)
         if rendering.bands and not has_assets:
@@ -159,6 +159,7 @@ def from_openapi(document: Mapping[str, Any], prefix: str, *, name: str) -> Dial
         path=_generic(best[len(prefix) :]),
         parameters=frozenset(parameters),
         selections=tuple(selections) or _TODAY,
+        reads="items" if "assets" in parameters else "files",
         required=frozenset(
             key for key, one in parameters.items() if one.get("required") and key.lower() not in _NEEDED
         ),
@@ -202,6 +203,9 @@ def _is_number(band: str) -> bool:
 
 
 def _of_plain_files(rendering: Rendering) -> bool:
+    """Tell by the names whether numbered bands are meant: 4, or b4 in a formula, and not B4 or red."""
+    if rendering.bands:
+        return all(band.isdigit() for band in rendering.bands)
     names = rendering.names()
     return bool(names) and all(re.fullmatch(r"b\d+", name) for name in names)
 

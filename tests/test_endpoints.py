@@ -378,6 +378,22 @@ def test_one_rendering_is_written_in_each_dialect(dialect, expected, separator):
     assert sent(with_rendering("http://host/{z}/{x}/{y}.tif", dialect, rendering)) == expected
 
 
+@pytest.mark.parametrize(
+    ("rendering", "expected"),
+    [
+        (Rendering(bands=["4", "3"]), [("bidx", "4"), ("bidx", "3")]),
+        (Rendering(bands=["B4", "B3"]), [("assets", "B4"), ("assets", "B3")]),
+        (Rendering(expression="b1/b2"), [("expression", "b1/b2")]),
+        (
+            Rendering(expression="red/nir"),
+            [("assets", "red"), ("assets", "nir"), ("asset_as_band", "true"), ("expression", "red/nir")],
+        ),
+    ],
+)
+def test_numbers_are_bands_of_files_and_names_are_assets_where_a_tiler_may_read_either(rendering, expected):
+    assert sent(with_rendering("http://host/{z}/{x}/{y}.tif", "titiler-0.18", rendering)) == expected
+
+
 def test_commas_inside_of_brackets_separate_no_formulas():
     assert split_formulas("where(a>b, a, b), c;max(a,(b,c))") == ["where(a>b, a, b)", "c", "max(a,(b,c))"]
 

@@ -499,6 +499,18 @@ def test_an_api_is_followed_by_its_next_links_and_gives_each_item_once():
     assert name.startswith(f"{url}/stac/collections/landsat57-colorado-2008-2013/items/LE7")
 
 
+def test_an_api_that_ignores_the_query_gives_no_other_scenes_than_those_wanted():
+    class Ignorant(StacApi):
+        async def search(self, request: web.Request) -> web.Response:
+            return web.json_response({"type": "FeatureCollection", "features": self.items, "links": []})
+
+    search = {"datetime": "2010", "query": {"fixture:cloud_percent_from_fmask": {"lt": 10}}}
+    with running(Ignorant(items_of(COLORADO)).app()) as url:
+        created = create_mosaic(search, api=f"{url}/stac")
+    assert set(ids(created)) == set(ids(create_mosaic(search, items=COLORADO)))
+    assert 0 < len(ids(created)) < 20
+
+
 def test_a_filter_in_text_is_sent_to_an_api_as_json():
     api = StacApi(items_of(PARANA))
     with running(api.app()) as url:
