@@ -27,7 +27,6 @@ from tests.test_search import ids, items_of
 from tests.test_tiler import assert_holds, mosaic_directly, scenes_of
 
 pytestmark = [
-    pytest.mark.xdist_group("pgstac"),
     pytest.mark.timeout(300),  # the first run installs the servers
     pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid"),  # rio-tiler: there are none
 ]
