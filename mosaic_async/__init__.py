@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 
+from mosaic_async.endpoints import awspds_mosaic, titiler_mosaic, titiler_search
 from mosaic_async.errors import (
     IncompleteError,
     MosaicError,
@@ -27,6 +28,7 @@ from mosaic_async.events import (
 )
 from mosaic_async.pipeline import build_mosaic, build_mosaic_sync, plan_mosaic
 from mosaic_async.plan import MosaicPlan
+from mosaic_async.rendering import Rendering
 from mosaic_async.sources import TileSource, from_template, from_tilejson
 
 __version__ = version("mosaic-async")
@@ -39,6 +41,7 @@ __all__ = [
     "MosaicReport",
     "PartSealed",
     "RefusedError",
+    "Rendering",
     "ResourceError",
     "RunStarted",
     "SourceError",
@@ -54,9 +57,12 @@ __all__ = [
     "UsageError",
     "WorkFolderError",
     "__version__",
+    "awspds_mosaic",
     "build_mosaic",
     "build_mosaic_sync",
     "from_template",
     "from_tilejson",
     "plan_mosaic",
+    "titiler_mosaic",
+    "titiler_search",
 ]

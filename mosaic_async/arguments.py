@@ -1,11 +1,18 @@
-"""How the command line reads its arguments: bounds, sizes, pairs. It knows nothing of what they are for."""
+"""How the command line reads its arguments, bounds, sizes, pairs, and writes small files.
+
+It knows nothing of what they are for.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import click
+
+from mosaic_async.errors import ResourceError
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _BOUNDS_OPTIONS = ("--bounds", "--bbox")
@@ -65,3 +72,18 @@ def numbers(value: str) -> tuple[float, float]:
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is not two numbers LOW,HIGH") from error
     return low, high
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all.
+
+    Raises:
+        ResourceError: what the disk says.
+    """
+    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        aside.write_text(text)
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise ResourceError(f"{path} cannot be written: {error.strerror}") from error

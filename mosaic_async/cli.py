@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import json
 import re
 import signal
@@ -18,14 +19,17 @@ from typing import IO, Any, NoReturn, TypeVar
 import click
 
 from mosaic_async import __version__
-from mosaic_async.arguments import BoundsCommand, numbers, pair, size, split_list
+from mosaic_async.arguments import BoundsCommand, numbers, pair, size, split_list, write_whole
 from mosaic_async.cover import MAX_TILES
+from mosaic_async.dialects import DIALECTS
 from mosaic_async.encoding import MASK_MODES, OVERVIEW_RESAMPLINGS, PROFILES
+from mosaic_async.endpoints import rendered_by, with_rendering
 from mosaic_async.errors import IncompleteError, MosaicError, UsageError
 from mosaic_async.events import MosaicReport
 from mosaic_async.pipeline import build_mosaic, plan_mosaic
 from mosaic_async.plan import MosaicPlan
-from mosaic_async.sources import TileSource, is_template
+from mosaic_async.rendering import Rendering
+from mosaic_async.sources import TileSource, is_template, open_source
 from mosaic_async.terminal import Progress, plan_text, report_text
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -98,6 +102,8 @@ _rendering = _options(
     click.option("--rescale", type=numbers, multiple=True, metavar="LOW,HIGH", help="To 0-255; once, or once a band."),
     click.option("--color-formula", help="Such as 'gamma RGB 3.5, saturation 1.7'."),
     click.option("--resampling", metavar="METHOD", help="nearest, bilinear, cubic, ..."),
+    click.option("--tiler", metavar="URL", help="Who renders SOURCE, in place of the embedded tiler."),
+    click.option("--dialect", type=click.Choice(sorted(DIALECTS)), help="Of a tiler that does not say what it is."),
 )
 
 
@@ -136,7 +142,8 @@ def main() -> None:
     """Fetch every tile of an area and get one validated Cloud Optimized GeoTIFF.
 
     SOURCE is an XYZ template (https://host/{z}/{x}/{y}.tif), the URL or path of a TileJSON, or scenes on disk: a
-    MosaicJSON, or a folder of STAC items or COGs, for which the embedded tiler is started.
+    MosaicJSON, or a folder of STAC items or COGs, for which the embedded tiler is started. With --tiler it is what
+    that tiler shall render: the URL of a MosaicJSON for TiTiler, a search in a file for titiler-pgstac and awspds.
     """
 
 
@@ -148,17 +155,21 @@ def main() -> None:
 @click.option("--overwrite", is_flag=True, help="Replace OUTPUT.")
 @click.option("--fresh", is_flag=True, help="Drop what an earlier run of this output left.")
 @_rendering
+@click.option("--scenes", type=click.Path(dir_okay=False, path_type=Path), help="Write the area's scenes: GeoJSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No bar, no lines about tiles.")
 @click.option("-v", "--verbose", is_flag=True, help="Say every retry.")
-def build(source: str, output: Path, **options: Any) -> None:
+def build(source: str, output: Path, scenes: Path | None, **options: Any) -> None:
     """Write OUTPUT, one COG of all tiles that touch the area. Run it again to go on after an interruption."""
     as_json = options.pop("as_json")
     options["resume"] = not options.pop("fresh")
     with Progress(quiet=options.pop("quiet"), verbose=options.pop("verbose")) as progress:
         area, rendering, arguments = _arguments(options)
+        if scenes and (_is_remote(source) or _is_tilejson(Path(source))):
+            raise UsageError("a tile URL does not tell its scenes", hint="leave `scenes` out")
+        listed = _stac("provenance").scenes_of(source, area) if scenes else {}
 
         async def work() -> MosaicReport:
-            async with _opened(source, arguments["tile_size"], rendering) as opened:
+            async with _opened(source, arguments, rendering) as opened:
                 return await build_mosaic(opened, area, output, on_event=progress, **arguments)
 
         try:
@@ -167,6 +178,8 @@ def build(source: str, output: Path, **options: Any) -> None:
             if as_json:
                 click.echo(json.dumps(error.report.as_dict()))
             raise
+    if scenes:
+        write_whole(scenes, json.dumps(listed))
     click.echo(json.dumps(report.as_dict()) if as_json else report_text(report))
 
 
@@ -180,7 +193,7 @@ def plan(source: str, **options: Any) -> None:
     area, rendering, arguments = _arguments(options)
 
     async def work() -> MosaicPlan:
-        async with _opened(source, arguments["tile_size"], rendering) as opened:
+        async with _opened(source, arguments, rendering) as opened:
             return await plan_mosaic(opened, area, **arguments)
 
     found = _run(work())
@@ -207,6 +220,45 @@ def serve(source: Path, host: str, port: int, workers: int | None) -> None:
     _run(work())
 
 
+@main.command()
+@click.argument("search", type=click.File("r"), metavar="SEARCH.json")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="MosaicJSON; default: stdout.")
+@click.option("--api", metavar="URL", help="STAC API to ask.")
+@click.option("--items", type=click.Path(exists=True, path_type=Path), help="Or a folder, catalogue or list of items.")
+@click.option("--collection", "collections", multiple=True, help="Instead of those that the search names.")
+@click.option("--seasons", type=split_list, metavar="summer,autumn", help="By month and hemisphere.")
+@click.option("--optimized-selection", is_flag=True, help="One scene a path and row, the first.")
+@click.option("--max-scenes", type=click.IntRange(1), help="Use so many scenes, the first.")
+@click.option("--max-per-cell", type=click.IntRange(1), help="List so many scenes a cell, the first.")
+@click.option("--minzoom", type=click.IntRange(0, 24))
+@click.option("--maxzoom", type=click.IntRange(0, 24), help="Default: the scenes' own resolution.")
+@click.option("--quadkey-zoom", type=click.IntRange(0, 24), help="Of the cells.")
+@click.option("--asset", metavar="NAME", help="List this asset's files, for tilers that read plain files.")
+@click.option(
+    "--scenes", type=click.Path(dir_okay=False, path_type=Path), help="Write ids, dates, footprints: GeoJSON."
+)
+@click.option(
+    "--header", "headers", type=pair(":"), multiple=True, metavar="'NAME: VALUE'", help="Sent with every request."
+)
+def create(search: IO[str], output: Path | None, scenes: Path | None, **options: Any) -> None:
+    """Search scenes and write a MosaicJSON. SEARCH.json is a STAC API search, or SAT-API's; - is stdin."""
+    options["headers"] = dict(options["headers"])
+    if not options["seasons"]:
+        del options["seasons"]
+    created = _stac("search").create_mosaic(_json_object(search), **options)
+    for warning in created.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    text = json.dumps(created.document)
+    if scenes:
+        write_whole(scenes, json.dumps(created.scenes))
+    if output:
+        write_whole(output, text)
+        cells = len(created.document["tiles"])
+        click.echo(f"{output}: {len(created.scenes['features']):,} scenes in {cells:,} cells", err=True)
+    else:
+        click.echo(text)
+
+
 _Area = Sequence[float] | dict[str, Any]
 
 
@@ -214,7 +266,7 @@ def _arguments(options: Mapping[str, Any]) -> tuple[_Area, dict[str, Any], dict[
     """Split what was given into the area, the rendering and arguments of the library; pairs become dicts."""
     given = dict(options)
     area = _area(given.pop("bounds"), given.pop("area"))
-    names = ("bands", "expression", "pixel_selection", "rescale", "color_formula", "resampling")
+    names = ("bands", "expression", "pixel_selection", "rescale", "color_formula", "resampling", "tiler", "dialect")
     rendering = {name: given.pop(name) for name in names}
     rendering["bands"] = tuple(band for value in rendering["bands"] for band in split_list(value))
     for name in ("headers", "params", "creation_options"):
@@ -225,31 +277,48 @@ def _arguments(options: Mapping[str, Any]) -> tuple[_Area, dict[str, Any], dict[
 def _area(bounds: tuple[float, ...] | None, file: IO[str] | None) -> _Area:
     if (bounds is None) == (file is None):
         raise UsageError("give the area, as --bounds W S E N or --area FILE.geojson")
-    if file is None:
-        return bounds or ()
+    return (bounds or ()) if file is None else _json_object(file)
+
+
+def _json_object(file: IO[str]) -> dict[str, Any]:
     try:
-        geojson = json.load(file)
+        found = json.load(file)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{file.name} is not JSON: {error}") from error
-    if not isinstance(geojson, dict):
-        raise UsageError(f"{file.name} is no GeoJSON object")
-    return geojson
+    if not isinstance(found, dict):
+        raise UsageError(f"{file.name} is no JSON object")
+    return found
 
 
 @asynccontextmanager
-async def _opened(source: str, tile_size: int | None, rendering: Mapping[str, Any]) -> AsyncIterator[str | TileSource]:
-    """Start the embedded tiler where the source is scenes on disk."""
-    if _is_remote(source) or await asyncio.to_thread(_is_tilejson, Path(source)):
-        if rendering:
-            names = ", ".join("--" + name.replace("_", "-") for name in rendering)
+async def _opened(
+    source: str, arguments: Mapping[str, Any], rendering: Mapping[str, Any]
+) -> AsyncIterator[str | TileSource]:
+    """Start the embedded tiler where the source is scenes on disk, or ask the one that was named."""
+    look = dict(rendering)
+    tiler, dialect = look.pop("tiler", None), look.pop("dialect", None)
+    size = {"tile_size": arguments["tile_size"]} if arguments["tile_size"] else {}
+    if tiler:
+        made = Rendering(**look)
+        opened = await rendered_by(tiler, source, rendering=made, dialect=dialect, headers=arguments["headers"], **size)
+        for note in opened.notes:
+            click.echo(f"note: {note}", err=True)
+        yield opened
+    elif _is_remote(source) or await asyncio.to_thread(_is_tilejson, Path(source)):
+        if look and not dialect:
+            names = ", ".join("--" + name.replace("_", "-") for name in look)
             raise UsageError(
                 f"{names} mean nothing to a tile URL, whose server has its own parameters",
-                hint="give them with --param",
+                hint="give them with --param, or say with `dialect` what tiler it is",
             )
-        yield source
+        if dialect:
+            yield with_rendering(await open_source(source, headers=arguments["headers"]), dialect, Rendering(**look))
+        else:
+            yield source
+    elif dialect:
+        raise UsageError("the embedded tiler has no other dialect", hint="leave `dialect` out, or name a `tiler`")
     else:
-        size = {"tile_size": tile_size} if tile_size else {}
-        async with _tiler().local_tiler(source, **rendering, **size) as opened:
+        async with _tiler().local_tiler(source, **look, **size) as opened:
             yield opened
 
 
@@ -280,6 +349,13 @@ def _tiler() -> Any:
             f"scenes on disk need the extra `tiler` ({error})", hint="pip install 'mosaic-async[tiler]'"
         ) from error
     return tiler
+
+
+def _stac(name: str) -> Any:
+    try:
+        return importlib.import_module(f"mosaic_async.{name}")
+    except ImportError as error:
+        raise UsageError(f"scenes need the extra `stac` ({error})", hint="pip install 'mosaic-async[stac]'") from error
 
 
 _Result = TypeVar("_Result")

@@ -46,6 +46,8 @@ class TileSource:
     """Whether the last band of a tile is its mask; None: its colour interpretation says so."""
     identity: str | None = None
     """What names this source from run to run, for going on with a killed run; None: the template does."""
+    notes: tuple[str, ...] = ()
+    """What users should know of it, such as limits that its tiler does not tell."""
 
     def __post_init__(self) -> None:
         if not re.match(r"https?://[^/]", self.template, re.IGNORECASE):

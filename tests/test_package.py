@@ -30,7 +30,7 @@ def test_each_module_can_be_imported_alone_without_a_warning(module):
 
 
 def test_importing_the_core_imports_no_extra():
-    extras = "('titiler', 'rio_tiler', 'fastapi', 'distributed')"
+    extras = "('titiler', 'rio_tiler', 'fastapi', 'distributed', 'pystac_client', 'shapely', 'requests')"
     code = f"import sys, mosaic_async.cli; print([m for m in {extras} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"

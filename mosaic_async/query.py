@@ -1,0 +1,301 @@
+"""What scenes are looked for: a STAC API 1.0 search, or one of SAT-API in its words; and whether an item is one.
+
+It knows nothing of where items come from.
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from mosaic_async.errors import UsageError
+
+Item = Mapping[str, Any]
+"""A STAC item as JSON."""
+Moment = datetime | None
+"""None: without an end."""
+
+_KNOWN = {
+    "collections", "ids", "bbox", "intersects", "datetime", "query", "filter", "filter-lang", "filter-crs", "sortby",
+    "limit", "fields", "conf", "token",
+}  # fmt: skip
+_SAT_API = {"time", "sort", "page"}
+_SAT_NAMES = {
+    "eo:platform": "platform",
+    "eo:sun_elevation": "view:sun_elevation",
+    "eo:sun_azimuth": "view:sun_azimuth",
+    "eo:off_nadir": "view:off_nadir",
+    "eo:gsd": "gsd",
+    "eo:column": "landsat:wrs_path",
+    "eo:row": "landsat:wrs_row",
+    "landsat:tier": "landsat:collection_category",
+}
+"""What SAT-API called it, and what items of today's Landsat collections do."""
+_SAT_COLLECTIONS = {"landsat-8-l1": ("landsat-c2-l2", "landsat-8"), "sentinel-2-l1c": ("sentinel-2-l2a", None)}
+"""SAT-API's collections: today's, and the platform that it has to be narrowed to."""
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "eq": lambda value, wanted: bool(value == wanted),
+    "neq": lambda value, wanted: bool(value != wanted),
+    "lt": lambda value, wanted: bool(value < wanted),
+    "lte": lambda value, wanted: bool(value <= wanted),
+    "gt": lambda value, wanted: bool(value > wanted),
+    "gte": lambda value, wanted: bool(value >= wanted),
+    "in": lambda value, wanted: value in wanted,
+    "startsWith": lambda value, wanted: str(value).startswith(wanted),
+    "endsWith": lambda value, wanted: str(value).endswith(wanted),
+    "contains": lambda value, wanted: wanted in str(value),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A STAC API 1.0 search."""
+
+    collections: tuple[str, ...] = ()
+    """Any of them; empty: all."""
+    ids: tuple[str, ...] = ()
+    bbox: tuple[float, ...] | None = None
+    """West, south, east, north in degrees; west above east across the antimeridian."""
+    intersects: Mapping[str, Any] | None = None
+    """GeoJSON geometry."""
+    datetime: tuple[Moment, Moment] | None = None
+    """First and last moment, both included; None at one end: open."""
+    query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Property, operator, value."""
+    filter: Mapping[str, Any] | str | None = None
+    """CQL2, as JSON or as text."""
+    sortby: tuple[tuple[str, bool], ...] = ()
+    """Property and whether the largest comes first; what is equal in all of them is ordered by id."""
+    limit: int | None = None
+    """Items a page; None leaves it to the server."""
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Search:
+        """Read a search as it is posted to a STAC API, or to SAT-API (`time`, `sort`, `eo:platform`, ...).
+
+        Raises:
+            UsageError: a parameter or an operator that is not known, or a value that makes no sense.
+        """
+        is_old = bool(_SAT_API & document.keys()) or "collection" in (document.get("query") or {})
+        given = _from_sat_api(document) if is_old else dict(document)
+        if unknown := sorted(given.keys() - _KNOWN):
+            raise UsageError(
+                f"the search has parameters that are not known: {', '.join(unknown)}",
+                hint=f"a STAC API knows {', '.join(sorted(_KNOWN - {'conf', 'token', 'fields'}))}",
+            )
+        if "bbox" in given and "intersects" in given:
+            raise UsageError("the search has both bbox and intersects", hint="give one of them")
+        try:
+            return cls(
+                collections=_texts(given.get("collections")),
+                ids=_texts(given.get("ids")),
+                bbox=_bbox(given.get("bbox")),
+                intersects=given.get("intersects"),
+                datetime=_interval(given.get("datetime")),
+                query=_query(given.get("query") or {}),
+                filter=given.get("filter"),
+                sortby=_sortby(given.get("sortby") or ()),
+                limit=int(given["limit"]) if given.get("limit") else None,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"the search is malformed: {error!r}") from error
+
+    def within(self, collections: Sequence[str]) -> Search:
+        """Look in other collections; none given: in the same."""
+        return replace(self, collections=tuple(collections)) if collections else self
+
+    def body(self) -> dict[str, Any]:
+        """Write it as the body of `POST /search`, the same for the same search."""
+        start, end = self.datetime or (None, None)
+        language = "cql2-text" if isinstance(self.filter, str) else "cql2-json"
+        body = {
+            "collections": list(self.collections),
+            "ids": list(self.ids),
+            "bbox": list(self.bbox or ()),
+            "intersects": self.intersects,
+            "datetime": f"{_rfc3339(start)}/{_rfc3339(end)}" if start or end else None,
+            "query": dict(self.query),
+            "filter": self.filter,
+            "filter-lang": language if self.filter else None,
+            "sortby": [
+                {"field": _prefixed(name), "direction": "desc" if descending else "asc"}
+                for name, descending in self.sortby
+            ],
+            "limit": self.limit,
+        }
+        return {name: value for name, value in body.items() if value}
+
+    def accepts(self, item: Item) -> bool:
+        """Tell whether an item is in the collections, ids, time and query; place and CQL2 are not looked at."""
+        if self.collections and item.get("collection") not in self.collections:
+            return False
+        if self.ids and item.get("id") not in self.ids:
+            return False
+        properties = item.get("properties") or {}
+        return _in_time(properties, self.datetime) and all(
+            _holds(value_of(item, name), tests) for name, tests in self.query.items()
+        )
+
+    def ordered(self, items: Iterable[Item]) -> list[Item]:
+        """Sort as the search says, what is equal by id and what has no value last; without `sortby` nothing moves."""
+        found = list(items)
+        if self.sortby:
+            found.sort(key=lambda item: str(item.get("id")))
+        for name, descending in reversed(self.sortby):
+            values = {id(item): value_of(item, name) for item in found}
+            known = [item for item in found if values[id(item)] is not None]
+            unknown = [item for item in found if values[id(item)] is None]
+            # A stable sort keeps ties in order, also when it goes downwards.
+            known.sort(key=lambda item: _sort_key(values[id(item)]), reverse=descending)
+            found = known + unknown
+        return found
+
+
+def value_of(item: Item, name: str) -> Any:
+    """Give a property of an item, or its id or collection; None when it says nothing."""
+    short = name.removeprefix("properties.")
+    if short in ("id", "collection"):
+        return item.get(short)
+    return (item.get("properties") or {}).get(short)
+
+
+def _sort_key(value: Any) -> tuple[bool, Any]:
+    """Order numbers before texts, so that a property that is now one and now the other can be sorted."""
+    return (False, value) if isinstance(value, int | float) else (True, str(value))
+
+
+def moment_of(item: Item) -> datetime | None:
+    """Give when an item was taken: its datetime, or the start of its interval."""
+    properties = item.get("properties") or {}
+    text = properties.get("datetime") or properties.get("start_datetime")
+    return _moment(text) if isinstance(text, str) else None
+
+
+def _from_sat_api(document: Mapping[str, Any]) -> dict[str, Any]:
+    given = {name: value for name, value in document.items() if name != "page"}
+    given["datetime"] = given.pop("time", None) or given.get("datetime")
+    # SAT-API gave the newest first when nothing else was asked for.
+    given["sortby"] = given.pop("sort", None) or given.get("sortby") or [{"field": "datetime", "direction": "desc"}]
+    given["sortby"] = [{**sort, "field": _renamed(str(sort["field"]))} for sort in given["sortby"]]
+    query = {_renamed(name): tests for name, tests in (given.get("query") or {}).items()}
+    named = query.pop("collection", {})
+    wanted = [named["eq"]] if "eq" in named else list(named.get("in") or ())
+    collections = [*(given.get("collections") or ()), *wanted]
+    for name in collections:
+        _, platform = _SAT_COLLECTIONS.get(name, (name, None))
+        if platform and "platform" not in query:
+            query["platform"] = {"eq": platform}
+    given["collections"] = [_SAT_COLLECTIONS.get(name, (name, None))[0] for name in collections]
+    given["query"] = query
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _renamed(name: str) -> str:
+    short = name.removeprefix("properties.")
+    return _SAT_NAMES.get(short, short)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(str(name) for name in value or ())
+
+
+def _bbox(value: Any) -> tuple[float, ...] | None:
+    """Read four numbers, or six with heights."""
+    if not value:
+        return None
+    numbers = tuple(float(number) for number in (value.split(",") if isinstance(value, str) else value))
+    if len(numbers) == 6:
+        numbers = (*numbers[0:2], *numbers[3:5])
+    if len(numbers) != 4 or numbers[1] > numbers[3]:
+        raise UsageError(f"the search's bbox is {value}", hint="it is west, south, east, north in degrees")
+    return numbers
+
+
+def _query(value: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    for name, tests in value.items():
+        if unknown := sorted(set(tests) - set(_COMPARE)):
+            raise UsageError(
+                f"the query of {name} has operators that are not known: {', '.join(unknown)}",
+                hint=f"there are {', '.join(_COMPARE)}",
+            )
+    return {name.removeprefix("properties."): dict(tests) for name, tests in value.items()}
+
+
+def _sortby(value: Any) -> tuple[tuple[str, bool], ...]:
+    """Read `[{"field": …, "direction": …}]`, or the GET form `-properties.datetime,+id`."""
+    if isinstance(value, str):
+        value = value.split(",")
+    fields = []
+    for sort in value:
+        if isinstance(sort, str):
+            fields.append((sort.lstrip("+-").removeprefix("properties."), sort.startswith("-")))
+        else:
+            fields.append((sort["field"].removeprefix("properties."), sort.get("direction", "asc") == "desc"))
+    return tuple(fields)
+
+
+def _prefixed(name: str) -> str:
+    """Write a property as stac-server demands it."""
+    return name if name in ("id", "collection") else f"properties.{name}"
+
+
+def _holds(value: Any, tests: Mapping[str, Any]) -> bool:
+    """Test a value; one that is missing, or not comparable, passes no test, as in a database."""
+    try:
+        return value is not None and all(_COMPARE[name](value, wanted) for name, wanted in tests.items())
+    except TypeError:
+        return False
+
+
+def _in_time(properties: Mapping[str, Any], wanted: tuple[Moment, Moment] | None) -> bool:
+    if wanted is None:
+        return True
+    first = properties.get("datetime") or properties.get("start_datetime")
+    last = properties.get("datetime") or properties.get("end_datetime") or first
+    if not first or not last:
+        return False
+    start, end = wanted
+    return (end is None or _moment(first) <= end) and (start is None or _moment(last) >= start)
+
+
+def _interval(text: str | None) -> tuple[Moment, Moment] | None:
+    """Read a moment, a day, month or year, or two of them with `/` between; `..` is an open end."""
+    if not text:
+        return None
+    start, mark, end = text.partition("/")
+    first = None if start in ("", "..") else _moment(start)
+    last = None if mark and end in ("", "..") else _last_moment(end if mark else start)
+    if first is None and last is None:
+        return None
+    if first and last and first > last:
+        raise UsageError(f"the search's datetime {text} ends before it begins")
+    return first, last
+
+
+def _moment(text: str) -> datetime:
+    """Read RFC 3339, or the start of a day, month or year."""
+    whole = text + ("-01-01" if re.fullmatch(r"\d{4}", text) else "-01" if re.fullmatch(r"\d{4}-\d\d", text) else "")
+    moment = datetime.fromisoformat(whole)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _last_moment(text: str) -> datetime:
+    """Read the same, to the end of the day, month or year."""
+    moment = _moment(text)
+    if "T" in text.upper() or " " in text:
+        return moment
+    if len(text) == 4:
+        moment = moment.replace(month=12, day=31)
+    elif len(text) == 7:
+        moment = moment.replace(day=calendar.monthrange(moment.year, moment.month)[1])
+    return moment + timedelta(days=1) - timedelta(seconds=1)
+
+
+def _rfc3339(moment: Moment) -> str:
+    return ".." if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
