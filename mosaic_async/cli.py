@@ -93,7 +93,10 @@ _what = _options(
 _rendering = _options(
     click.option("--bands", multiple=True, metavar="B4,B3,B2", help="Asset names, or numbers for plain files."),
     click.option("--expression", help="Formulas separated by ; instead of bands: '(B5-B4)/(B5+B4)'."),
-    click.option("--pixel-selection", metavar="METHOD", help="first, median, highest, lastbandhigh, ..."),
+    click.option("--pixel-selection", metavar="METHOD", help="first, median, percentile:25, newest, lastbandhigh, ..."),
+    click.option("--rounding", is_flag=True, help="Round means of integers instead of cutting them."),
+    click.option("--reflectance", metavar="float|integer", help="Instead of counts; integer is 10000 times that."),
+    click.option("--cloud-mask", metavar="BAND[:RULE]", help="Leave out bad pixels: qa_pixel, fmask:values=2,4, ..."),
     click.option("--rescale", type=numbers, multiple=True, metavar="LOW,HIGH", help="To 0-255; once, or once a band."),
     click.option("--color-formula", help="Such as 'gamma RGB 3.5, saturation 1.7'."),
     click.option("--resampling", metavar="METHOD", help="nearest, bilinear, cubic, ..."),
@@ -214,6 +217,7 @@ def _arguments(options: Mapping[str, Any]) -> tuple[_Area, dict[str, Any], dict[
     given = dict(options)
     area = _area(given.pop("bounds"), given.pop("area"))
     names = ("bands", "expression", "pixel_selection", "rescale", "color_formula", "resampling")
+    names += ("rounding", "reflectance", "cloud_mask")
     rendering = {name: given.pop(name) for name in names}
     rendering["bands"] = tuple(band for value in rendering["bands"] for band in split_list(value))
     for name in ("headers", "params", "creation_options"):

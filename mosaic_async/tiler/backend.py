@@ -19,7 +19,7 @@ from rio_tiler.models import ImageData, PointData
 from mosaic_async.tiler.clouds import CloudMask
 from mosaic_async.tiler.composer import Composer
 from mosaic_async.tiler.index import QuadkeyIndex
-from mosaic_async.tiler.reading import Frame
+from mosaic_async.tiler.frame import Frame
 from mosaic_async.tiler.selection import Selection
 from mosaic_async.tiler.view import View
 

@@ -20,7 +20,7 @@ from rasterio.windows import Window
 from mosaic_async.errors import UsageError
 from mosaic_async.tiler.datasets import Bounds, DatasetPool
 from mosaic_async.tiler.pixels import Pixels
-from mosaic_async.tiler.reading import Frame
+from mosaic_async.tiler.frame import Frame
 from mosaic_async.tiler.scenes import Scene, open_scene
 from mosaic_async.tiler.selection import Read, Selection
 from mosaic_async.tiler.view import View

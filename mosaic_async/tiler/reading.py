@@ -8,22 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from affine import Affine
-from rasterio.crs import CRS
-from rasterio.enums import Resampling
-from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
+from rio_tiler.constants import WGS84_CRS
 from rio_tiler.io import Reader
-from rio_tiler.utils import get_vrt_transform
 
 from mosaic_async.tiler.datasets import Bounds, DatasetPool, Stack, grouped
+from mosaic_async.tiler.frame import Frame
 from mosaic_async.tiler.pixels import Pixels
-
-_MAX_DECIMATION = 4.0
-"""Source pixels a tile pixel up to which it is worth looking whether bands are valid alike: looking costs their reading."""
+from mosaic_async.tiler.warp import Warp
 
 
 @dataclass(frozen=True)
@@ -34,41 +28,6 @@ class Layer:
     """Path or URL."""
     bands: tuple[int, ...] = ()
     """Numbers from 1; empty: all that are no alpha band."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """The tile to fill and how."""
-
-    bounds: Bounds
-    """Left, bottom, right, top in `crs`."""
-    crs: CRS
-    width: int
-    height: int
-    padding: int = 0
-    """Pixels that are read around the tile, so that tiles meet."""
-    resampling: str = "nearest"
-    """For coming from the data's resolution to the tile's."""
-    reprojection: str = "nearest"
-    """For coming from the data's reference system to the tile's."""
-    options: tuple[tuple[str, Any], ...] = ()
-    """Whatever else rio-tiler's `Reader.part` takes: nodata, unscale, buffer."""
-
-    @property
-    def whole(self) -> Window:
-        """All pixels."""
-        return Window(0, 0, self.width, self.height)
-
-    def bounds_of(self, window: Window) -> Bounds:
-        """Give the bounds of some of its pixels."""
-        left, bottom, right, top = self.bounds
-        across, up = (right - left) / self.width, (top - bottom) / self.height
-        return (
-            left + across * window.col_off,
-            top - up * (window.row_off + window.height),
-            left + across * (window.col_off + window.width),
-            top - up * window.row_off,
-        )
 
 
 def read_layers(pool: DatasetPool, layers: Sequence[Layer], frame: Frame, window: Window | None = None) -> Pixels | None:
@@ -126,53 +85,14 @@ def _read_alone(pool: DatasetPool, name: str, frame: Frame, window: Window) -> P
 def _read(stack: Stack, bands: tuple[int, ...], frame: Frame, window: Window) -> Pixels | None:
     """Warp a dataset; None for a stack whose bands are not valid alike and must be warped one by one."""
     dataset = stack.dataset
-    if len(stack.names) == 1 and (frame.options or dataset.crs == frame.crs or dataset.nodata is None or dataset.gcps[0]):
-        return _read_generally(stack, bands, frame, window)
-    if frame.options:
-        return None
-    transform, width, height = get_vrt_transform(dataset, frame.bounds, frame.height, frame.width, dst_crs=frame.crs)
-    is_larger = (width, height) != (frame.width, frame.height)
-    if len(stack.names) > 1 and (
-        width > _MAX_DECIMATION * frame.width or not stack.is_even(_grown(frame.bounds), frame.crs)
+    if len(stack.names) == 1 and (
+        frame.options or dataset.crs in (frame.crs, WGS84_CRS) or dataset.nodata is None or dataset.gcps[0]
     ):
+        return _read_generally(stack, bands, frame, window)
+    if frame.options or dataset.crs in (frame.crs, WGS84_CRS):
         return None
-    padding = frame.padding
-    warped = {
-        "crs": frame.crs,
-        "transform": transform @ Affine.translation(-padding, -padding),
-        "width": width + 2 * padding,
-        "height": height + 2 * padding,
-        "dtype": dataset.dtypes[0],
-        "nodata": dataset.nodata,
-        "src_nodata": dataset.nodata,
-        "add_alpha": False,
-        "resampling": Resampling[frame.reprojection],
-    }
-    wanted = (
-        Window(padding, padding, width, height)
-        if is_larger
-        else Window(window.col_off + padding, window.row_off + padding, window.width, window.height)
-    )
-    shape = (frame.height, frame.width) if is_larger else (window.height, window.width)
-    indexes = bands or _data_bands(stack)
-    with WarpedVRT(dataset, **warped) as vrt:
-        data = vrt.read(
-            indexes, window=wanted, out_shape=(len(indexes), *shape), resampling=Resampling[frame.resampling]
-        )
-    if is_larger:
-        data = data[(slice(None), *window.toslices())]
-    return Pixels(data, _valid(data, dataset.nodata))
-
-
-def _data_bands(stack: Stack) -> tuple[int, ...]:
-    return tuple(stack.dataset.indexes)
-
-
-def _grown(bounds: Bounds) -> Bounds:
-    """Take in what padding and kernels read around a tile."""
-    left, bottom, right, top = bounds
-    across, up = 0.05 * (right - left), 0.05 * (top - bottom)
-    return (left - across, bottom - up, right + across, top + up)
+    warp = Warp.of(stack, frame)
+    return warp.read(stack, bands or tuple(dataset.indexes), window)
 
 
 def _read_generally(stack: Stack, bands: tuple[int, ...], frame: Frame, window: Window) -> Pixels:
@@ -196,12 +116,6 @@ def _read_generally(stack: Stack, bands: tuple[int, ...], frame: Frame, window: 
     if np.issubdtype(data.dtype, np.floating):
         valid = valid & ~np.isnan(data)
     return Pixels(data, valid)
-
-
-def _valid(data: np.ndarray, nodata: float) -> np.ndarray:
-    if np.issubdtype(data.dtype, np.floating):
-        return ~np.isnan(data) & (data != nodata)
-    return data != nodata
 
 
 def _overlap(one: Bounds, other: Bounds) -> bool:
