@@ -3,8 +3,8 @@
     python benchmarks/tiler_speed.py [SCENES] [--zoom 9] [--rounds 2] [--workers N] [--selections median first]
 
 Plain TiTiler is `MosaicTilerFactory` with `STACReader` over the same MosaicJSON, served by as many processes, with the
-same resampling and the GDAL settings that suit it. The two take turns, tile set by tile set, so that what else the machine
-does meets both; CPU seconds hardly depend on it at all. Every tile's pixels and mask are compared.
+same resampling and the GDAL settings that suit it. The two take turns, tile set by tile set, so that what else the
+machine does meets both; CPU seconds hardly depend on it at all. Every tile's pixels and mask are compared.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import urlencode
 
 import aiohttp
 import mercantile
@@ -53,14 +52,14 @@ class Measured:
 
 def plain_app(mosaic: Mosaic) -> object:
     """Make what a user of TiTiler 2 would: the factory, its memory backend and its reader, nothing of ours."""
-    from cogeo_mosaic.backends.memory import MemoryBackend  # noqa: PLC0415 - in the process that serves
-    from cogeo_mosaic.mosaic import MosaicJSON  # noqa: PLC0415
-    from fastapi import FastAPI  # noqa: PLC0415
-    from rio_tiler.io import Reader, STACReader  # noqa: PLC0415
-    from titiler.core.dependencies import AssetsExprParams, BidxExprParams  # noqa: PLC0415
-    from titiler.core.errors import DEFAULT_STATUS_CODES, add_exception_handlers  # noqa: PLC0415
-    from titiler.mosaic.errors import MOSAIC_STATUS_CODES  # noqa: PLC0415
-    from titiler.mosaic.factory import MosaicTilerFactory  # noqa: PLC0415
+    from cogeo_mosaic.backends.memory import MemoryBackend
+    from cogeo_mosaic.mosaic import MosaicJSON
+    from fastapi import FastAPI
+    from rio_tiler.io import Reader, STACReader
+    from titiler.core.dependencies import AssetsExprParams, BidxExprParams
+    from titiler.core.errors import DEFAULT_STATUS_CODES, add_exception_handlers
+    from titiler.mosaic.errors import MOSAIC_STATUS_CODES
+    from titiler.mosaic.factory import MosaicTilerFactory
 
     document = MosaicJSON(**mosaic.document)
     factory = MosaicTilerFactory(
@@ -81,7 +80,7 @@ async def plain_tiler(mosaic: Mosaic, workers: int) -> AsyncIterator[str]:
     """Serve the plain application from `workers` processes on one port."""
     with TemporaryDirectory() as folder, shared_socket("127.0.0.1", 0) as holder:
         path = Path(folder) / "mosaic.json"
-        path.write_text(json.dumps({"document": mosaic.document, "assets": mosaic.assets}))  # noqa: ASYNC240 - at start
+        path.write_text(json.dumps({"document": mosaic.document, "assets": mosaic.assets}))
         port = holder.getsockname()[1]
         processes = [
             await asyncio.create_subprocess_exec(
@@ -124,18 +123,22 @@ async def measure(url: str, tiles: Sequence[mercantile.Tile], query: str, tilers
 
     before = sum(sum(process.cpu_times()[:2]) for process in tilers)
     started = time.perf_counter()
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(600), max_line_size=2**18) as session:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(_CONCURRENCY):
-                group.create_task(fetch(session))
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(600), max_line_size=2**18) as session,
+        asyncio.TaskGroup() as group,
+    ):
+        for _ in range(_CONCURRENCY):
+            group.create_task(fetch(session))
     measured.seconds = time.perf_counter() - started
     measured.cpu_seconds = sum(sum(process.cpu_times()[:2]) for process in tilers) - before
     return measured
 
 
 def differing_pixels(plain: Measured, ours: Measured) -> int:
-    """Count pixels whose mask differs, or whose values do where they are valid; no tile is a tile without valid pixels."""
-    return sum(_differing(plain.tiles.get(tile), ours.tiles.get(tile)) for tile in plain.tiles.keys() | ours.tiles.keys())
+    """Count pixels whose mask differs, or whose values do where valid; no tile is a tile without valid pixels."""
+    return sum(
+        _differing(plain.tiles.get(tile), ours.tiles.get(tile)) for tile in plain.tiles.keys() | ours.tiles.keys()
+    )
 
 
 def _differing(one: bytes | None, other: bytes | None) -> int:
@@ -160,8 +163,8 @@ async def run(scenes: Path, zoom: int, rounds: int, workers: int, selections: Se
     mosaic = open_mosaic(scenes)
     tiles = list(mercantile.tiles(*mosaic.document["bounds"], zooms=[zoom]))
     print(f"{scenes.name}: {len(tiles)} tiles of 512 px at z{zoom}, bands {bands}, {workers} processes each")
-    print(f"{'selection':<14}{'plain tiles/s':>14}{'ours':>8}{'ratio':>7}{'plain CPU-s/tile':>18}{'ours':>8}{'ratio':>7}  pixels")
-    from mosaic_async.tiler import serve  # noqa: PLC0415 - not in the process that serves the plain application
+    print(f"{'':<14}{'plain tiles/s':>14}{'ours':>8}{'ratio':>7}{'plain CPU-s/tile':>18}{'ours':>8}{'ratio':>7}")
+    from mosaic_async.tiler import serve
 
     parent = psutil.Process()
     equal = True

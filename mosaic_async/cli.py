@@ -216,8 +216,8 @@ def _arguments(options: Mapping[str, Any]) -> tuple[_Area, dict[str, Any], dict[
     """Split what was given into the area, the rendering and arguments of the library; pairs become dicts."""
     given = dict(options)
     area = _area(given.pop("bounds"), given.pop("area"))
-    names = ("bands", "expression", "pixel_selection", "rescale", "color_formula", "resampling")
-    names += ("rounding", "reflectance", "cloud_mask")
+    names = ["bands", "expression", "pixel_selection", "rescale", "color_formula", "resampling"]
+    names += ["rounding", "reflectance", "cloud_mask"]
     rendering = {name: given.pop(name) for name in names}
     rendering["bands"] = tuple(band for value in rendering["bands"] for band in split_list(value))
     for name in ("headers", "params", "creation_options"):

@@ -5,10 +5,10 @@ There is no `url` parameter: a client can ask for tiles of this mosaic and for n
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Query, Request
@@ -26,11 +26,13 @@ from mosaic_async.errors import MosaicError, UsageError
 from mosaic_async.tiler.backend import SKIPPED, SceneBackend, definition
 from mosaic_async.tiler.composer import Composer
 from mosaic_async.tiler.mosaic import Mosaic
+from mosaic_async.tiler.notebook import Notebook
 from mosaic_async.tiler.selection import Selection
+from mosaic_async.tiler.store import MosaicStore
 
 
 @dataclass
-class ReadingParams(DatasetParams):  # type: ignore[misc]
+class ReadingParams(DatasetParams):
     """TiTiler's parameters of reading, and ours."""
 
     reflectance: Annotated[
@@ -53,20 +55,26 @@ def selection_of(
     return Selection.parse(pixel_selection, rounding=rounding)
 
 
-def make_app(mosaic: Mosaic) -> FastAPI:
-    """Make the application for one mosaic."""
+def make_app(mosaic: Mosaic, store: Path) -> FastAPI:
+    """Make the application for one mosaic.
+
+    Args:
+        mosaic: what is served.
+        store: folder of the mosaics that clients create, shared with the other processes.
+    """
     model, index = definition(mosaic.document)
     composer = Composer(is_stac=mosaic.is_stac, is_local=_is_local(index.names))
     factory = MosaicTilerFactory(
-        backend=partial(SceneBackend, index=index, composer=composer),
+        backend=partial(SceneBackend, index=index, composer=composer),  # type: ignore[arg-type]
         path_dependency=lambda: model,  # no client chooses what is opened
         dataset_reader=STACReader if mosaic.is_stac else Reader,
         layer_dependency=AssetsExprParams if mosaic.is_stac else BidxExprParams,
         dataset_dependency=ReadingParams,
-        pixel_selection_dependency=selection_of,
+        pixel_selection_dependency=selection_of,  # type: ignore[arg-type]
         optional_headers=[OptionalHeader.x_assets, OptionalHeader.server_timing],
     )
     app = FastAPI(title="mosaic-async tiler")
+    app.include_router(Notebook(mosaic, index.names, composer, MosaicStore(store)).router())
     app.include_router(factory.router)
     add_exception_handlers(app, DEFAULT_STATUS_CODES)
     add_exception_handlers(app, MOSAIC_STATUS_CODES)

@@ -14,12 +14,13 @@ from cogeo_mosaic.mosaic import MosaicJSON
 from morecantile import Tile
 from rasterio.crs import CRS
 from rio_tiler.errors import EmptyMosaicError, NoAssetFoundError
+from rio_tiler.expression import parse_expression
 from rio_tiler.models import ImageData, PointData
 
 from mosaic_async.tiler.clouds import CloudMask
 from mosaic_async.tiler.composer import Composer
-from mosaic_async.tiler.index import QuadkeyIndex
 from mosaic_async.tiler.frame import Frame
+from mosaic_async.tiler.index import QuadkeyIndex
 from mosaic_async.tiler.selection import Selection
 from mosaic_async.tiler.view import View
 
@@ -36,7 +37,7 @@ def definition(document: Mapping[str, Any]) -> tuple[MosaicJSON, QuadkeyIndex]:
 
 
 @attr.s
-class SceneBackend(MemoryBackend):  # type: ignore[misc]
+class SceneBackend(MemoryBackend):
     """A mosaic for one request; what is kept from request to request is the composer's."""
 
     index: QuadkeyIndex = attr.ib(kw_only=True)
@@ -46,12 +47,12 @@ class SceneBackend(MemoryBackend):  # type: ignore[misc]
     def _quadkeys(self) -> list[str]:
         return list(self.index)
 
-    def get_assets(self, x: int, y: int, z: int, *, reverse: bool = False) -> list[str]:
+    def get_assets(self, x: int, y: int, z: int, reverse: bool = False) -> list[str]:  # type: ignore[override]  # noqa: FBT001, FBT002 - theirs is a cache
         """Give the scenes listed for a tile, in order."""
         names = self.index.scenes(x, y, z)
         return names[::-1] if reverse else names
 
-    def tile(
+    def tile(  # type: ignore[override]  # as in rio-tiler itself
         self,
         x: int,
         y: int,
@@ -74,9 +75,8 @@ class SceneBackend(MemoryBackend):  # type: ignore[misc]
             raise NoAssetFoundError(f"no scene is listed for the tile {z}/{x}/{y}")
         searched = time.perf_counter()
         frame = self._frame(Tile(x, y, z), tilesize, options)
-        composed = self.composer.compose(
-            names, frame, tuple(self.tms.bounds(x, y, z)), _view(options), pixel_selection
-        )
+        west, south, east, north = self.tms.bounds(Tile(x, y, z))
+        composed = self.composer.compose(names, frame, (west, south, east, north), _view(options), pixel_selection)
         if (skipped := SKIPPED.get()) is not None:
             skipped += composed.skipped
         pixels = composed.pixels
@@ -95,7 +95,9 @@ class SceneBackend(MemoryBackend):  # type: ignore[misc]
         )
         return image, composed.used
 
-    def point(self, lon: float, lat: float, coord_crs: CRS | None = None, **options: Any) -> list[tuple[str, PointData]]:
+    def point(  # type: ignore[override]  # as in rio-tiler itself
+        self, lon: float, lat: float, coord_crs: CRS | None = None, **options: Any
+    ) -> list[tuple[str, PointData]]:
         """Give the values of all scenes at a point, as they are stored."""
         wanted = {name: value for name, value in options.items() if name not in _OURS}
         points: list[tuple[str, PointData]] = super().point(lon, lat, coord_crs=coord_crs, **wanted)
@@ -143,6 +145,4 @@ def _asset(asset: str | Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
 
 def _bands_of(expression: str | None) -> Sequence[int]:
     """Give all bands up to the last that a formula over b1, b2, ... names; none: the file's own."""
-    from rio_tiler.expression import parse_expression  # noqa: PLC0415
-
     return range(1, max(parse_expression(expression)) + 1) if expression else ()

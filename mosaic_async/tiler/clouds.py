@@ -22,10 +22,10 @@ KNOWN = {
 }
 """What is bad in quality bands whose names say what they are, fill included.
 
-qa_pixel: Landsat Collection 2, fill, dilated cloud, cirrus, cloud, cloud shadow (LSDS-1619). bqa: Landsat Collection 1, fill,
-cloud, and high confidence of cloud shadow and cirrus (LSDS-1834). scl: Sentinel-2 level 2A, no data, saturated, cloud
-shadow, cloud of medium and high probability, cirrus. fmask: CFmask's cloud shadow, cloud and fill; the Fmask of HLS has bits
-and wants `fmask:bits=1,2,3`.
+qa_pixel: Landsat Collection 2, fill, dilated cloud, cirrus, cloud, cloud shadow (LSDS-1619). bqa: Landsat Collection 1,
+fill, cloud, and high confidence of cloud shadow and cirrus (LSDS-1834). scl: Sentinel-2 level 2A, no data, saturated,
+cloud shadow, cloud of medium and high probability, cirrus. fmask: CFmask's cloud shadow, cloud and fill; the Fmask of
+HLS has bits and wants `fmask:bits=1,2,3`.
 """
 _RULE = re.compile(r"(?P<asset>[^:]+)(?::(?P<kind>values|bits)=(?P<list>.+))?")
 _FIELD = re.compile(r"(\d{1,2})(?:-(\d{1,2})(?:>=(\d+))?)?")
@@ -101,5 +101,5 @@ def _field(part: str, text: str) -> tuple[int, int, int]:
 def _wrong(text: str) -> UsageError:
     return UsageError(
         f"cloud mask {text!r} is not understood",
-        hint=f"name a band ({', '.join(KNOWN)}), or say what is bad: fmask:values=2,4 or qa_pixel:bits=3,4 or BQA:bits=4,7-8>=3",
+        hint=f"name a band ({', '.join(KNOWN)}), or say what is bad: fmask:values=2,4 or BQA:bits=4,7-8>=3",
     )

@@ -1,7 +1,7 @@
 """Tiles of many scenes: which are read, in which order, how many at once, and which could not be.
 
-One for a process. A scene that cannot be read is left out and named; only when every scene that was tried failed does the
-tile fail, because an empty tile would then be a lie.
+One for a process. A scene that cannot be read is left out and named; only when every scene that was tried failed does
+the tile fail, because an empty tile would then be a lie.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from rasterio.windows import Window
 
 from mosaic_async.errors import UsageError
 from mosaic_async.tiler.datasets import Bounds, DatasetPool
-from mosaic_async.tiler.pixels import Pixels
 from mosaic_async.tiler.frame import Frame
+from mosaic_async.tiler.pixels import Pixels
 from mosaic_async.tiler.scenes import Scene, open_scene
 from mosaic_async.tiler.selection import Read, Selection
 from mosaic_async.tiler.view import View

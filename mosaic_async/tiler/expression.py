@@ -13,8 +13,8 @@ from mosaic_async.tiler.pixels import Pixels
 def evaluate(pixels: Pixels, expression: str) -> Pixels:
     """Make bands of bands.
 
-    A pixel is valid where all bands are that came in and the outcome is finite: rio-tiler makes 0 of 0/0 and the largest
-    float of 1/0, which any selection of highest values would then choose.
+    A pixel is valid where all bands are that came in and the outcome is finite: rio-tiler makes 0 of 0/0 and the
+    largest float of 1/0, which any selection of highest values would then choose.
 
     Args:
         pixels: bands that the formulas call b1, b2, ...
@@ -32,4 +32,4 @@ def evaluate(pixels: Pixels, expression: str) -> Pixels:
         raise InvalidExpression(f"invalid expression: {error}") from error
     shape = pixels.data.shape[1:]
     data = np.array([np.broadcast_to(band, shape) for band in bands])
-    return Pixels(data, pixels.valid.all(axis=0) & np.isfinite(data))
+    return Pixels(data, pixels.whole & np.isfinite(data))

@@ -8,6 +8,7 @@ from typing import Any
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
+
 @dataclass(frozen=True, kw_only=True)
 class Frame:
     """The tile to fill and how."""

@@ -1,7 +1,7 @@
 """Sorting a few values at each of many pixels: a network of minimum and maximum, many times faster than `np.sort`.
 
-`np.sort` along the first axis gathers the values of each pixel one by one. A sorting network compares whole images, which
-NumPy does with vector instructions, and in chunks that stay in the processor's cache.
+`np.sort` along the first axis gathers the values of each pixel one by one. A sorting network compares whole images,
+which NumPy does with vector instructions, and in chunks that stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CHUNK = 2**15
-"""Values of a scene that are worked on at once: 20 scenes of 16 bits are then 1.3 MB, which a cache holds (measured)."""
+"""Values of a scene that are worked on at once: 20 scenes of 16 bits are then 1.3 MB, and stay in cache (measured)."""
 _LARGEST_NETWORK = 128
 
 

@@ -18,6 +18,11 @@ class Pixels:
     valid: NDArray[np.bool_]
     """The same shape; True where the pixel has data. What lies elsewhere in `data` means nothing."""
 
+    @property
+    def whole(self) -> NDArray[np.bool_]:
+        """Where all bands are valid: (height, width)."""
+        return np.logical_and.reduce(self.valid, axis=0)
+
     def where(self, wanted: NDArray[np.bool_]) -> Pixels:
         """Keep only some pixels valid.
 

@@ -1,7 +1,7 @@
 """Reflectance of counts, by what a scene's item says of its bands.
 
-Sources, in this order: scale and offset of the raster extension (or of STAC 1.1's bands); the entries of a Landsat MTL file
-among the item's properties, REFLECTANCE_MULT_BAND_n and REFLECTANCE_ADD_BAND_n with the sun's elevation.
+Sources, in this order: scale and offset of the raster extension (or of STAC 1.1's bands); the entries of a Landsat MTL
+file among the item's properties, REFLECTANCE_MULT_BAND_n and REFLECTANCE_ADD_BAND_n with the sun's elevation.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Pixels of one scene in one tile: warped with rio-tiler's numbers, in as few warps as will do.
 
-Files on one grid are warped together: the coordinates of a tile are then transformed once and not once a band. A part of
-a tile can be read alone and has the same pixels. It knows nothing of other scenes.
+Files on one grid are warped together: the coordinates of a tile are then transformed once and not once a band. A part
+of a tile can be read alone and has the same pixels. It knows nothing of other scenes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class Layer:
     """Numbers from 1; empty: all that are no alpha band."""
 
 
-def read_layers(pool: DatasetPool, layers: Sequence[Layer], frame: Frame, window: Window | None = None) -> Pixels | None:
+def read_layers(
+    pool: DatasetPool, layers: Sequence[Layer], frame: Frame, window: Window | None = None
+) -> Pixels | None:
     """Read files of a scene as the bands of one image, all of which are on the same frame.
 
     Args:

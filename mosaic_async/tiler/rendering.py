@@ -30,11 +30,11 @@ class Rendering:
     pixel_selection: str = "first"
     """One of `PIXEL_SELECTIONS`."""
     rounding: bool = False
-    """Whether means, medians and percentiles of integers are rounded (half to even) instead of losing their fraction."""
+    """Whether means, medians and percentiles of integers are rounded (half to even); else their fraction is cut off."""
     reflectance: str | None = None
     """Reflectance instead of counts: `float`, or `integer` for 10 000 times that in 16 bits; by the items' metadata."""
     cloud_mask: str | None = None
-    """The quality band and what in it is bad: `qa_pixel`, `fmask:values=2,4`, `BQA:bits=4,7-8>=3`; such pixels are left out."""
+    """The quality band, and what in it is bad and left out: `qa_pixel`, `fmask:values=2,4`, `BQA:bits=4,7-8>=3`."""
     rescale: Sequence[tuple[float, float]] = ()
     """(lowest, highest) to be stretched to 0 to 255, one for all bands or one a band."""
     color_formula: str | None = None

@@ -106,7 +106,10 @@ def _scales(asset: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:
     common = (asset.get("raster:scale"), asset.get("raster:offset"))
     bands = asset.get("raster:bands") or asset.get("bands") or ([{}] if common != (None, None) else [])
     found = [
-        (band.get("scale", band.get("raster:scale", common[0])), band.get("offset", band.get("raster:offset", common[1])))
+        (
+            band.get("scale", band.get("raster:scale", common[0])),
+            band.get("offset", band.get("raster:offset", common[1])),
+        )
         for band in bands
     ]
     if not found or any(scale is None and offset is None for scale, offset in found):

@@ -61,9 +61,7 @@ class Selection:
             return cls(name, rounding=rounding)
         found = _PERCENTILE.fullmatch(name)
         if not found or not 0 <= float(found[1]) <= 100:
-            raise UsageError(
-                f"pixel selection {text!r} is not known", hint=f"use one of {', '.join(PIXEL_SELECTIONS)}"
-            )
+            raise UsageError(f"pixel selection {text!r} is not known", hint=f"use one of {', '.join(PIXEL_SELECTIONS)}")
         return cls("percentile", float(found[1]), rounding)
 
     @property
@@ -120,7 +118,7 @@ def _first(scenes: Iterable[Read]) -> Pixels | None:
             fill = pixels.valid & ~made.valid[place]
             made.data[place][fill] = pixels.data[fill]
             made.valid[place] |= fill
-        window = _around(~made.valid.all(axis=0))
+        window = _around(~made.whole)
         if window is None:
             break
     return made
@@ -130,9 +128,7 @@ def _around(missing: NDArray[np.bool_]) -> Window | None:
     rows, columns = np.flatnonzero(missing.any(axis=1)), np.flatnonzero(missing.any(axis=0))
     if not len(rows):
         return None
-    return Window(
-        int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)
-    )
+    return Window(int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1))
 
 
 def _extreme(scenes: Iterable[Pixels], exceeds: np.ufunc) -> Pixels | None:
@@ -155,7 +151,7 @@ def _by_last_band(scenes: Iterable[Pixels], exceeds: np.ufunc) -> Pixels | None:
     """
     made: Pixels | None = None
     for pixels in scenes:
-        whole = pixels.valid.all(axis=0)
+        whole = pixels.whole
         if made is None:
             made = Pixels(pixels.data.copy(), np.broadcast_to(whole, pixels.valid.shape).copy())
             continue

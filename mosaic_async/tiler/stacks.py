@@ -45,7 +45,8 @@ def percentile(scenes: Sequence[Pixels], share: float) -> Pixels:
         low = _at(values, below).astype(np.float64)
         high = _at(values, np.minimum(below + 1, count - 1)).astype(np.float64)
         part, span = rank - below, high - low
-        return np.where(part >= 0.5, high - span * (1 - part), low + span * part)
+        between: _Values = np.where(part >= 0.5, high - span * (1 - part), low + span * part)
+        return between
 
     return _by_band(scenes, work)
 
@@ -60,7 +61,8 @@ def deviation(scenes: Sequence[Pixels]) -> Pixels:
 
     def work(values: _Values, valid: _Valid) -> _Values:
         away = np.where(valid, values - _mean(values, valid), 0.0)
-        return np.sqrt((away * away).sum(axis=0) / np.maximum(valid.sum(axis=0), 1))
+        root: _Values = np.sqrt((away * away).sum(axis=0) / np.maximum(valid.sum(axis=0), 1))
+        return root
 
     return _by_band(scenes, work)
 
@@ -90,7 +92,8 @@ def medoid(scenes: Sequence[Pixels]) -> Pixels:
             costs[one] += distances.sum(axis=0)
             costs[one + 1 :] += distances
         costs[~valid] = np.inf
-        return np.take_along_axis(values, costs.argmin(axis=0)[np.newaxis, np.newaxis], axis=0)[0]
+        chosen: _Values = np.take_along_axis(values, costs.argmin(axis=0)[np.newaxis, np.newaxis], axis=0)[0]
+        return chosen
 
     return _by_pixel(scenes, work)
 
@@ -125,7 +128,8 @@ def _weiszfeld(spectra: _Values, weights: _Values, middle: _Values, spread: _Val
     """Take one step: the mean of the spectra, each weighed by the inverse of its distance."""
     distances = np.sqrt(((spectra - middle) ** 2).sum(axis=1, keepdims=True))
     pull: _Values = weights / np.maximum(distances, 1e-9 * spread)
-    return (pull * spectra).sum(axis=0) / pull.sum(axis=0)  # type: ignore[no-any-return]
+    moved: _Values = (pull * spectra).sum(axis=0) / pull.sum(axis=0)
+    return moved
 
 
 def _median(values: _Values, valid: _Valid) -> _Values:
@@ -141,16 +145,18 @@ def _median(values: _Values, valid: _Valid) -> _Values:
 def _mean_of_two(low: _Values, high: _Values) -> _Values:
     if np.issubdtype(low.dtype, np.inexact):
         with np.errstate(over="ignore", invalid="ignore"):  # of infinities where nothing is valid
-            return (low + high) / low.dtype.type(2)  # type: ignore[no-any-return]
-    return np.add(low, high, dtype=np.float64) / 2
+            return np.asarray((low + high) / low.dtype.type(2))
+    return np.asarray(np.add(low, high, dtype=np.float64) / 2)
 
 
 def _mean(values: _Values, valid: _Valid) -> _Values:
-    return np.where(valid, values, values.dtype.type(0)).sum(axis=0) * 1.0 / np.maximum(valid.sum(axis=0), 1)  # type: ignore[no-any-return]
+    total = np.where(valid, values, values.dtype.type(0)).sum(axis=0)
+    return np.asarray(total * 1.0 / np.maximum(valid.sum(axis=0), 1))
 
 
 def _at(values: _Values, rank: _Values) -> _Values:
-    return np.take_along_axis(values, np.minimum(rank, len(values) - 1)[np.newaxis], axis=0)[0]
+    taken: _Values = np.take_along_axis(values, np.minimum(rank, len(values) - 1)[np.newaxis], axis=0)[0]
+    return taken
 
 
 def _by_band(scenes: Sequence[Pixels], work: Callable[[_Values, _Valid], _Values]) -> Pixels:
@@ -169,7 +175,7 @@ def _by_band(scenes: Sequence[Pixels], work: Callable[[_Values, _Valid], _Values
 def _by_pixel(scenes: Sequence[Pixels], work: Callable[[_Values, _Valid], _Values]) -> Pixels:
     """Work on (scenes, bands, pixels), valid where all bands of a scene are."""
     shape = scenes[0].data.shape
-    flat = [(scene.data.reshape(shape[0], -1), scene.valid.reshape(shape[0], -1).all(axis=0)) for scene in scenes]
+    flat = [(scene.data.reshape(shape[0], -1), scene.whole.reshape(-1)) for scene in scenes]
     parts, valid = [], np.empty(flat[0][1].shape, bool)
     for part in _chunks(valid.size):
         chunk = np.stack([data[:, part] for data, _ in flat])

@@ -13,9 +13,9 @@ from rio_tiler.errors import InvalidAssetName
 from mosaic_async.tiler.clouds import CloudMask
 from mosaic_async.tiler.datasets import DatasetPool
 from mosaic_async.tiler.expression import evaluate
+from mosaic_async.tiler.frame import Frame
 from mosaic_async.tiler.pixels import Pixels
 from mosaic_async.tiler.radiometry import factors, reflectance
-from mosaic_async.tiler.frame import Frame
 from mosaic_async.tiler.reading import Layer, read_layers
 from mosaic_async.tiler.scenes import Scene
 

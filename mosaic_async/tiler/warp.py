@@ -23,7 +23,7 @@ from mosaic_async.tiler.frame import Frame
 from mosaic_async.tiler.pixels import Pixels
 
 _STRIP = 128
-"""Rows of the blocks in which GDAL warps: strips that end where they do are warped alike whatever is read beside them."""
+"""Rows of the blocks in which GDAL warps: strips that end where they do are warped alike whatever is read with them."""
 _MARGINS = {"nearest": 2.0, "bilinear": 3.0}
 """Source pixels that a kernel may look at beyond a box, and one more; other kernels always go by the masks."""
 _EXACT = ("uint8", "int16", "uint16")
@@ -88,7 +88,8 @@ class Warp:
         if len(parts) == 1:
             return parts[0]
         return Pixels(
-            np.concatenate([part.data for part in parts], axis=1), np.concatenate([part.valid for part in parts], axis=1)
+            np.concatenate([part.data for part in parts], axis=1),
+            np.concatenate([part.valid for part in parts], axis=1),
         )
 
     def _is_worth_looking(self, stack: Stack) -> bool:
@@ -150,7 +151,9 @@ class Warp:
             return self._masked(stack, bands, window)
         return Pixels(data, np.ones(data.shape, bool))
 
-    def _warped(self, dataset: DatasetReader, bands: tuple[int, ...], window: Window, nodata: float | None) -> np.ndarray:
+    def _warped(
+        self, dataset: DatasetReader, bands: tuple[int, ...], window: Window, nodata: float | None
+    ) -> np.ndarray:
         padding = self.frame.padding
         options = {} if nodata is None else {"nodata": nodata, "src_nodata": nodata}
         with WarpedVRT(
