@@ -86,7 +86,7 @@ def draw(
         scenes,
         frame,
         tuple(mercantile.bounds(tile)),
-        asked.view(assets, reflectance),
+        view,
         Selection.parse(asked.pixel_selection),
     )
     if composed.pixels is None or not composed.pixels.valid.any():

@@ -21,7 +21,8 @@ class Pixels:
     @property
     def whole(self) -> NDArray[np.bool_]:
         """Where all bands are valid: (height, width)."""
-        return np.logical_and.reduce(self.valid, axis=0)
+        whole: NDArray[np.bool_] = np.logical_and.reduce(self.valid, axis=0)
+        return whole
 
     def where(self, wanted: NDArray[np.bool_]) -> Pixels:
         """Keep only some pixels valid.

@@ -108,7 +108,7 @@ def geometric_median(scenes: Sequence[Pixels]) -> Pixels:
     def work(values: _Values, valid: _Valid) -> _Values:
         weights = valid[:, np.newaxis].astype(np.float64)
         spectra = np.where(valid[:, np.newaxis], values, 0).astype(np.float64)
-        middle = spectra.sum(axis=0) / np.maximum(weights.sum(axis=0), 1)
+        middle: _Values = spectra.sum(axis=0) / np.maximum(weights.sum(axis=0), 1)
         away = np.where(valid[:, np.newaxis], np.abs(spectra - middle), 0)
         spread = np.maximum(away.max(axis=(0, 1)), np.finfo(np.float64).tiny)
         moving = np.flatnonzero(valid.sum(axis=0) > 1)

@@ -131,7 +131,7 @@ class Warp:
         if cover is Cover.NONE:
             shape = (len(bands), window.height, window.width)
             return Pixels(np.zeros(shape, stack.dataset.dtypes[0]), np.zeros(shape, bool))
-        if cover is Cover.FULL:
+        if cover is Cover.FULL and not self.is_larger:  # GDAL's way from larger images goes by the mask in any case
             return self._unmasked(stack, bands, window)
         if cover is Cover.UNEVEN and len(stack.names) > 1:
             return None
