@@ -170,7 +170,9 @@ def test_the_pool_keeps_so_many_datasets_and_closes_what_failed():
 
 def made_document(bytes_wanted: int) -> dict:
     """A mosaic of a country: cells of z9, 20 scenes each, with names as long as Sentinel's or Landsat's."""
-    name = "https://data.example/collection02/level-2/standard/oli-tirs/2020/{:03}/{:03}/LC08_L2SP_{:06}_02_T1_stac.json"
+    name = (
+        "https://data.example/collection02/level-2/standard/oli-tirs/2020/{:03}/{:03}/LC08_L2SP_{:06}_02_T1_stac.json"
+    )
     tiles, size = {}, 0
     for x in range(512):
         for y in range(512):
@@ -224,7 +226,9 @@ def test_quality_bands_are_read_by_value_by_bit_and_by_field():
     assert {CloudMask.parse(name.upper()).asset.lower() for name in KNOWN} == set(KNOWN)
 
 
-@pytest.mark.parametrize("text", ["", "B4", "fmask:", "fmask:values=x", "qa:bits=8-7", "qa:bits=99", "qa:bits=", "q:q:bits=1"])
+@pytest.mark.parametrize(
+    "text", ["", "B4", "fmask:", "fmask:values=x", "qa:bits=8-7", "qa:bits=99", "qa:bits=", "q:q:bits=1"]
+)
 def test_a_cloud_mask_that_makes_no_sense_is_a_usage_error(text):
     with pytest.raises(UsageError):
         CloudMask.parse(text)
@@ -238,7 +242,9 @@ def test_reflectance_comes_of_the_raster_extension_or_of_the_mtl_file():
     surface = reflectance(counts, factors(scene, "red", ()), "float")
     np.testing.assert_allclose(surface.data[0, 0, 1:], [0.02, 0.35, 65_535 * 2.75e-5 - 0.2], rtol=1e-6)
     top = reflectance(counts, factors(scene, "B4", (1,)), "integer")
-    assert top.data.tolist() == [[[0, int(10_000 * 0.06 / 0.5 + 1e-6), 6000, int(10_000 * (65_535 * 2e-5 - 0.1) / 0.5)]]]
+    assert top.data.tolist() == [
+        [[0, int(10_000 * 0.06 / 0.5 + 1e-6), 6000, int(10_000 * (65_535 * 2e-5 - 0.1) / 0.5)]]
+    ]
     assert top.data.dtype == "uint16"
     below = reflectance(Pixels(counts.data // 10, counts.valid), factors(scene, "red", ()), "integer")
     assert below.data.max() == 0  # and not 65 thousand

@@ -102,7 +102,11 @@ def test_the_median_of_floats_and_the_deviation_are_numpy_s_masked_ones():
 
 def test_values_as_large_as_the_dtype_has_are_not_taken_for_missing_ones():
     full = np.full(SHAPE, 65535, "uint16")
-    scenes = [Pixels(full, np.ones(SHAPE, bool)), Pixels(full, np.zeros(SHAPE, bool)), Pixels(full, np.ones(SHAPE, bool))]
+    scenes = [
+        Pixels(full, np.ones(SHAPE, bool)),
+        Pixels(full, np.zeros(SHAPE, bool)),
+        Pixels(full, np.ones(SHAPE, bool)),
+    ]
     for name in ("median", "percentile:90", "mean"):
         result = composed(name, scenes)
         assert result.valid.all()
@@ -118,7 +122,9 @@ def test_count_counts_the_first_band_and_none_is_a_number_too():
     assert (result.data[0, :4] == 0).all()
 
 
-@pytest.mark.parametrize(("name", "best"), [("lastbandhigh", np.argmax), ("lastbandlow", np.argmin), ("lastband", np.argmax)])
+@pytest.mark.parametrize(
+    ("name", "best"), [("lastbandhigh", np.argmax), ("lastbandlow", np.argmin), ("lastband", np.argmax)]
+)
 def test_a_last_band_selection_takes_all_bands_of_a_pixel_from_one_scene(name, best):
     scenes = made_scenes(holes=0.15)
     result = composed(name, scenes)

@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 
 import mercantile
 from cogeo_mosaic.mosaic import MosaicJSON
-from fastapi import APIRouter, Body, Depends, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.convertors import Convertor, register_url_convertor
 
@@ -125,6 +125,17 @@ class Creation:
         }
 
 
+async def _search(request: Request) -> dict[str, Any]:
+    """Read the body, whatever media type it is sent with: the notebook names none."""
+    try:
+        search = json.loads(await request.body())
+    except ValueError as error:
+        raise UsageError(f"the search is not JSON: {error}") from error
+    if not isinstance(search, dict):
+        raise UsageError("the search is no JSON object")
+    return search
+
+
 class Notebook:
     """The routes over the items that one tiler serves."""
 
@@ -166,7 +177,7 @@ class Notebook:
         self,
         *,
         request: Request,
-        search: Annotated[dict[str, Any], Body()],
+        search: Annotated[dict[str, Any], Depends(_search)],
         creation: Annotated[Creation, Depends(Creation)],
         tile_format: Extension = "png",
         tile_scale: Annotated[int, Query(ge=1, le=4)] = 1,

@@ -29,7 +29,7 @@ _MARGINS = {"nearest": 2.0, "bilinear": 3.0}
 _EXACT = ("uint8", "int16", "uint16")
 """Types for which GDAL's kernels with and without masks were found to give the same numbers."""
 _POINTS = 9
-_MAX_DECIMATION = 4.0
+_MAX_DECIMATION = 3.0
 """Source pixels a tile pixel up to which it is worth looking at them: looking costs their reading."""
 
 
@@ -93,12 +93,22 @@ class Warp:
         )
 
     def _is_worth_looking(self, stack: Stack) -> bool:
+        """Tell whether a shorter way may be found.
+
+        Where a tile's pixels are nearly as large as an overview's, GDAL takes that or the one before depending on the
+        last digit of sizes, which a stack rounds another way than its files do.
+        """
         return (
             self.frame.reprojection in _MARGINS
-            and self.width <= _MAX_DECIMATION * self.frame.width
+            and self._decimation <= _MAX_DECIMATION
+            and not any(0.85 < self._decimation / factor < 1.1 for factor in stack.dataset.overviews(1))
             and stack.dataset.dtypes[0] in _EXACT
             and stackable(stack.names[0])
         )
+
+    @property
+    def _decimation(self) -> float:
+        return self.width / self.frame.width
 
     def _covers(self, stack: Stack, windows: list[Window]) -> list[Cover]:
         """Look at what is around windows of the tile, whose padding counts as theirs."""
