@@ -23,6 +23,10 @@ from rio_tiler.io import STACReader
 
 from mosaic_async import IncompleteError, SourceError, UsageError, build_mosaic
 from mosaic_async.tiler import Rendering, local_tiler, open_mosaic, serve
+from mosaic_async.tiler.composer import Composer
+from mosaic_async.tiler.frame import Frame
+from mosaic_async.tiler.selection import Selection
+from mosaic_async.tiler.view import View
 from tests.conftest import COLORADO, PARANA
 from tests.test_tiler_reading import NEW_YORK, needs_new_york
 
@@ -188,6 +192,17 @@ async def test_a_tile_all_of_whose_scenes_cannot_be_read_fails_and_is_no_hole(tm
     async with local_tiler(folder, bands=["B4"], tile_size=256, workers=1) as source:
         with pytest.raises((IncompleteError, SourceError)):
             await build_mosaic(source, (-54.7, -25.4, -54.6, -25.3), tmp_path / "out.tif", zoom=10, attempts=1)
+
+
+def test_queries_and_users_of_urls_are_not_shown():
+    composer = Composer(is_stac=False, is_local=True)
+    frame = Frame(bounds=(0, 0, 10, 10), crs=rasterio.CRS.from_epsg(3857), width=8, height=8)
+    name = "https://me:word@127.0.0.1:1/ä b.tif?sig=hidden"
+    view, selection = View(assets=(("", ()),)), Selection.parse("first")
+    with pytest.raises(SourceError) as caught:
+        composer.compose([name], frame, (0, 0, 1, 1), view, selection)
+    assert "https://127.0.0.1:1/%C3%A4 b.tif" in str(caught.value)
+    assert "hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,20 @@ the tile fail, because an empty tile would then be a lie.
 from __future__ import annotations
 
 import logging
+import re
+import string
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from mosaic_async.errors import UsageError
+from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.tiler.datasets import Bounds, DatasetPool
 from mosaic_async.tiler.frame import Frame
 from mosaic_async.tiler.pixels import Pixels
@@ -86,14 +89,14 @@ class Composer:
                 _skip(composed, scene.name, error)
                 return None
             if pixels is not None:
-                composed.used.append(scene.name)
+                composed.used.append(_shown(scene.name))
             return pixels and view.finish(pixels)
 
         with self._turns:
             scenes = self._scenes(names, degrees, composed, failures, selection)
             composed.pixels = selection.compose(self._ahead(partial(pixels_of, scene) for scene in scenes))
         if failures and not composed.used:
-            raise failures[0]
+            raise _told(failures[0], composed.skipped[0])
         return composed
 
     def _scenes(
@@ -161,7 +164,16 @@ def _skip(composed: Composed, name: str, error: Exception) -> None:
     _LOGGER.warning("scene %s is left out: %s", shown, type(error).__name__)
 
 
+def _told(error: Exception, scene: str) -> Exception:
+    """Give the error to answer with; what GDAL says of a file is said without the queries of URLs."""
+    if not isinstance(error, (RasterioError, OSError)):
+        return error
+    text = re.sub(r"\?[^\s'\"]*", "", str(error))
+    return SourceError(f"the scene {scene} cannot be read: {text}", hint="are its files where its item says?")
+
+
 def _shown(name: str) -> str:
-    """Name a scene without its query and its user, which may hold secrets."""
+    """Name a scene without its query and its user, which may hold secrets, in letters that a header may have."""
     parts = urlsplit(name)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else name
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else name
+    return quote(shown, safe=f"{string.punctuation} ")
