@@ -214,6 +214,7 @@ def test_queries_and_users_of_urls_are_not_shown():
         ("assets=B4&reflectance=double", 422),
         ("assets=B4&reflectance=float", 500),
         ("assets=B9", 404),
+        ("assets=B4|expression=b1*2", 422),
         ("assets=B4&expression=b7", 400),
     ],
 )

@@ -17,6 +17,7 @@ from rio_tiler.errors import EmptyMosaicError, NoAssetFoundError
 from rio_tiler.expression import parse_expression
 from rio_tiler.models import ImageData, PointData
 
+from mosaic_async.errors import UsageError
 from mosaic_async.tiler.clouds import CloudMask
 from mosaic_async.tiler.composer import Composer
 from mosaic_async.tiler.frame import Frame
@@ -140,6 +141,8 @@ def _view(options: Mapping[str, Any]) -> View:
 def _asset(asset: str | Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
     if isinstance(asset, str):
         return asset, ()
+    if refused := {"expression", "bands"} & asset.keys():
+        raise UsageError(f"an asset takes no {min(refused)} of its own here", hint="use `expression` over all bands")
     return asset["name"], tuple(asset.get("indexes") or ())
 
 
