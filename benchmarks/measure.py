@@ -92,7 +92,7 @@ class Measurement:
     """(seconds from the start, bytes)."""
 
     @classmethod
-    def of(  # noqa: PLR0917 - they are what a measurement is made of
+    def of(
         cls, scenario: str, contestant: str, turn: int, done: Run, stats: dict[str, Any], output: Path, problem: str
     ) -> Measurement:
         """Put together what the system, the server and the contestant itself say."""

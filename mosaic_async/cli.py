@@ -98,7 +98,10 @@ _what = _options(
 _rendering = _options(
     click.option("--bands", multiple=True, metavar="B4,B3,B2", help="Asset names, or numbers for plain files."),
     click.option("--expression", help="Formulas separated by ; instead of bands: '(B5-B4)/(B5+B4)'."),
-    click.option("--pixel-selection", metavar="METHOD", help="first, median, highest, lastbandhigh, ..."),
+    click.option("--pixel-selection", metavar="METHOD", help="first, median, percentile:25, newest, lastbandhigh, ..."),
+    click.option("--rounding", is_flag=True, help="Round means of integers instead of cutting them."),
+    click.option("--reflectance", metavar="float|integer", help="Instead of counts; integer is 10000 times that."),
+    click.option("--cloud-mask", metavar="BAND[:RULE]", help="Leave out bad pixels: qa_pixel, fmask:values=2,4, ..."),
     click.option("--rescale", type=numbers, multiple=True, metavar="LOW,HIGH", help="To 0-255; once, or once a band."),
     click.option("--color-formula", help="Such as 'gamma RGB 3.5, saturation 1.7'."),
     click.option("--resampling", metavar="METHOD", help="nearest, bilinear, cubic, ..."),
@@ -260,13 +263,16 @@ def create(search: IO[str], output: Path | None, scenes: Path | None, **options:
 
 
 _Area = Sequence[float] | dict[str, Any]
+_OWN = ("rounding", "reflectance", "cloud_mask")
+"""What only the embedded tiler can do."""
 
 
 def _arguments(options: Mapping[str, Any]) -> tuple[_Area, dict[str, Any], dict[str, Any]]:
     """Split what was given into the area, the rendering and arguments of the library; pairs become dicts."""
     given = dict(options)
     area = _area(given.pop("bounds"), given.pop("area"))
-    names = ("bands", "expression", "pixel_selection", "rescale", "color_formula", "resampling", "tiler", "dialect")
+    names = ["bands", "expression", "pixel_selection", "rescale", "color_formula", "resampling"]
+    names += ["tiler", "dialect", *_OWN]
     rendering = {name: given.pop(name) for name in names}
     rendering["bands"] = tuple(band for value in rendering["bands"] for band in split_list(value))
     for name in ("headers", "params", "creation_options"):
@@ -298,6 +304,8 @@ async def _opened(
     look = dict(rendering)
     tiler, dialect = look.pop("tiler", None), look.pop("dialect", None)
     size = {"tile_size": arguments["tile_size"]} if arguments["tile_size"] else {}
+    if (tiler or dialect) and (own := [name for name in _OWN if name in look]):
+        raise UsageError(f"only the embedded tiler has {', '.join(own)}", hint="leave `tiler` and `dialect` out")
     if tiler:
         made = Rendering(**look)
         opened = await rendered_by(tiler, source, rendering=made, dialect=dialect, headers=arguments["headers"], **size)

@@ -5,29 +5,106 @@ There is no `url` parameter: a client can ask for tiles of this mosaic and for n
 
 from __future__ import annotations
 
-from cogeo_mosaic.backends.memory import MemoryBackend
-from cogeo_mosaic.mosaic import MosaicJSON
-from fastapi import FastAPI
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI, Query, Request
+from fastapi.responses import JSONResponse
 from rio_tiler.io import Reader, STACReader
-from titiler.core.dependencies import AssetsExprParams, BidxExprParams
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from titiler.core.dependencies import AssetsExprParams, BidxExprParams, DatasetParams
 from titiler.core.errors import DEFAULT_STATUS_CODES, add_exception_handlers
+from titiler.core.resources.enums import OptionalHeader
 from titiler.mosaic.errors import MOSAIC_STATUS_CODES
 from titiler.mosaic.factory import MosaicTilerFactory
 
+from mosaic_async.errors import MosaicError, UsageError
+from mosaic_async.tiler.backend import SKIPPED, SceneBackend, definition
+from mosaic_async.tiler.composer import Composer
 from mosaic_async.tiler.mosaic import Mosaic
+from mosaic_async.tiler.notebook import Notebook
+from mosaic_async.tiler.selection import Selection
+from mosaic_async.tiler.store import MosaicStore
 
 
-def make_app(mosaic: Mosaic) -> FastAPI:
-    """Make the application for one mosaic."""
-    document = MosaicJSON(**mosaic.document)
+@dataclass
+class ReadingParams(DatasetParams):
+    """TiTiler's parameters of reading, and ours."""
+
+    reflectance: Annotated[
+        Literal["float", "integer"] | None,
+        Query(description="Reflectance instead of counts: as float32, or 10000 times that in 16 bits."),
+    ] = None
+    cloud_mask: Annotated[
+        str | None,
+        Query(description="Leave out what the quality band calls bad: qa_pixel, BQA, SCL, fmask, or fmask:values=2,4."),
+    ] = None
+
+
+def selection_of(
+    pixel_selection: Annotated[
+        str, Query(description="first, median, percentile:25, newest, medoid, lastbandhigh, ...")
+    ] = "first",
+    rounding: Annotated[bool, Query(description="Round means of integers instead of cutting them.")] = False,  # noqa: FBT002
+) -> Selection:
+    """Read the selection from the query."""
+    return Selection.parse(pixel_selection, rounding=rounding)
+
+
+def make_app(mosaic: Mosaic, store: Path) -> FastAPI:
+    """Make the application for one mosaic.
+
+    Args:
+        mosaic: what is served.
+        store: folder of the mosaics that clients create, shared with the other processes.
+    """
+    model, index = definition(mosaic.document)
+    composer = Composer(is_stac=mosaic.is_stac, is_local=_is_local(index.names))
     factory = MosaicTilerFactory(
-        backend=MemoryBackend,
-        path_dependency=lambda: document,  # no client chooses what is opened
+        backend=partial(SceneBackend, index=index, composer=composer),  # type: ignore[arg-type]
+        path_dependency=lambda: model,  # no client chooses what is opened
         dataset_reader=STACReader if mosaic.is_stac else Reader,
         layer_dependency=AssetsExprParams if mosaic.is_stac else BidxExprParams,
+        dataset_dependency=ReadingParams,
+        pixel_selection_dependency=selection_of,  # type: ignore[arg-type]
+        optional_headers=[OptionalHeader.x_assets, OptionalHeader.server_timing],
     )
     app = FastAPI(title="mosaic-async tiler")
+    app.include_router(Notebook(mosaic, index.names, composer, MosaicStore(store)).router())
     app.include_router(factory.router)
     add_exception_handlers(app, DEFAULT_STATUS_CODES)
     add_exception_handlers(app, MOSAIC_STATUS_CODES)
+    app.add_exception_handler(UsageError, partial(_refused, 422))
+    app.add_exception_handler(MosaicError, partial(_refused, 500))
+    app.add_middleware(_SkippedScenes)
     return app
+
+
+class _SkippedScenes:
+    """Adds `X-Skipped-Assets` to answers: the scenes that could not be read, separated by commas."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        skipped: list[str] = []
+        SKIPPED.set(skipped)
+
+        async def sending(message: Message) -> None:
+            if skipped and message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Skipped-Assets"] = ",".join(skipped)
+            await send(message)
+
+        await self._app(scope, receive, sending)
+
+
+async def _refused(status: int, _: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, status_code=status)
+
+
+def _is_local(names: tuple[str, ...]) -> bool:
+    return all(urlsplit(name).scheme in ("", "file") for name in names[:1])

@@ -23,8 +23,18 @@ _STOP_TIMEOUT = 5.0
 _ENVIRONMENT = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar files: one request less a scene
     "GDAL_NUM_THREADS": "1",  # the processes use the cores
-    "MOSAIC_CONCURRENCY": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "GDAL_CACHEMAX": "256",  # MB a process; neighbouring tiles read the same blocks
+    "GDAL_MAX_DATASET_POOL_SIZE": "450",  # files behind the stacks that stay open
+    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",  # a COG's headers in one request
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    "GDAL_HTTP_MULTIPLEX": "YES",
+    "GDAL_HTTP_MAX_RETRY": "3",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    "VSI_CACHE": "TRUE",  # of remote files
+    "MALLOC_ARENA_MAX": "2",  # glibc keeps what threads free; see github.com/developmentseed/titiler/issues/1477
 }
+"""Settings of the tiler processes; what stands in the caller's environment goes before them."""
 _FORMATS = ("tif", "png", "jpg", "webp", "npy")
 
 
@@ -41,6 +51,9 @@ async def local_tiler(
     tile_size: int = 512,
     tile_format: str = "tif",
     workers: int | None = None,
+    rounding: bool = False,
+    reflectance: str | None = None,
+    cloud_mask: str | None = None,
 ) -> AsyncIterator[TileSource]:
     """Serve scenes as tiles on this machine until the block is left, and give the source to ask.
 
@@ -48,14 +61,17 @@ async def local_tiler(
         mosaic: a MosaicJSON, a folder of STAC items or COGs, or a STAC item, collection or catalogue.
         bands: asset names of STAC items, or band numbers of plain files.
         expression: instead of bands, one formula a band of the output, separated by `;`.
-        pixel_selection: how scenes that overlap become one: first, highest, lowest, mean, median, stdev, lastbandlow,
-            lastbandhigh, count.
+        pixel_selection: how scenes that overlap become one: first, newest, oldest, highest, lowest, mean, median,
+            percentile:N, stdev, count, medoid, geomedian, lastbandlow, lastbandhigh.
         rescale: (lowest, highest) to be stretched to 0 to 255, one for all bands or one a band.
         color_formula: such as `gamma RGB 3.5, saturation 1.7`, applied after `rescale`.
         resampling: nearest, bilinear, cubic, ...
         tile_size: pixels a side.
         tile_format: tif, png, jpg, webp or npy.
         workers: processes; None: one a core.
+        rounding: round means, medians and percentiles of integers; otherwise their fraction is cut off.
+        reflectance: `float`, or `integer` for 10 000 times that in 16 bits; None: counts as they are stored.
+        cloud_mask: the quality band whose bad pixels are left out, such as `qa_pixel` or `fmask:values=2,4`.
 
     Raises:
         SourceError: the scenes cannot be read, or the tiler does not start.
@@ -71,6 +87,9 @@ async def local_tiler(
         rescale=rescale,
         color_formula=color_formula,
         resampling=resampling,
+        rounding=rounding,
+        reflectance=reflectance,
+        cloud_mask=cloud_mask,
     ).query(opened)
     async with serve(opened, host="127.0.0.1", port=0, workers=workers) as url:
         yield TileSource(
@@ -138,7 +157,7 @@ async def _start(path: Path, host: str, port: int, log: Path) -> asyncio.subproc
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
-            env={**os.environ, **_ENVIRONMENT},
+            env={**_ENVIRONMENT, **os.environ},
             start_new_session=True,  # an interrupt is the parent's to handle; it ends the tilers after the run
         )
 

@@ -150,7 +150,7 @@ def _read_scene(location: str, item: Mapping[str, Any] | None = None) -> _Scene:
             with rasterio.open(location) as dataset, Reader(None, dataset=dataset) as reader:
                 return _Scene(location, _outline_of_cog(dataset), _maxzoom(reader))
         with STACReader(location) as reader:
-            return _Scene(location, _outline_of_item(item["geometry"]), _zoom_of_item(reader), tuple(reader.assets))
+            return _Scene(location, outline_of_item(item["geometry"]), _zoom_of_item(reader), tuple(reader.assets))
     except MosaicError as error:
         raise SourceError(f"the scene {location} cannot be used: {error}") from error
     except Exception as error:  # GDAL, pystac, and whatever a malformed document makes of plain Python
@@ -164,7 +164,7 @@ def _outline_of_cog(dataset: DatasetReader) -> Mapping[str, Any]:
     return _checked(outline)
 
 
-def _outline_of_item(geometry: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def outline_of_item(geometry: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """Give a footprint that cogeo-mosaic can index: it takes single polygons without heights only."""
     if geometry is None:
         raise SourceError("it has no geometry")

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from rio_tiler.mosaic.methods import PixelSelectionMethod
-
 from mosaic_async.errors import UsageError
+from mosaic_async.tiler.clouds import CloudMask
 from mosaic_async.tiler.mosaic import Mosaic
+from mosaic_async.tiler.radiometry import REFLECTANCES
+from mosaic_async.tiler.selection import Selection
 
-PIXEL_SELECTIONS: tuple[str, ...] = tuple(method.name for method in PixelSelectionMethod)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -28,7 +28,13 @@ class Rendering:
     expression: str | None = None
     """One formula a band of the output, separated by `;`, over asset names, or over b1, b2 of plain files."""
     pixel_selection: str = "first"
-    """rio-tiler's: first, highest, lowest, mean, median, stdev, lastbandlow, lastbandhigh, count."""
+    """One of `PIXEL_SELECTIONS`."""
+    rounding: bool = False
+    """Whether means, medians and percentiles of integers are rounded (half to even); else their fraction is cut off."""
+    reflectance: str | None = None
+    """Reflectance instead of counts: `float`, or `integer` for 10 000 times that in 16 bits; by the items' metadata."""
+    cloud_mask: str | None = None
+    """The quality band, and what in it is bad and left out: `qa_pixel`, `fmask:values=2,4`, `BQA:bits=4,7-8>=3`."""
     rescale: Sequence[tuple[float, float]] = ()
     """(lowest, highest) to be stretched to 0 to 255, one for all bands or one a band."""
     color_formula: str | None = None
@@ -40,19 +46,31 @@ class Rendering:
         """Write it as TiTiler 2's query parameters.
 
         Raises:
-            UsageError: bands or names that the mosaic does not have, or a name that TiTiler does not know.
+            UsageError: bands or names that the mosaic does not have, or a name that is not known.
         """
-        if self.pixel_selection not in PIXEL_SELECTIONS:
-            raise UsageError(
-                f"pixel selection {self.pixel_selection!r} is not known",
-                hint=f"use one of {', '.join(PIXEL_SELECTIONS)}",
-            )
+        Selection.parse(self.pixel_selection)
         params = self._layer(mosaic)
         params += [("pixel_selection", self.pixel_selection)]
+        params += [("rounding", "true")] if self.rounding else []
+        params += self._of_items(mosaic)
         params += [("rescale", f"{low!r},{high!r}") for low, high in self.rescale]
         params += [("color_formula", self.color_formula)] if self.color_formula else []
         params += [("resampling", self.resampling), ("reproject", self.resampling), ("padding", "2")]
         return urlencode(params)
+
+    def _of_items(self, mosaic: Mosaic) -> list[tuple[str, str]]:
+        """Check and write what only STAC items can tell."""
+        given = {"reflectance": self.reflectance, "cloud_mask": self.cloud_mask}
+        params = [(name, value) for name, value in given.items() if value]
+        if params and not mosaic.is_stac:
+            raise UsageError(f"plain files have no metadata for `{params[0][0]}`", hint="it takes STAC items")
+        if self.reflectance and self.reflectance not in REFLECTANCES:
+            raise UsageError(
+                f"reflectance {self.reflectance!r} is not known", hint=f"use one of {', '.join(REFLECTANCES)}"
+            )
+        if self.cloud_mask:
+            CloudMask.parse(self.cloud_mask).check(mosaic.assets)
+        return params
 
     def _layer(self, mosaic: Mosaic) -> list[tuple[str, str]]:
         if self.bands and self.expression:

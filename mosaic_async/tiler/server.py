@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from mosaic_async.tiler.app import make_app
 from mosaic_async.tiler.mosaic import Mosaic
@@ -31,10 +32,16 @@ class _Server(uvicorn.Server):
 def main(path: str, host: str, port: str) -> None:
     """Serve a mosaic that the launcher wrote, on an address that it shares with the other processes."""
     given = json.loads(Path(path).read_text())
-    app = make_app(Mosaic(given["document"], tuple(given["assets"])))
+    serve_app(
+        make_app(Mosaic(given["document"], tuple(given["assets"])), Path(path).parent / "created"), host, int(port)
+    )
+
+
+def serve_app(app: FastAPI, host: str, port: int) -> None:
+    """Serve an application until standard input ends."""
     server = _Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
     threading.Thread(target=_end_with_stdin, args=(server,), daemon=True).start()
-    with shared_socket(host, int(port)) as listener:
+    with shared_socket(host, port) as listener:
         listener.listen(_BACKLOG)
         server.run([listener])
 

@@ -1,0 +1,151 @@
+"""The mosaic as TiTiler's routes see it: cogeo-mosaic's backend, with an index and a composer in place of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import attr
+import numpy as np
+from cogeo_mosaic.backends.memory import MemoryBackend
+from cogeo_mosaic.mosaic import MosaicJSON
+from morecantile import Tile
+from rasterio.crs import CRS
+from rio_tiler.errors import EmptyMosaicError, NoAssetFoundError
+from rio_tiler.expression import parse_expression
+from rio_tiler.models import ImageData, PointData
+
+from mosaic_async.errors import UsageError
+from mosaic_async.tiler.clouds import CloudMask
+from mosaic_async.tiler.composer import Composer
+from mosaic_async.tiler.frame import Frame
+from mosaic_async.tiler.index import QuadkeyIndex
+from mosaic_async.tiler.selection import Selection
+from mosaic_async.tiler.view import View
+
+SKIPPED: ContextVar[list[str] | None] = ContextVar("SKIPPED", default=None)
+"""The list that an answer's skipped scenes are added to; None where nobody asks."""
+_OURS = ("reflectance", "cloud_mask")
+_GENERAL = ("nodata", "unscale")
+
+
+def definition(document: Mapping[str, Any]) -> tuple[MosaicJSON, QuadkeyIndex]:
+    """Make cogeo-mosaic's model of a MosaicJSON, without the cells, and the index of its cells."""
+    model = MosaicJSON(**{**document, "tiles": {}})
+    return model, QuadkeyIndex(document["tiles"], model.quadkey_zoom or model.minzoom)
+
+
+@attr.s
+class SceneBackend(MemoryBackend):
+    """A mosaic for one request; what is kept from request to request is the composer's."""
+
+    index: QuadkeyIndex = attr.ib(kw_only=True)
+    composer: Composer = attr.ib(kw_only=True)
+
+    @property
+    def _quadkeys(self) -> list[str]:
+        return list(self.index)
+
+    def get_assets(self, x: int, y: int, z: int, reverse: bool = False) -> list[str]:  # type: ignore[override]  # noqa: FBT001, FBT002 - theirs is a cache
+        """Give the scenes listed for a tile, in order."""
+        names = self.index.scenes(x, y, z)
+        return names[::-1] if reverse else names
+
+    def tile(  # type: ignore[override]  # as in rio-tiler itself
+        self,
+        x: int,
+        y: int,
+        z: int,
+        *,
+        search_options: Mapping[str, Any] | None = None,
+        tilesize: int | None = None,
+        pixel_selection: Selection,
+        **options: Any,
+    ) -> tuple[ImageData, list[str]]:
+        """Compose a tile.
+
+        Raises:
+            NoAssetFoundError: no scene is listed for it.
+            EmptyMosaicError: none has a valid pixel there.
+        """
+        started = time.perf_counter()
+        names = self.assets_for_tile(x, y, z, **(search_options or {}))
+        if not names:
+            raise NoAssetFoundError(f"no scene is listed for the tile {z}/{x}/{y}")
+        searched = time.perf_counter()
+        frame = self._frame(Tile(x, y, z), tilesize, options)
+        west, south, east, north = self.tms.bounds(Tile(x, y, z))
+        composed = self.composer.compose(names, frame, (west, south, east, north), _view(options), pixel_selection)
+        if (skipped := SKIPPED.get()) is not None:
+            skipped += composed.skipped
+        pixels = composed.pixels
+        if pixels is None or not pixels.valid.any():
+            raise EmptyMosaicError(f"no scene has data in the tile {z}/{x}/{y}")
+        timings = [
+            ("search", round(1000 * (searched - started), 2)),
+            ("mosaicking", round(1000 * (time.perf_counter() - searched), 2)),
+        ]
+        image = ImageData(
+            np.ma.MaskedArray(pixels.data, mask=~pixels.valid),
+            assets=composed.used,
+            crs=frame.crs,
+            bounds=frame.bounds,
+            metadata={"timings": timings},
+        )
+        return image, composed.used
+
+    def point(  # type: ignore[override]  # as in rio-tiler itself
+        self, lon: float, lat: float, coord_crs: CRS | None = None, **options: Any
+    ) -> list[tuple[str, PointData]]:
+        """Give the values of all scenes at a point, as they are stored."""
+        wanted = {name: value for name, value in options.items() if name not in _OURS}
+        points: list[tuple[str, PointData]] = super().point(lon, lat, coord_crs=coord_crs, **wanted)
+        return points
+
+    def _frame(self, tile: Tile, tilesize: int | None, options: Mapping[str, Any]) -> Frame:
+        matrix = self.tms.matrix(tile.z)
+        width, height = tilesize or matrix.tileWidth, tilesize or matrix.tileHeight
+        left, bottom, right, top = self.tms.xy_bounds(tile)
+        buffer = options.get("buffer") or 0
+        across, up = buffer * (right - left) / width, buffer * (top - bottom) / height
+        return Frame(
+            bounds=(left - across, bottom - up, right + across, top + up),
+            crs=self.tms.rasterio_crs,
+            width=width + int(2 * buffer),
+            height=height + int(2 * buffer),
+            padding=options.get("padding") or 0,
+            resampling=options.get("resampling_method") or "nearest",
+            reprojection=options.get("reproject_method") or "nearest",
+            options=tuple((name, options[name]) for name in _GENERAL if options.get(name) is not None),
+        )
+
+
+def _view(options: Mapping[str, Any]) -> View:
+    """Read what TiTiler's parameters ask for."""
+    expression = options.get("expression")
+    if "assets" in options:
+        assets = tuple(_asset(asset) for asset in options["assets"])
+    else:
+        assets = (("", tuple(options.get("indexes") or _bands_of(expression))),)
+    text = options.get("cloud_mask")
+    return View(
+        assets=assets,
+        expression=expression,
+        reflectance=options.get("reflectance"),
+        clouds=CloudMask.parse(text) if text else None,
+    )
+
+
+def _asset(asset: str | Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
+    if isinstance(asset, str):
+        return asset, ()
+    if refused := {"expression", "bands"} & asset.keys():
+        raise UsageError(f"an asset takes no {min(refused)} of its own here", hint="use `expression` over all bands")
+    return asset["name"], tuple(asset.get("indexes") or ())
+
+
+def _bands_of(expression: str | None) -> Sequence[int]:
+    """Give all bands up to the last that a formula over b1, b2, ... names; none: the file's own."""
+    return range(1, max(parse_expression(expression)) + 1) if expression else ()

@@ -1,0 +1,44 @@
+"""The tile to fill: where it is, how many pixels it has, and how data come to be on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rasterio.crs import CRS
+from rasterio.windows import Window
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """The tile to fill and how."""
+
+    bounds: tuple[float, float, float, float]
+    """Left, bottom, right, top in `crs`."""
+    crs: CRS
+    width: int
+    height: int
+    padding: int = 0
+    """Pixels that are read around the tile, so that tiles meet."""
+    resampling: str = "nearest"
+    """For coming from the data's resolution to the tile's."""
+    reprojection: str = "nearest"
+    """For coming from the data's reference system to the tile's."""
+    options: tuple[tuple[str, Any], ...] = ()
+    """Whatever else rio-tiler's `Reader.part` takes: nodata, unscale, buffer."""
+
+    @property
+    def whole(self) -> Window:
+        """All pixels."""
+        return Window(0, 0, self.width, self.height)
+
+    def bounds_of(self, window: Window) -> tuple[float, float, float, float]:
+        """Give the bounds of some of its pixels."""
+        left, bottom, right, top = self.bounds
+        across, up = (right - left) / self.width, (top - bottom) / self.height
+        return (
+            left + across * window.col_off,
+            top - up * (window.row_off + window.height),
+            left + across * (window.col_off + window.width),
+            top - up * window.row_off,
+        )

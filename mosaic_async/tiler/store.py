@@ -1,0 +1,55 @@
+"""Mosaics that were created while serving: files that the processes of one tiler share.
+
+A mosaic appears whole: it is written aside and renamed. It knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+_ID = re.compile(r"[0-9a-f]{56}")
+_KEPT = 64
+
+
+class MosaicStore:
+    """MosaicJSONs in a folder, by id."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use a folder, which is made when something is put there."""
+        self._folder = folder
+        self._load = lru_cache(maxsize=_KEPT)(self._read)
+
+    def put(self, name: str, document: dict[str, Any]) -> None:
+        """Keep a mosaic; a second one of the same name replaces it."""
+        path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
+        aside.write_bytes(gzip.compress(json.dumps(document).encode(), 1))
+        aside.replace(path)
+
+    def get(self, name: str) -> dict[str, Any]:
+        """Give a mosaic.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        return self._load(name)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            document: dict[str, Any] = json.loads(gzip.decompress(self._path(name).read_bytes()))
+        except FileNotFoundError as error:
+            raise KeyError(name) from error
+        return document
+
+    def _path(self, name: str) -> Path:
+        if not _ID.fullmatch(name):
+            raise KeyError(name)
+        return self._folder / f"{name}.json.gz"
