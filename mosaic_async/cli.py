@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,13 +16,28 @@ from typing import IO, Any, NoReturn, TypeVar
 import click
 
 from mosaic_async import __version__
-from mosaic_async.arguments import BoundsCommand, numbers, pair, size, split_list
+from mosaic_async.account import area_of_tiles, read_tiles
+from mosaic_async.arguments import (
+    HEADERS_VARIABLE,
+    PARAMS_VARIABLE,
+    BoundsCommand,
+    concurrency,
+    numbers,
+    pair,
+    pairs_in_environment,
+    pairs_in_file,
+    size,
+    split_list,
+)
 from mosaic_async.cover import MAX_TILES
+from mosaic_async.download import ON_ERROR
 from mosaic_async.encoding import MASK_MODES, OVERVIEW_RESAMPLINGS, PROFILES
-from mosaic_async.errors import IncompleteError, MosaicError, UsageError
+from mosaic_async.errors import IncompleteError, MosaicError, StoppedError, UsageError
 from mosaic_async.events import MosaicReport
+from mosaic_async.http import MAX_OUTAGE
 from mosaic_async.pipeline import build_mosaic, plan_mosaic
 from mosaic_async.plan import MosaicPlan
+from mosaic_async.signals import Interrupted, interruptible
 from mosaic_async.sources import TileSource, is_template
 from mosaic_async.terminal import Progress, plan_text, report_text
 
@@ -50,7 +64,13 @@ _what = _options(
     click.option("--tile-size", type=int, help="Pixels a side; default: what the source says or the first tile has."),
     click.option("--clip", is_flag=True, help="Cut to the area; default: whole tiles."),
     click.option(
-        "-c", "--concurrency", type=click.IntRange(1), default=50, show_default=True, help="Requests in flight."
+        "-c",
+        "--concurrency",
+        type=concurrency,
+        default="50",
+        show_default=True,
+        metavar="N|auto",
+        help="Requests in flight; auto looks for what the server can do.",
     ),
     click.option("--rate", type=click.FloatRange(0, min_open=True), help="Requests a second at most."),
     click.option("--attempts", type=click.IntRange(1), default=5, show_default=True, help="Tries a tile."),
@@ -86,7 +106,36 @@ _what = _options(
         "--header", "headers", type=pair(":"), multiple=True, metavar="'NAME: VALUE'", help="Sent with every request."
     ),
     click.option(
+        "--header-file",
+        "header_files",
+        type=pairs_in_file(":"),
+        multiple=True,
+        metavar="FILE",
+        help=f"Headers, one a line; so secrets stay out of the list of processes. ${HEADERS_VARIABLE} does as well.",
+    ),
+    click.option(
         "--param", "params", type=pair("="), multiple=True, metavar="NAME=VALUE", help="Added to every tile's URL."
+    ),
+    click.option(
+        "--param-file",
+        "param_files",
+        type=pairs_in_file("="),
+        multiple=True,
+        metavar="FILE",
+        help=f"Parameters, one a line. ${PARAMS_VARIABLE} does as well.",
+    ),
+    click.option(
+        "--allow-host",
+        "allow_hosts",
+        multiple=True,
+        metavar="HOST",
+        help="Where redirects and a TileJSON's template may lead to, without headers.",
+    ),
+    click.option(
+        "--tiles",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Only these instead of an area: failed.geojson, a report, or z/x/y a line.",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print JSON."),
 )
@@ -109,10 +158,12 @@ class _Main(click.Group):
             return super().invoke(ctx)
         except MosaicError as error:
             self._end(ctx, f"error: {error.message}", error.hint, error.exit_code)
-        except (KeyboardInterrupt, asyncio.CancelledError) as error:
-            word, code = ("interrupted", 130) if isinstance(error, KeyboardInterrupt) else ("terminated", 143)
+        except Interrupted as interrupted:
+            word = "interrupted" if interrupted.exit_code == 130 else "terminated"
+            if isinstance(interrupted.__cause__, StoppedError):
+                word += f": {interrupted.__cause__.message}"
             hint = "the same command goes on from here" if ctx.invoked_subcommand == "build" else None
-            self._end(ctx, word, hint, code)
+            self._end(ctx, word, hint, interrupted.exit_code)
 
     def _end(self, ctx: click.Context, message: str, hint: str | None, code: int) -> NoReturn:
         click.echo(message, err=True)
@@ -126,6 +177,7 @@ def _in_flags(hint: str, command: click.Command | None) -> str:
     """Name options in place of the library's parameters, which stand in backticks."""
     flags = {param.name: max(param.opts, key=len) for param in command.params} if command else {}
     flags["resume=False"] = "--fresh"
+    flags["check_disk"] = "the check with --no-disk-check"
     return re.sub(r"`([\w=]+)`", lambda match: flags.get(match[1], match[0]), hint)
 
 
@@ -143,7 +195,28 @@ def main() -> None:
 @click.argument("source")
 @click.argument("output", type=click.Path(dir_okay=False, path_type=Path))
 @_what
-@click.option("--max-failures", type=click.IntRange(0), default=0, show_default=True, help="Tiles that may stay holes.")
+@click.option(
+    "--max-failures",
+    default="0",
+    show_default=True,
+    metavar="N|P%",
+    help="Tiles that may stay holes, masked and listed.",
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(ON_ERROR),
+    default="park",
+    show_default=True,
+    help="Tiles that fail: once more at the end; end at once; once more, then holes.",
+)
+@click.option(
+    "--max-outage",
+    type=click.FloatRange(0, min_open=True),
+    default=MAX_OUTAGE,
+    show_default=True,
+    help="Seconds that the server may be away.",
+)
+@click.option("--disk-check/--no-disk-check", "check_disk", default=True, help="Look for room on the disk before.")
 @click.option("--overwrite", is_flag=True, help="Replace OUTPUT.")
 @click.option("--fresh", is_flag=True, help="Drop what an earlier run of this output left.")
 @_rendering
@@ -156,15 +229,18 @@ def build(source: str, output: Path, **options: Any) -> None:
     with Progress(quiet=options.pop("quiet"), verbose=options.pop("verbose")) as progress:
         area, rendering, arguments = _arguments(options)
 
+        stop = asyncio.Event()
+
         async def work() -> MosaicReport:
-            async with _opened(source, arguments["tile_size"], rendering) as opened:
-                return await build_mosaic(opened, area, output, on_event=progress, **arguments)
+            async with _opened(source, arguments, rendering) as opened:
+                return await build_mosaic(opened, area, output, stop=stop, on_event=progress, **arguments)
 
         try:
-            report = _run(work())
-        except IncompleteError as error:
-            if as_json:
-                click.echo(json.dumps(error.report.as_dict()))
+            report = _run(work(), stop, progress.is_downloading)
+        except (IncompleteError, Interrupted) as error:
+            ended = error if isinstance(error, IncompleteError) else error.__cause__
+            if as_json and isinstance(ended, IncompleteError):
+                click.echo(json.dumps(ended.report.as_dict()))
             raise
     click.echo(json.dumps(report.as_dict()) if as_json else report_text(report))
 
@@ -179,7 +255,7 @@ def plan(source: str, **options: Any) -> None:
     area, rendering, arguments = _arguments(options)
 
     async def work() -> MosaicPlan:
-        async with _opened(source, arguments["tile_size"], rendering) as opened:
+        async with _opened(source, arguments, rendering) as opened:
             return await plan_mosaic(opened, area, **arguments)
 
     found = _run(work())
@@ -212,18 +288,28 @@ _Area = Sequence[float] | dict[str, Any]
 def _arguments(options: Mapping[str, Any]) -> tuple[_Area, dict[str, Any], dict[str, Any]]:
     """Split what was given into the area, the rendering and arguments of the library; pairs become dicts."""
     given = dict(options)
-    area = _area(given.pop("bounds"), given.pop("area"))
+    tiles = given.pop("tiles")
+    if tiles is not None:
+        listed = read_tiles(tiles)
+        if given["zoom"] not in (None, listed[0].z):
+            raise UsageError(f"{tiles} lists tiles of zoom {listed[0].z}", hint="leave `zoom` out")
+        given["zoom"] = listed[0].z
+    area = _area(given.pop("bounds"), given.pop("area"), area_of_tiles(listed) if tiles else None)
     names = ("bands", "expression", "pixel_selection", "rescale", "color_formula", "resampling")
     rendering = {name: given.pop(name) for name in names}
     rendering["bands"] = tuple(band for value in rendering["bands"] for band in split_list(value))
-    for name in ("headers", "params", "creation_options"):
-        given[name] = dict(given[name])
+    for name, variable, separator in (("header", HEADERS_VARIABLE, ":"), ("param", PARAMS_VARIABLE, "=")):
+        in_files = [found for file in given.pop(f"{name}_files") for found in file]
+        given[f"{name}s"] = dict([*pairs_in_environment(variable, separator), *in_files, *given[f"{name}s"]])
+    given["creation_options"] = dict(given["creation_options"])
     return area, {name: value for name, value in rendering.items() if value}, given
 
 
-def _area(bounds: tuple[float, ...] | None, file: IO[str] | None) -> _Area:
-    if (bounds is None) == (file is None):
-        raise UsageError("give the area, as --bounds W S E N or --area FILE.geojson")
+def _area(bounds: tuple[float, ...] | None, file: IO[str] | None, tiles: dict[str, Any] | None) -> _Area:
+    if sum(given is not None for given in (bounds, file, tiles)) != 1:
+        raise UsageError("give the area, as --bounds W S E N, --area FILE.geojson or --tiles FILE")
+    if tiles is not None:
+        return tiles
     if file is None:
         return bounds or ()
     try:
@@ -236,7 +322,9 @@ def _area(bounds: tuple[float, ...] | None, file: IO[str] | None) -> _Area:
 
 
 @asynccontextmanager
-async def _opened(source: str, tile_size: int | None, rendering: Mapping[str, Any]) -> AsyncIterator[str | TileSource]:
+async def _opened(
+    source: str, arguments: Mapping[str, Any], rendering: Mapping[str, Any]
+) -> AsyncIterator[str | TileSource]:
     """Start the embedded tiler where the source is scenes on disk."""
     if _is_remote(source) or await asyncio.to_thread(_is_tilejson, Path(source)):
         if rendering:
@@ -247,7 +335,7 @@ async def _opened(source: str, tile_size: int | None, rendering: Mapping[str, An
             )
         yield source
     else:
-        size = {"tile_size": tile_size} if tile_size else {}
+        size = {"tile_size": arguments["tile_size"]} if arguments["tile_size"] else {}
         async with _tiler().local_tiler(source, **rendering, **size) as opened:
             yield opened
 
@@ -284,17 +372,12 @@ def _tiler() -> Any:
 _Result = TypeVar("_Result")
 
 
-def _run(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run on uvloop where there is one; SIGTERM cancels, as an interrupt does."""
-
-    async def cancellable() -> _Result:
-        task = asyncio.current_task()
-        assert task is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await coroutine
-
+def _run(
+    coroutine: Coroutine[Any, Any, _Result], stop: asyncio.Event | None = None, is_draining: Callable[[], bool] = bool
+) -> _Result:
+    """Run on uvloop where there is one; signals end it as `interruptible` says."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(cancellable())
+        return runner.run(interruptible(coroutine, stop, is_draining))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

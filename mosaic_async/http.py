@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal, Self
 
@@ -24,7 +24,7 @@ from mosaic_async.pacing import MAX_RETRY_AFTER, Breaker, Pause, RetryBudget
 from mosaic_async.redaction import redact
 from mosaic_async.request import MAX_BODY, USER_AGENT, Answer, AttemptError, Check, Requester
 
-__all__ = ["MAX_BODY", "MAX_OUTAGE", "USER_AGENT", "Answer", "Client", "Trouble", "redact"]
+__all__ = ["MAX_BODY", "MAX_OUTAGE", "USER_AGENT", "Answer", "Check", "Client", "Trouble", "redact"]
 
 MAX_OUTAGE = 900.0
 """Seconds that a server may be away."""
@@ -178,7 +178,7 @@ class Client:
                 failure.reason, status=failure.status, attempts=made, is_passing=passing
             ) from failure.__cause__
         self._budget.earn(tally.spent)
-        return answer
+        return replace(answer, attempts=int(retrying.statistics.get("attempt_number", 1)))
 
     def _is_enough(self, tally: _Tally, state: RetryCallState) -> bool:
         """Tell whether a URL has had its attempts, or its server all the retries that it can bear."""

@@ -250,7 +250,7 @@ async def make_plan(
     grid = choose_grid(job, cover, tile, encoding, memory=memory, concurrency=concurrency)
     raw = math.ceil(grid.width * grid.height * encoding.pixel_bytes)
     try:
-        encoded = await asyncio.to_thread(_encoded_bytes, body, tile, encoding, cover.count) if body else raw
+        encoded = await asyncio.to_thread(encoded_bytes, body, tile, encoding, cover.count) if body else raw
     except TileError as error:
         raise SourceError(f"the tile in the centre is not usable: {error}") from error
     return MosaicPlan(
@@ -276,7 +276,7 @@ async def make_plan(
     )
 
 
-def _encoded_bytes(body: bytes, tile: TileProfile, encoding: Encoding, tiles: int) -> int:
+def encoded_bytes(body: bytes, tile: TileProfile, encoding: Encoding, tiles: int) -> int:
     """Encode one tile as the output will be, in a block of its own size, and multiply; overviews add a third."""
     pixels, mask = decode(body, tile)
     alone = replace(encoding, block_size=tile.size)

@@ -43,6 +43,8 @@ class Answer:
     """Empty where, and only where, the outcome is EMPTY."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Names in any case."""
+    attempts: int = 1
+    """That it took."""
 
 
 Check = Callable[[Answer], None]

@@ -83,7 +83,7 @@ def learn(body: bytes, *, tile_size: int | None = None, mask_band: bool | None =
     Raises:
         TileError: it cannot be read, or is not square and of the size that was asked for.
     """
-    driver = _driver(body)
+    driver = driver_of(body)
     if driver == "npy":
         shape, dtype = _npy_header(body)
         profile = TileProfile(
@@ -112,7 +112,7 @@ def decode(body: bytes, profile: TileProfile) -> tuple[Pixels, Mask | None]:
     Raises:
         TileError: not whole, not of the expected format, or of another size, band count or dtype than the first tile.
     """
-    driver = _driver(body)
+    driver = driver_of(body)
     if driver != profile.driver:
         raise TileError(f"the tile is a {driver}, the first one was a {profile.driver}")
     if driver == "npy":
@@ -121,7 +121,7 @@ def decode(body: bytes, profile: TileProfile) -> tuple[Pixels, Mask | None]:
         return _read(dataset, profile)
 
 
-def _driver(body: bytes) -> str:
+def driver_of(body: bytes) -> str:
     """Name the format by its first bytes; everything else, a VRT for one, is refused here."""
     for magic, driver in _MAGIC:
         if body.startswith(magic):
