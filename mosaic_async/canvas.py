@@ -16,6 +16,7 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError  # not every error of GDAL becomes a RasterioError
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.features import geometry_mask
@@ -129,7 +130,7 @@ class Canvas:
                 if top is not None:
                     self._keep_top(top)
             aside.replace(path)
-        except (RasterioError, OSError) as error:
+        except (RasterioError, CPLE_BaseError, OSError) as error:
             raise ResourceError(f"{path} cannot be written: {error}", hint="is there room on the disk?") from error
         finally:
             aside.unlink(missing_ok=True)

@@ -130,7 +130,7 @@ async def build_mosaic(
     )
     path = await asyncio.to_thread(_checked_output, Path(output), overwrite=overwrite)
     job = Job.of(
-        await open_source(source, headers=headers, params=params),
+        await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts),
         Area.parse(area),
         zoom=zoom,
         tile_size=tile_size,
@@ -172,13 +172,14 @@ async def plan_mosaic(
     clip: bool = False,
     part_size: int | None = None,
     max_tiles: int = MAX_TILES,
+    allow_hosts: Collection[str] = (),
 ) -> MosaicPlan:
     """Say what `build_mosaic` would do. It asks for one tile, the one in the centre, and writes nothing.
 
     Args and errors are those of `build_mosaic`.
     """
     job = Job.of(
-        await open_source(source, headers=headers, params=params),
+        await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts),
         Area.parse(area),
         zoom=zoom,
         tile_size=tile_size,
@@ -191,7 +192,9 @@ async def plan_mosaic(
         clip=clip,
         part_size=part_size,
     )
-    async with Client(concurrency=1, attempts=attempts, timeout=timeout, headers=job.source.headers) as client:
+    async with Client(
+        concurrency=1, attempts=attempts, timeout=timeout, headers=job.source.headers, allow_hosts=allow_hosts
+    ) as client:
         in_flight = AUTO_CAP if concurrency == "auto" else concurrency
         return await make_plan(job, client, max_tiles=max_tiles, memory=memory, concurrency=in_flight, rate=rate)
 

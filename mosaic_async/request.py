@@ -158,7 +158,7 @@ class Requester:
             async with self._session.get(url, allow_redirects=False, headers=headers) as response:
                 if response.status in (301, 302, 303, 307, 308):
                     target = self._redirected(response)
-                    headers = headers if _is_same_place(url, target) else {}
+                    headers = headers if is_same_place(url, target) else {}
                     url = target
                     continue
                 return await self._read(response)
@@ -169,7 +169,7 @@ class Requester:
         location = response.headers.get("Location", "")
         try:
             target = response.url.join(URL(location))
-            is_same = _is_same_place(response.url, target)
+            is_same = is_same_place(response.url, target)
         except ValueError as error:
             failure = AttemptError("a redirect without a usable Location", Outcome.FAIL, status=response.status)
             raise failure from error
@@ -241,7 +241,7 @@ def _encoded(url: str) -> URL:
         raise SourceError("the tile URL is no URL", hint="check host, port and brackets") from error
 
 
-def _is_same_place(here: URL, there: URL) -> bool:
+def is_same_place(here: URL, there: URL) -> bool:
     """Tell whether headers with secrets may go along: the same origin, or the same host by encryption."""
     if here.origin() == there.origin():
         return True

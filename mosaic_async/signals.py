@@ -17,7 +17,7 @@ _DRAIN = 10.0
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Interrupted(BaseException):  # noqa: N818 - no error, as KeyboardInterrupt is none
+class Interrupted(BaseException):
     """The process was asked to end by a signal."""
 
     def __init__(self, number: signal.Signals) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError  # not every error of GDAL becomes a RasterioError
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, MemoryFile
@@ -141,7 +142,7 @@ def _opened(body: bytes, driver: str) -> Iterator[DatasetReader]:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with MemoryFile(body) as file, file.open(driver=driver) as dataset:
                 yield dataset
-    except (RasterioError, ValueError, MemoryError) as error:
+    except (RasterioError, CPLE_BaseError, ValueError, MemoryError) as error:
         raise TileError(f"the {driver} cannot be read: {error}") from error
 
 
