@@ -30,8 +30,12 @@ _TEXTS = ("text/", "application/json", "application/xml", "application/problem+j
 _MERCATOR = re.compile(r"EPSG/(?:\d[\d.]*/)?(3857|900913|3785)\b")
 _CODECS = frozenset((1, 5, 7, 8, 32773, 32946, 50000, 50001))
 """None, LZW, JPEG, deflate, packbits, deflate again, ZSTD and WebP."""
-_SIZES = {1: "B", 2: "c", 3: "H", 4: "I", 12: "d", 16: "Q"}
-_WANTED = frozenset((256, 257, 259, 277, 278, 322, 323, 33550, 33922, 34264, 34735))
+_INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_DOUBLES = {12: "d"}
+_WANTED = dict.fromkeys((256, 257, 259, 277, 278, 322, 323, 34735), _INTEGERS) | dict.fromkeys(
+    (33550, 33922, 34264), _DOUBLES
+)
+"""Tags, and the types that their values may have."""
 _MAX_DIRECTORIES = 32
 _MAX_ENTRIES = 512
 _MAX_VALUES = 4096
@@ -131,8 +135,9 @@ def _tags(
     """Read those entries that are wanted; nothing promises that they make sense."""
     tags: dict[int, tuple[float, ...]] = {}
     for code, kind, length, value in entries:
-        if code in _WANTED and kind in _SIZES and 0 < length <= _MAX_VALUES:
-            values = struct.Struct(f"{order}{length}{_SIZES[kind]}")
+        types = _WANTED.get(code, {})
+        if kind in types and 0 < length <= _MAX_VALUES:
+            values = struct.Struct(f"{order}{length}{types[kind]}")
             is_inside = values.size <= len(value)
             tags[code] = values.unpack_from(value) if is_inside else values.unpack_from(body, *pointer.unpack(value))
     return tags

@@ -21,7 +21,7 @@ _START = 8
 _LEAST_WINDOW = 16
 _WORTH = 0.3
 """Of the growth of the limit: a gain in goodput that is smaller does not pay for the longer queue."""
-_HOLD = 10
+_HOLD = 4
 """Windows between looks whether there is room for more."""
 _SHRINK = 0.7
 
@@ -68,7 +68,7 @@ class AdaptiveLimit:
     It goes by goodput and not by latency, since a tile's latency comes from its content: limits that go by latency
     (Vegas, gradients) end at half of what the server can do. It climbs a staircase: the limit doubles as long as
     goodput grows with it, then falls back to the last step that paid, and tries a quarter more from time to time. A
-    server that says "too many" has it shrink, at most once per answer's time, and go up by one a round from there.
+    server that says "too many" has it shrink, once for all that was under way, and go up by one a round from there.
 
     Args:
         cap: what it never goes above.
@@ -83,7 +83,6 @@ class AdaptiveLimit:
         self._started: float | None = None
         self._paid: tuple[float, float] | None = None
         self._hold = 0
-        self._latency = 0.0
         self._shrunk = -math.inf
         self._is_throttled = False
         self._restart()
@@ -102,11 +101,10 @@ class AdaptiveLimit:
             load: how it ended.
         """
         if load == "throttle":
-            self._shrink(now)
+            self._shrink(now, now - latency)
             return
         if load == "fail":
             return
-        self._latency += (latency - self._latency) * 0.1 if self._latency else latency
         if self._is_throttled:
             self._level = min(self._cap, self._level + 1 / self._level)
         elif self._skip:
@@ -118,8 +116,8 @@ class AdaptiveLimit:
             if self._count >= max(2 * self.level, _LEAST_WINDOW):
                 self._step(self._count / max(now - self._started, 1e-9))
 
-    def _shrink(self, now: float) -> None:
-        if now - self._shrunk < self._latency:
+    def _shrink(self, now: float, sent: float) -> None:
+        if sent <= self._shrunk:
             return  # the same overload, told by those that were under way
         self._shrunk = now
         self._is_throttled = True

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -270,3 +271,16 @@ def test_a_list_of_tiles_that_is_none_says_so(serve, tmp_path, text):
     _, stderr = run("plan", serve().template, "--tiles", tmp_path / "list", code=2)
     assert "list" in stderr
     assert "Traceback" not in stderr
+
+
+def test_a_process_that_may_open_few_files_says_so_and_goes_on_with_fewer_requests(serve, tmp_path):
+    def confine():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+    tiler = serve(pattern=Pattern(count=1))
+    args = ("build", tiler.template, tmp_path / "out.tif", "--bounds", *WIDE_BOUNDS, "-z", ZOOM)
+    _, stderr = run(*args, "-c", 100, code=5, preexec_fn=confine)
+    assert "ulimit -n" in stderr
+    assert "--concurrency" in stderr
+    run(*args, "-c", 8, preexec_fn=confine)
+    assert_is_the_world(tmp_path / "out.tif", tiler, WIDE, ZOOM)

@@ -67,8 +67,8 @@ def test_the_limit_that_is_found_uses_the_server_well_and_does_not_flood_it(name
     assert found.goodput >= 0.6 * server.ideal(), found
     assert found.rejects <= 0.1, found
     assert found.most <= CAP
-    if not server.rejects and server.slots < CAP:
-        assert found.level <= 3 * server.slots, found
+    if name in ("a queue", "a server that thrashes", "tiles of half a minute"):  # times without a tail: no long queue
+        assert found.level <= 2 * server.slots, found
 
 
 def test_the_limit_is_never_above_its_cap_nor_below_one():
