@@ -190,7 +190,7 @@ class Client:
         if cost is None:
             error.reason += "; too many retries of late for another"
             return True
-        tally.spent += cost
+        tally.spent = cost
         return False
 
     async def _attempt(self, url: str, check: Check | None) -> Answer:
@@ -302,7 +302,7 @@ class _Tally:
     """That it may have."""
     bad_bodies: int = 0
     spent: float = 0.0
-    """Of the budget of retries."""
+    """Of the budget, for the last retry; it comes back if that succeeds."""
 
 
 def _error_of(state: RetryCallState) -> AttemptError:

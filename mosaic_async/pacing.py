@@ -14,7 +14,7 @@ MAX_RETRY_AFTER = 120.0
 """Seconds; a server that asks for more is asked again after this."""
 _CAPACITY = 500.0
 _COST = 5.0
-"""Of a retry, in successes: a server may fail every sixth answer for ever before the budget is spent."""
+"""Of a retry, in successes; the last retry of those that succeed costs nothing."""
 _COST_OF_TIMEOUT = 10.0
 _FAILURES = 20
 """In a row, without one answer between them, are an outage."""
@@ -64,8 +64,8 @@ class Pause:
 class RetryBudget:
     """How many retries a server is asked to bear: each costs, and every clean answer earns a little (as in botocore).
 
-    An empty budget leaves the tile for later, so a run against a server that fails a third of its answers does not
-    add half of its load again in retries.
+    An empty budget leaves the tile for later, so a run against a server that fails more than a third of its answers
+    does not add half of its load again in retries.
     """
 
     def __init__(self) -> None:

@@ -280,9 +280,6 @@ def _sole(error: BaseException, output: Path, needed: int | None) -> BaseExcepti
         return ResourceError(leaf.message, hint=room_hint(output.parent, needed))
     if not isinstance(leaf, OSError):
         return leaf
-    hint = "may files be written there?"
-    if leaf.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        hint = room_hint(output.parent, needed)
-    elif leaf.errno in (errno.EMFILE, errno.ENFILE):
-        hint = "lower `concurrency`, or let the process open more files (ulimit -n); the same call goes on from here"
+    is_full = leaf.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    hint = room_hint(output.parent, needed) if is_full else "may files be written there?"
     return ResourceError(f"{leaf.filename or output}: {leaf.strerror or leaf}", hint=hint)

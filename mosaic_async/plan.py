@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +20,7 @@ from rasterio.windows import Window
 
 from mosaic_async.area import Area, Bounds
 from mosaic_async.canvas import Canvas
+from mosaic_async.checks import check_answer
 from mosaic_async.cover import Cover
 from mosaic_async.download import OPEN_PARTS, QUEUE_SIZE
 from mosaic_async.encoding import Encoding, MaskMode, OverviewResampling
@@ -237,7 +239,8 @@ async def make_plan(
     middle = next(cover.outward())
     started = time.monotonic()
     try:
-        async with client.get(job.source.url(middle)) as answer:
+        check = partial(check_answer, tile=middle, profile=None)
+        async with client.get(job.source.url(middle), check=check) as answer:
             body = answer.body
     except RequestError as error:
         raise SourceError(f"the tile in the centre cannot be had: {error}", hint="check the URL") from error

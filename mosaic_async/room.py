@@ -1,10 +1,11 @@
-"""Whether the disk has room for a run, before it starts; and the words for when it has not.
+"""Whether this machine has room for a run, before it starts; and the words for when it has not.
 
 It knows nothing of what is written.
 """
 
 from __future__ import annotations
 
+import resource
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from mosaic_async.grid import Grid
 from mosaic_async.orders import OPEN_PARTS
 
 _MARGIN = 1.1
+_SPARE_FILES = 40
+"""Beside connections: the work folder, GDAL with PROJ's database, the loop."""
 
 
 def bytes_needed(grid: Grid, encoded: int, body: int) -> int:
@@ -27,6 +30,20 @@ def bytes_needed(grid: Grid, encoded: int, body: int) -> int:
     bodies = min(grid.cover.count, OPEN_PARTS * tiles_a_side**2) * body
     copies = 1 if grid.is_single else 2  # the parts, and the file that is made of them
     return int(_MARGIN * (copies * encoded + bodies))
+
+
+def check_files(connections: int) -> None:
+    """Insist that the process may open so many connections and its files: without, any of its libraries may fail.
+
+    Raises:
+        ResourceError: it may not.
+    """
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed != resource.RLIM_INFINITY and allowed < connections + _SPARE_FILES:
+        raise ResourceError(
+            f"the process may open {allowed} files, {connections + _SPARE_FILES} are needed",
+            hint="lower `concurrency`, or let it open more (ulimit -n)",
+        )
 
 
 def check_room(folder: Path, needed: int) -> None:

@@ -30,7 +30,7 @@ from mosaic_async.http import Client, redact
 from mosaic_async.limits import AUTO_CAP, Concurrency
 from mosaic_async.plan import Job, choose_grid, encoded_bytes
 from mosaic_async.probe import probe
-from mosaic_async.room import bytes_needed, check_room
+from mosaic_async.room import bytes_needed, check_files, check_room
 from mosaic_async.tile import TileProfile
 from mosaic_async.workdir import WorkFolder, label_of
 
@@ -123,6 +123,7 @@ class Run:
             MosaicError: as documented for `build_mosaic`; or a group with one of them in it.
             OSError: what the disk says.
         """
+        check_files(self._effort.in_flight)
         cover = await asyncio.to_thread(Cover.of, self._job.area, self._job.zoom, max_tiles=self._effort.max_tiles)
         work = await WorkFolder.open(self._output, label_of(self._job.identity()), resume=resume)
         try:

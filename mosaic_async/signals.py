@@ -52,7 +52,9 @@ async def interruptible(
         else:
             task.cancel()
 
-    for number in _HANDLED:
+    # What is ignored stays so: nohup means it.
+    handled = [number for number in _HANDLED if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in handled:
         loop.add_signal_handler(number, handle, number)
     try:
         result = await coroutine
@@ -61,6 +63,6 @@ async def interruptible(
             raise Interrupted(received[0]) from error
         raise
     finally:
-        for number in _HANDLED:
+        for number in handled:
             loop.remove_signal_handler(number)
     return result

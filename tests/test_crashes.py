@@ -9,8 +9,11 @@ import random
 import resource
 import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 
@@ -64,7 +67,7 @@ def test_twenty_kills_lose_nothing_that_was_safe_and_change_no_pixel(serve, tmp_
         with started(*args) as process:
             while tiler.requests == before.total() and process.poll() is None:  # so that each run gets somewhere
                 time.sleep(0.002)
-            time.sleep(chance.random() * 0.6)
+            time.sleep(chance.random() * 0.4)
             process.kill()
         assert process.returncode == -signal.SIGKILL
         kills += 1
@@ -280,7 +283,64 @@ def test_a_process_that_may_open_few_files_says_so_and_goes_on_with_fewer_reques
     tiler = serve(pattern=Pattern(count=1))
     args = ("build", tiler.template, tmp_path / "out.tif", "--bounds", *WIDE_BOUNDS, "-z", ZOOM)
     _, stderr = run(*args, "-c", 100, code=5, preexec_fn=confine)
-    assert "ulimit -n" in stderr
+    assert "may open 64 files, 140 are needed" in stderr
     assert "--concurrency" in stderr
+    assert tiler.requests == 0
     run(*args, "-c", 8, preexec_fn=confine)
     assert_is_the_world(tmp_path / "out.tif", tiler, WIDE, ZOOM)
+
+
+def test_a_hundred_failed_tiles_are_counted_and_not_a_hundred_lines(serve, tmp_path):
+    async def mostly(tile, hit):
+        return web.Response(status=422) if tile[1] % 8 else None
+
+    tiler = serve(pattern=Pattern(count=1), mood=mostly)
+    args = ("build", tiler.template, tmp_path / "out.tif", "--bounds", *WIDE_BOUNDS, "-z", ZOOM, "--json")
+    stdout, stderr = run(*args, code=3)
+    assert json.loads(stdout)["tiles_failed"] > 100
+    assert len(stderr.splitlines()) < 15
+    assert "more of these are counted" in stderr
+    _, stderr = run(*args, "--verbose", code=3)
+    assert len(stderr.splitlines()) > 100
+
+
+def test_a_run_under_nohup_outlives_its_terminal(serve, tmp_path):
+    tiler = serve(latency=0.1)
+    args = ("build", tiler.template, tmp_path / "out.tif", "--bounds", *BOUNDS, "-z", ZOOM, "-c", 4)
+    with subprocess.Popen(["nohup", *command(*args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while tiler.requests < 4:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGHUP)
+        process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert_is_the_world(tmp_path / "out.tif", tiler, AREA, ZOOM)
+
+
+def test_a_certificate_that_nobody_vouches_for_ends_the_run_at_once(tmp_path):
+    if not shutil.which("openssl"):
+        pytest.skip("making a certificate needs openssl")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2",
+         "-keyout", str(key), "-out", str(certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=shake_hands, args=(server, context), daemon=True).start()
+        url = f"https://localhost:{server.getsockname()[1]}/{{z}}/{{x}}/{{y}}"
+        _, stderr = run("build", url, tmp_path / "out.tif", "--bounds", *BOUNDS, "-z", ZOOM, code=4)
+    assert "certificate" in stderr
+    assert not (tmp_path / "out.tif.work").exists()
+
+
+def shake_hands(server, context):
+    while True:
+        try:
+            connection, _ = server.accept()
+            context.wrap_socket(connection, server_side=True).close()
+        except ssl.SSLError:
+            continue
+        except OSError:
+            return
