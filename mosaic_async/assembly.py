@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rio_cogeo.cogeo import cog_validate
 
@@ -74,7 +75,7 @@ def publish(made: Path, output: Path, *, overwrite: bool) -> int:
     """
     try:
         is_valid, errors, warnings = cog_validate(made, strict=True, quiet=True)
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError) as error:
         raise StitchError(f"{made} cannot be read back: {error}") from error
     if not is_valid:
         raise StitchError(f"{made} is no valid COG: {'; '.join(errors + warnings)}")

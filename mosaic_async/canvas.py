@@ -7,6 +7,7 @@ time uses a canvas.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,11 +21,12 @@ from rasterio._err import CPLE_BaseError  # not every error of GDAL becomes a Ra
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.features import geometry_mask
-from rasterio.io import DatasetWriter, MemoryFile
+from rasterio.io import DatasetReader, DatasetWriter, MemoryFile
 from rasterio.windows import Window
 
 from mosaic_async.encoding import Encoding
 from mosaic_async.errors import ResourceError
+from mosaic_async.reduction import halve, is_exact
 from mosaic_async.tile import Mask, Pixels
 
 _CRS = "EPSG:3857"
@@ -34,6 +36,8 @@ _GDAL_OPTIONS = {
     # bands, the pixels then depend on the size of the canvas.
     "GDAL_OVR_CHUNK_MAX_SIZE": 2_000_000_000,
 }
+_SIDE = 512
+"""Pixels a side of the squares in which an overview is made."""
 
 
 class Canvas:
@@ -52,9 +56,12 @@ class Canvas:
         self.width = width
         self.levels = levels
         self.encoding = encoding
+        self._transform = transform
         self._memory = MemoryFile(ext=".tif")
+        self._overviews: list[MemoryFile] = []
+        """Those made here and not by GDAL, largest first."""
         with rasterio.Env(**_GDAL_OPTIONS):
-            self._dataset: DatasetWriter = self._memory.open(**self._creation(transform))
+            self._dataset: DatasetWriter = self._memory.open(**self._creation())
             self._dataset.colorinterp = self._colorinterp()
             for index, name in enumerate(encoding.descriptions, start=1):
                 if name:
@@ -127,6 +134,7 @@ class Canvas:
                 rasterio.shutil.copy(
                     self._memory.name, aside, driver="COG", OVERVIEWS="FORCE_USE_EXISTING", **self._cog_options()
                 )
+                _read_last_block(aside)
                 if top is not None:
                     self._keep_top(top)
             aside.replace(path)
@@ -139,6 +147,8 @@ class Canvas:
     def close(self) -> None:
         """Free the memory; a canvas that is closed already stays closed."""
         self._dataset.close()
+        for memory in reversed(self._overviews):
+            memory.close()
         self._memory.close()
 
     @property
@@ -147,18 +157,18 @@ class Canvas:
         step = 1 << self.levels
         return -(-self.height // step) * step, -(-self.width // step) * step
 
-    def _creation(self, transform: Affine) -> dict[str, Any]:
+    def _creation(self, level: int = 0) -> dict[str, Any]:
         encoding = self.encoding
         height, width = self._padded_shape
         return {
             "driver": "GTiff",
-            "height": height,
-            "width": width,
+            "height": height >> level,
+            "width": width >> level,
             "count": encoding.bands,
             "dtype": encoding.dtype,
             "nodata": encoding.nodata,
             "crs": _CRS,
-            "transform": transform,
+            "transform": self._transform,
             "tiled": True,
             "blockxsize": encoding.block_size,
             "blockysize": encoding.block_size,
@@ -207,10 +217,39 @@ class Canvas:
             self._dataset.write_mask(self._dataset.dataset_mask(window=source), window=target)
 
     def _make_overviews(self) -> None:
-        if self.levels:
+        encoding = self.encoding
+        masked = encoding.mask == "internal"
+        can_halve = encoding.overview_resampling == "average" and encoding.mask in ("internal", "none")
+        if can_halve and is_exact(encoding.dtype, masked=masked):
+            self._halve_down()
+        elif self.levels:
             with rasterio.open(self._memory.name, "r+") as dataset:
                 factors = [2**level for level in range(1, self.levels + 1)]
-                dataset.build_overviews(factors, Resampling[self.encoding.overview_resampling])
+                dataset.build_overviews(factors, Resampling[encoding.overview_resampling])
+
+    def _halve_down(self) -> None:
+        """Make each level of the one above it, as a file that GDAL takes for its overview because of its name."""
+        folder, name = self._memory.name.rsplit("/", 2)[1:]
+        above = self._memory
+        for level in range(1, self.levels + 1):
+            name += ".ovr"
+            memory = MemoryFile(dirname=folder, filename=name)
+            self._overviews.append(memory)
+            with above.open() as source, memory.open(**self._creation(level)) as target:
+                self._halve(source, target)
+            above = memory
+
+    def _halve(self, source: DatasetReader, target: DatasetWriter) -> None:
+        """Fill a level from the one above it, in squares that the processor's cache holds."""
+        masked = self.encoding.mask == "internal"
+        for row_off, col_off in product(range(0, target.height, _SIDE), range(0, target.width, _SIDE)):
+            height, width = min(_SIDE, target.height - row_off), min(_SIDE, target.width - col_off)
+            above = Window(2 * col_off, 2 * row_off, 2 * width, 2 * height)
+            pixels, mask = halve(source.read(window=above), source.read_masks(1, window=above) if masked else None)
+            window = Window(col_off, row_off, width, height)
+            target.write(pixels, window=window)
+            if mask is not None:
+                target.write_mask(mask, window=window)
 
     def _keep_top(self, path: Path) -> None:
         """Write the smallest level as a plain GeoTIFF without loss."""
@@ -221,6 +260,14 @@ class Canvas:
                 target.write(source.read())
                 if self.encoding.mask == "internal":
                     target.write_mask(source.dataset_mask())
+
+
+def _read_last_block(path: Path) -> None:
+    """Fail where a full disk has cut a COG short, which GDAL does not always say: its last block is its last byte."""
+    with rasterio.open(path) as dataset:
+        size = dataset.block_shapes[0][0]
+        row_off, col_off = ((pixels - 1) // size * size for pixels in dataset.shape)
+        dataset.read(1, window=Window(col_off, row_off, dataset.width - col_off, dataset.height - row_off))
 
 
 def _repeats(size: int, levels: int) -> Iterator[tuple[int, int]]:

@@ -29,7 +29,7 @@ from mosaic_async.sources import TileSource
 from mosaic_async.tile import TileProfile, decode
 from mosaic_async.workdir import PartRecord, WorkFolder
 
-__all__ = ["ON_ERROR", "OPEN_PARTS", "QUEUE_SIZE", "Download", "OnError"]
+__all__ = ["ON_ERROR", "OPEN_PARTS", "QUEUE_SIZE", "Download", "OnError", "queue_size"]
 
 QUEUE_SIZE = 16
 """Bodies that wait for the writer at most; more would only be more memory, since the writer takes one at a time."""
@@ -40,6 +40,12 @@ _SWEEP_SHARE = 4
 """Parked tiles are asked for again by this many times fewer at once: their server is in trouble."""
 _MAX_BODIES = 2
 """Of one tile: what cannot be read twice cannot be read."""
+_QUEUE_BYTES = 64 * 2**20
+
+
+def queue_size(tile: TileProfile) -> int:
+    """Give how many bodies may wait for the writer: fewer where tiles are large."""
+    return max(1, min(QUEUE_SIZE, _QUEUE_BYTES // tile.nbytes))
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ class Download:
         self._max_failures = max_failures
         self._tags = tags
         self._on_event = on_event
-        self._queue: asyncio.Queue[_Arrival | None] = asyncio.Queue(QUEUE_SIZE)
+        self._queue: asyncio.Queue[_Arrival | None] = asyncio.Queue(queue_size(profile))
         self._orders = Orders(grid, lambda: self.is_stopped)
         self._turns: dict[Tile, asyncio.Lock] = {}
         self._placing = ThreadPoolExecutor(1, thread_name_prefix="mosaic-canvas")

@@ -40,6 +40,8 @@ _CREATION_OPTIONS = frozenset(
     }
 )
 """Of GDAL's COG driver. GDAL ignores a name that it does not know, so a misspelt one is refused here."""
+_WITH_PREDICTOR = ("DEFLATE", "LZW", "ZSTD")
+_WITH_LEVEL = ("DEFLATE", "ZSTD")
 _ALIASES = {
     "BLOCKXSIZE": "BLOCKSIZE",
     "ZLEVEL": "LEVEL",
@@ -84,7 +86,7 @@ class Encoding:
         Raises:
             UsageError: a name that is not known, or a combination that the codec cannot hold.
         """
-        options = _cog_options(profile, creation_options or {})
+        options = _cog_options(profile, creation_options or {}, is_picture=overview_resampling in ("average", "rms"))
         dtype = _dtype(dtype or tile.dtype)
         given_nodata, nodata = nodata, tile.nodata if nodata is None else nodata
         mode = _mask_mode(mask, profile, tile.count, nodata)
@@ -153,8 +155,12 @@ def _mask_mode(
     return "alpha" if profile == "webp" and count == 3 else "internal"
 
 
-def _cog_options(profile: str, creation_options: Mapping[str, str]) -> dict[str, str]:
-    """Translate a rio-cogeo profile and GTiff or COG creation options to the COG driver's."""
+def _cog_options(profile: str, creation_options: Mapping[str, str], *, is_picture: bool) -> dict[str, str]:
+    """Translate a rio-cogeo profile and GTiff or COG creation options to the COG driver's.
+
+    Pictures and measurements (anything that may be averaged) get a predictor by dtype, and with it the fastest level:
+    smaller than GDAL's defaults, and two to four times as fast (docs/performance.md). Classes get GDAL's defaults.
+    """
     if profile not in PROFILES:
         raise UsageError(f"profile {profile!r} is not known", hint=f"use one of {', '.join(PROFILES)}")
     given = cog_profiles[profile]
@@ -164,6 +170,10 @@ def _cog_options(profile: str, creation_options: Mapping[str, str]) -> dict[str,
         "NUM_THREADS": "ALL_CPUS",
         "BIGTIFF": "IF_SAFER",
     }
+    if is_picture and options["COMPRESS"] in _WITH_PREDICTOR:
+        options["PREDICTOR"] = "YES"
+    if is_picture and options["COMPRESS"] in _WITH_LEVEL:
+        options["LEVEL"] = "1"
     for given_name, value in creation_options.items():
         name = _ALIASES.get(given_name.upper(), given_name.upper())
         if name not in _CREATION_OPTIONS:

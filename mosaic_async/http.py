@@ -217,7 +217,11 @@ class Client:
                 await self._sleep(self._breaker.wait())
             else:
                 is_probe = self._breaker.is_open
-                await self._take_permit()
+                try:
+                    await self._take_permit()
+                except BaseException:
+                    self._breaker.drop_probe()
+                    raise
                 if is_probe or not (self._pause.left() or self._breaker.is_open):
                     return is_probe
                 self._give_permit()

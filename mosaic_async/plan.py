@@ -19,23 +19,26 @@ from affine import Affine
 from rasterio.windows import Window
 
 from mosaic_async.area import Area, Bounds
+from mosaic_async.blockcache import BLOCK_CACHE
 from mosaic_async.canvas import Canvas
 from mosaic_async.checks import check_answer
 from mosaic_async.cover import Cover
-from mosaic_async.download import OPEN_PARTS, QUEUE_SIZE
+from mosaic_async.download import OPEN_PARTS, queue_size
 from mosaic_async.encoding import Encoding, MaskMode, OverviewResampling
 from mosaic_async.errors import RequestError, ResourceError, SourceError, TileError, UsageError
 from mosaic_async.grid import COG_UNTILED_SIZE, Grid, check_tile_size, default_zoom
 from mosaic_async.http import Client, redact
 from mosaic_async.probe import learn_first
 from mosaic_async.sources import TileSource
-from mosaic_async.tile import TileProfile, decode
+from mosaic_async.tile import Mask, Pixels, TileProfile, decode
 
-_MAX_PART_BLOCKS = 16
+_MAX_PART_BLOCKS = 8
+"""Larger parts only make the last one, which nothing overlaps, take longer."""
 _MIN_BLOCK = 64
+_COMMON_PROFILES = ("deflate", "zstd", "lzw", "webp", "jpeg", "lerc", "raw")
 _ANYWHERE = Affine(2, 0, 0, 0, -2, 0)
-_BASE_MEMORY = 200 * 2**20
-"""Bytes: the interpreter with its libraries, GDAL's cache, and what the codecs need."""
+_BASE_MEMORY = 180 * 2**20 + BLOCK_CACHE
+"""Bytes: the interpreter with its libraries, GDAL's cache, and what the codecs need (docs/performance.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +148,16 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProfileCost:
+    """What an encoding would cost, measured on one tile, overviews included; that tile may not be typical."""
+
+    nbytes: int
+    """Of the output."""
+    seconds: float
+    """Of one core."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MosaicPlan:
     """What a run would do."""
 
@@ -173,6 +186,8 @@ class MosaicPlan:
     """Of the output, as well compressed as the tile that was looked at; it may not be typical."""
     download_bytes: int | None
     """Estimated from that tile; None when it was empty."""
+    profiles: dict[str, ProfileCost]
+    """What each profile that can hold such pixels would cost; empty where bands and dtype are guessed."""
     memory: int
     """Bytes needed at most."""
     seconds: float | None
@@ -191,7 +206,7 @@ def memory_needed(grid: Grid, encoding: Encoding, tile: TileProfile, concurrency
     """Give the bytes that a run holds at most: canvases with overviews, bodies with their pixels, and the rest."""
     height, width = min(grid.part_size, grid.height), min(grid.part_size, grid.width)
     canvases = 1 if grid.is_single else OPEN_PARTS
-    bodies = (concurrency + QUEUE_SIZE + 1) * (tile.nbytes + tile.size**2)
+    bodies = (concurrency + queue_size(tile) + 1) * (tile.nbytes + tile.size**2)
     return math.ceil(canvases * height * width * encoding.pixel_bytes * 4 / 3 + bodies + _BASE_MEMORY)
 
 
@@ -253,7 +268,7 @@ async def make_plan(
     grid = choose_grid(job, cover, tile, encoding, memory=memory, concurrency=concurrency)
     raw = math.ceil(grid.width * grid.height * encoding.pixel_bytes)
     try:
-        encoded = await asyncio.to_thread(encoded_bytes, body, tile, encoding, cover.count) if body else raw
+        costs = await asyncio.to_thread(_costs, job, body, tile, cover) if body else {}
     except TileError as error:
         raise SourceError(f"the tile in the centre is not usable: {error}") from error
     return MosaicPlan(
@@ -270,7 +285,8 @@ async def make_plan(
         dtype=encoding.dtype,
         mask=encoding.mask,
         raw_bytes=raw,
-        estimated_bytes=encoded,
+        estimated_bytes=costs[job.profile].nbytes if costs else raw,
+        profiles=costs,
         download_bytes=len(body) * cover.count if body else None,
         memory=memory_needed(grid, encoding, tile, concurrency),
         seconds=seconds if body else None,
@@ -280,12 +296,39 @@ async def make_plan(
 
 
 def encoded_bytes(body: bytes, tile: TileProfile, encoding: Encoding, tiles: int) -> int:
-    """Encode one tile as the output will be, in a block of its own size, and multiply; overviews add a third."""
+    """Estimate the bytes of the output from one tile.
+
+    Raises:
+        TileError: the tile cannot be read.
+    """
     pixels, mask = decode(body, tile)
-    alone = replace(encoding, block_size=tile.size)
-    with TemporaryDirectory(prefix="mosaic-async-") as folder:
+    return _cost(pixels, mask, encoding, tiles).nbytes
+
+
+def _costs(job: Job, body: bytes, tile: TileProfile, cover: Cover) -> dict[str, ProfileCost]:
+    """Encode one tile with each profile that can hold it; that of the job comes first."""
+    pixels, mask = decode(body, tile)
+    costs = {}
+    for profile in dict.fromkeys((job.profile, *_COMMON_PROFILES)):
+        options = job.creation_options if profile == job.profile else {}
+        try:
+            encoding = replace(job, profile=profile, creation_options=options).encoding(tile, cover)
+        except UsageError:
+            continue
+        costs[profile] = _cost(pixels, mask, encoding, cover.count)
+    return costs
+
+
+def _cost(pixels: Pixels, mask: Mask | None, encoding: Encoding, tiles: int) -> ProfileCost:
+    """Encode one tile as the output will be, in a block of its own size, and multiply; overviews add a third."""
+    size = pixels.shape[1]
+    alone = replace(encoding, block_size=size, options={**encoding.options, "NUM_THREADS": "1"})
+    with TemporaryDirectory(prefix="mosaic-async-") as folder, Canvas(size, size, 0, _ANYWHERE, alone) as canvas:
         path = Path(folder) / "tile.tif"
-        with Canvas(tile.size, tile.size, 0, _ANYWHERE, alone) as canvas:
-            canvas.place(pixels, mask, Window(0, 0, tile.size, tile.size))
-            canvas.seal(path)
-        return math.ceil(path.stat().st_size * tiles * 4 / 3)
+        canvas.place(pixels, mask, Window(0, 0, size, size))
+        started = time.perf_counter()
+        canvas.seal(path)
+        seconds = time.perf_counter() - started
+        return ProfileCost(
+            nbytes=math.ceil(path.stat().st_size * tiles * 4 / 3), seconds=round(seconds * tiles * 4 / 3, 1)
+        )

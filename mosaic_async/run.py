@@ -20,6 +20,7 @@ from typing import ParamSpec, TypeVar
 
 from mosaic_async.account import write_account
 from mosaic_async.assembly import assemble, publish
+from mosaic_async.blockcache import small_block_cache
 from mosaic_async.cover import Cover
 from mosaic_async.download import ON_ERROR, Download, OnError
 from mosaic_async.encoding import Encoding
@@ -127,7 +128,8 @@ class Run:
         cover = await asyncio.to_thread(Cover.of, self._job.area, self._job.zoom, max_tiles=self._effort.max_tiles)
         work = await WorkFolder.open(self._output, label_of(self._job.identity()), resume=resume)
         try:
-            return await self._build_in(work, cover)
+            with small_block_cache():
+                return await self._build_in(work, cover)
         except Exception as error:
             if work.is_new or isinstance(error, _NothingToKeepError):
                 await work.remove()  # with mended arguments it would be another job's folder

@@ -150,6 +150,10 @@ def plan_text(found: MosaicPlan) -> str:
         time = tqdm.format_interval(found.seconds or 0)
         lines.append(f"download    about {_size(found.download_bytes or 0)}")
         lines.append(f"time        about {time}, if every tile takes as long as the one that was tried")
+    lines += [
+        f"{'profiles' if index == 0 else '':11} {name}: about {_size(cost.nbytes)}, {cost.seconds:,.0f} s of one core"
+        for index, (name, cost) in enumerate(found.profiles.items())
+    ]
     return "\n".join(lines)
 
 

@@ -656,6 +656,18 @@ async def test_a_plan_asks_for_one_tile_and_writes_nothing(serve, tmp_path, monk
     assert report.bytes_received == pytest.approx(plan.download_bytes, rel=0.1)
 
 
+async def test_a_plan_says_what_each_profile_would_cost(serve):
+    plan = await plan_mosaic(serve().template, AREA, zoom=ZOOM, profile="zstd")
+    assert list(plan.profiles) == ["zstd", "deflate", "lzw", "webp", "jpeg", "lerc", "raw"]
+    assert plan.profiles["zstd"].nbytes == plan.estimated_bytes < plan.profiles["raw"].nbytes
+    assert plan.profiles["raw"].nbytes == pytest.approx(plan.raw_bytes * 4 / 3, rel=0.1)
+    assert all(cost.seconds >= 0 for cost in plan.profiles.values())
+    assert json.loads(json.dumps(plan.as_dict()))["profiles"]["raw"]["nbytes"] == plan.profiles["raw"].nbytes
+    many_bands = serve(pattern=Pattern(count=5, dtype="int16"))
+    plan = await plan_mosaic(many_bands.template, AREA, zoom=ZOOM)
+    assert list(plan.profiles) == ["deflate", "zstd", "lzw", "lerc", "raw"]
+
+
 async def test_a_plan_over_an_empty_centre_says_that_it_guesses(serve):
     async def nothing(tile, hit):
         return web.Response(status=204)
