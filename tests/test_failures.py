@@ -269,7 +269,7 @@ async def test_two_thousand_tiles_survive_everything_at_once(tmp_path, fast):
         if tiler.requests > total // 2:
             half.set()
 
-    options = {"zoom": 7, "concurrency": 50, "part_size": 2048, "timeout": 0.5, "profile": "zstd"}
+    options = {"zoom": 7, "concurrency": 50, "part_size": 2048, "timeout": 5.0, "profile": "zstd"}
     with tiler.running():
         task = asyncio.ensure_future(
             build_mosaic(tiler.template, area, tmp_path / "out.tif", on_event=listen, **options)
