@@ -10,7 +10,7 @@ demo: $(VENV)/.demo
 	$(RUN)/python examples/demo.py demo
 
 test: $(VENV)/.dev
-	$(RUN)/python -m pytest -n auto -q
+	$(RUN)/python -m pytest -n auto -q -rs
 
 lint: $(VENV)/.dev
 	$(RUN)/ruff check .

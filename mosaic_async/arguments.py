@@ -9,12 +9,15 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from mosaic_async.errors import ResourceError
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+HEADERS_VARIABLE = "MOSAIC_ASYNC_HEADERS"
+PARAMS_VARIABLE = "MOSAIC_ASYNC_PARAMS"
 _BOUNDS_OPTIONS = ("--bounds", "--bbox")
 
 
@@ -59,10 +62,49 @@ def pair(separator: str) -> Callable[[str], tuple[str, str]]:
     def read(value: str) -> tuple[str, str]:
         name, found, content = value.partition(separator)
         if not found or not name.strip():
-            raise click.BadParameter(f"{value!r} is not of the form NAME{separator}VALUE")
+            # The value is not repeated: it may well be a secret with its name forgotten.
+            raise click.BadParameter(f"not of the form NAME{separator}VALUE")
         return name.strip(), content.strip()
 
     return read
+
+
+def pairs_in_file(separator: str) -> Callable[[str], list[tuple[str, str]]]:
+    """Make a reader of a file with NAME and VALUE on each line; so secrets stay out of the list of processes."""
+
+    def read(path: str) -> list[tuple[str, str]]:
+        try:
+            return _pairs(Path(path).read_text(encoding="utf-8"), separator, path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise click.BadParameter(f"{path} cannot be read: {type(error).__name__}") from error
+
+    return read
+
+
+def pairs_in_environment(variable: str, separator: str) -> list[tuple[str, str]]:
+    """Read NAME and VALUE, a pair a line, from a variable of the environment; without it there are none."""
+    return _pairs(os.environ.get(variable, ""), separator, f"${variable}")
+
+
+def _pairs(text: str, separator: str, place: str) -> list[tuple[str, str]]:
+    """Read a pair a line; a line that is none is not repeated in the message, it may hold a secret."""
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        name, there, value = line.partition(separator)
+        if there and name.strip():
+            found.append((name.strip(), value.strip()))
+        elif line.strip():
+            raise click.BadParameter(f"line {number} of {place} is not of the form NAME{separator}VALUE")
+    return found
+
+
+def concurrency(value: str) -> int | Literal["auto"]:
+    """Read a number above 0, or auto."""
+    if value == "auto":
+        return "auto"
+    if not value.isdecimal() or not int(value):
+        raise click.BadParameter(f"{value!r} is neither a number above 0 nor auto")
+    return int(value)
 
 
 def numbers(value: str) -> tuple[float, float]:

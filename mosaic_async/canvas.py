@@ -17,7 +17,7 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
+from rasterio._err import CPLE_BaseError  # not every error of GDAL becomes a RasterioError
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.features import geometry_mask
@@ -26,6 +26,7 @@ from rasterio.windows import Window
 
 from mosaic_async.encoding import Encoding
 from mosaic_async.errors import ResourceError
+from mosaic_async.readback import check_blocks
 from mosaic_async.reduction import halve, is_exact
 from mosaic_async.tile import Mask, Pixels
 
@@ -134,7 +135,7 @@ class Canvas:
                 rasterio.shutil.copy(
                     self._memory.name, aside, driver="COG", OVERVIEWS="FORCE_USE_EXISTING", **self._cog_options()
                 )
-                _read_last_block(aside)
+                check_blocks(aside)
                 if top is not None:
                     self._keep_top(top)
             aside.replace(path)
@@ -261,14 +262,6 @@ class Canvas:
             target.write(source.read())
             if self.encoding.mask == "internal":
                 target.write_mask(source.dataset_mask())
-
-
-def _read_last_block(path: Path) -> None:
-    """Fail where a full disk has cut a COG short, which GDAL does not always say: its last block is its last byte."""
-    with rasterio.open(path) as dataset:
-        size = dataset.block_shapes[0][0]
-        row_off, col_off = ((pixels - 1) // size * size for pixels in dataset.shape)
-        dataset.read(1, window=Window(col_off, row_off, dataset.width - col_off, dataset.height - row_off))
 
 
 def _repeats(size: int, levels: int) -> Iterator[tuple[int, int]]:

@@ -10,7 +10,6 @@ import gc
 import importlib
 import json
 import re
-import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,95 +18,28 @@ from typing import IO, Any, NoReturn, TypeVar
 import click
 
 from mosaic_async import __version__
-from mosaic_async.arguments import BoundsCommand, numbers, pair, size, split_list, write_whole
-from mosaic_async.cover import MAX_TILES
-from mosaic_async.dialects import DIALECTS
-from mosaic_async.encoding import MASK_MODES, OVERVIEW_RESAMPLINGS, PROFILES
+from mosaic_async.account import area_of_tiles, read_tiles
+from mosaic_async.arguments import (
+    HEADERS_VARIABLE,
+    PARAMS_VARIABLE,
+    BoundsCommand,
+    pair,
+    pairs_in_environment,
+    split_list,
+    write_whole,
+)
+from mosaic_async.download import ON_ERROR
 from mosaic_async.endpoints import rendered_by, with_rendering
-from mosaic_async.errors import IncompleteError, MosaicError, UsageError
+from mosaic_async.errors import IncompleteError, MosaicError, StoppedError, UsageError
 from mosaic_async.events import MosaicReport
+from mosaic_async.http import MAX_OUTAGE
+from mosaic_async.options import job_options, rendering_options
 from mosaic_async.pipeline import build_mosaic, plan_mosaic
 from mosaic_async.plan import MosaicPlan
 from mosaic_async.rendering import Rendering
+from mosaic_async.signals import Interrupted, interruptible
 from mosaic_async.sources import TileSource, is_template, open_source
 from mosaic_async.terminal import Progress, plan_text, report_text
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-def _options(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
-    def decorate(command: _Command) -> _Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-_what = _options(
-    click.option("--bounds", "--bbox", nargs=4, type=float, metavar="W S E N", help="Degrees; spaces or commas."),
-    click.option(
-        "--area", type=click.File("r"), metavar="FILE.geojson", help="Polygons instead of --bounds; - is stdin."
-    ),
-    click.option(
-        "-z", "--zoom", type=int, help="Of the tiles; default: the data's own resolution, if the source says."
-    ),
-    click.option("--tile-size", type=int, help="Pixels a side; default: what the source says or the first tile has."),
-    click.option("--clip", is_flag=True, help="Cut to the area; default: whole tiles."),
-    click.option(
-        "-c", "--concurrency", type=click.IntRange(1), default=50, show_default=True, help="Requests in flight."
-    ),
-    click.option("--rate", type=click.FloatRange(0, min_open=True), help="Requests a second at most."),
-    click.option("--attempts", type=click.IntRange(1), default=5, show_default=True, help="Tries a tile."),
-    click.option(
-        "--timeout",
-        type=click.FloatRange(0, min_open=True),
-        default=120.0,
-        show_default=True,
-        help="Seconds an attempt.",
-    ),
-    click.option("--memory", type=size, default="1GiB", show_default=True, help="What the run may need."),
-    click.option(
-        "-p", "--profile", type=click.Choice(PROFILES), default="deflate", show_default=True, help="Compression."
-    ),
-    click.option(
-        "--co", "creation_options", type=pair("="), multiple=True, metavar="NAME=VALUE", help="COG creation option."
-    ),
-    click.option(
-        "--overview-resampling", type=click.Choice(OVERVIEW_RESAMPLINGS), default="average", show_default=True
-    ),
-    click.option("--nodata", type=float, help="Value of pixels without data; default: an internal mask."),
-    click.option("--dtype", help="Of the output; default: as the tiles."),
-    click.option(
-        "--mask",
-        type=click.Choice(MASK_MODES),
-        default="auto",
-        show_default=True,
-        help="How pixels without data are marked.",
-    ),
-    click.option("--part-size", type=int, help="Pixels a side of the parts; default: as the memory allows."),
-    click.option("--max-tiles", type=int, default=MAX_TILES, show_default=True, help="Refuse to ask for more."),
-    click.option(
-        "--header", "headers", type=pair(":"), multiple=True, metavar="'NAME: VALUE'", help="Sent with every request."
-    ),
-    click.option(
-        "--param", "params", type=pair("="), multiple=True, metavar="NAME=VALUE", help="Added to every tile's URL."
-    ),
-    click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-)
-_rendering = _options(
-    click.option("--bands", multiple=True, metavar="B4,B3,B2", help="Asset names, or numbers for plain files."),
-    click.option("--expression", help="Formulas separated by ; instead of bands: '(B5-B4)/(B5+B4)'."),
-    click.option("--pixel-selection", metavar="METHOD", help="first, median, percentile:25, newest, lastbandhigh, ..."),
-    click.option("--rounding", is_flag=True, help="Round means of integers instead of cutting them."),
-    click.option("--reflectance", metavar="float|integer", help="Instead of counts; integer is 10000 times that."),
-    click.option("--cloud-mask", metavar="BAND[:RULE]", help="Leave out bad pixels: qa_pixel, fmask:values=2,4, ..."),
-    click.option("--rescale", type=numbers, multiple=True, metavar="LOW,HIGH", help="To 0-255; once, or once a band."),
-    click.option("--color-formula", help="Such as 'gamma RGB 3.5, saturation 1.7'."),
-    click.option("--resampling", metavar="METHOD", help="nearest, bilinear, cubic, ..."),
-    click.option("--tiler", metavar="URL", help="Who renders SOURCE, in place of the embedded tiler."),
-    click.option("--dialect", type=click.Choice(sorted(DIALECTS)), help="Of a tiler that does not say what it is."),
-)
 
 
 class _Main(click.Group):
@@ -119,10 +51,12 @@ class _Main(click.Group):
             return super().invoke(ctx)
         except MosaicError as error:
             self._end(ctx, f"error: {error.message}", error.hint, error.exit_code)
-        except (KeyboardInterrupt, asyncio.CancelledError) as error:
-            word, code = ("interrupted", 130) if isinstance(error, KeyboardInterrupt) else ("terminated", 143)
+        except Interrupted as interrupted:
+            word = "interrupted" if interrupted.exit_code == 130 else "terminated"
+            if isinstance(interrupted.__cause__, StoppedError):
+                word += f": {interrupted.__cause__.message}"
             hint = "the same command goes on from here" if ctx.invoked_subcommand == "build" else None
-            self._end(ctx, word, hint, code)
+            self._end(ctx, word, hint, interrupted.exit_code)
 
     def _end(self, ctx: click.Context, message: str, hint: str | None, code: int) -> NoReturn:
         click.echo(message, err=True)
@@ -136,6 +70,7 @@ def _in_flags(hint: str, command: click.Command | None) -> str:
     """Name options in place of the library's parameters, which stand in backticks."""
     flags = {param.name: max(param.opts, key=len) for param in command.params} if command else {}
     flags["resume=False"] = "--fresh"
+    flags["check_disk"] = "the check with --no-disk-check"
     return re.sub(r"`([\w=]+)`", lambda match: flags.get(match[1], match[0]), hint)
 
 
@@ -153,11 +88,32 @@ def main() -> None:
 @main.command(cls=BoundsCommand)
 @click.argument("source")
 @click.argument("output", type=click.Path(dir_okay=False, path_type=Path))
-@_what
-@click.option("--max-failures", type=click.IntRange(0), default=0, show_default=True, help="Tiles that may stay holes.")
+@job_options
+@click.option(
+    "--max-failures",
+    default="0",
+    show_default=True,
+    metavar="N|P%",
+    help="Tiles that may stay holes, masked and listed.",
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(ON_ERROR),
+    default="park",
+    show_default=True,
+    help="Tiles that fail: once more at the end; end at once; once more, then holes.",
+)
+@click.option(
+    "--max-outage",
+    type=click.FloatRange(0, min_open=True),
+    default=MAX_OUTAGE,
+    show_default=True,
+    help="Seconds that the server may be away.",
+)
+@click.option("--disk-check/--no-disk-check", "check_disk", default=True, help="Look for room on the disk before.")
 @click.option("--overwrite", is_flag=True, help="Replace OUTPUT.")
 @click.option("--fresh", is_flag=True, help="Drop what an earlier run of this output left.")
-@_rendering
+@rendering_options
 @click.option("--scenes", type=click.Path(dir_okay=False, path_type=Path), help="Write the area's scenes: GeoJSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No bar, no lines about tiles.")
 @click.option("-v", "--verbose", is_flag=True, help="Say every retry.")
@@ -171,15 +127,18 @@ def build(source: str, output: Path, scenes: Path | None, **options: Any) -> Non
             raise UsageError("a tile URL does not tell its scenes", hint="leave `scenes` out")
         listed = _stac("provenance").scenes_of(source, area) if scenes else {}
 
+        stop = asyncio.Event()
+
         async def work() -> MosaicReport:
             async with _opened(source, arguments, rendering) as opened:
-                return await build_mosaic(opened, area, output, on_event=progress, **arguments)
+                return await build_mosaic(opened, area, output, stop=stop, on_event=progress, **arguments)
 
         try:
-            report = _run(work())
-        except IncompleteError as error:
-            if as_json:
-                click.echo(json.dumps(error.report.as_dict()))
+            report = _run(work(), stop, progress.is_downloading)
+        except (IncompleteError, Interrupted) as error:
+            ended = error if isinstance(error, IncompleteError) else error.__cause__
+            if as_json and isinstance(ended, IncompleteError):
+                click.echo(json.dumps(ended.report.as_dict()))
             raise
     if scenes:
         write_whole(scenes, json.dumps(listed))
@@ -188,8 +147,8 @@ def build(source: str, output: Path, scenes: Path | None, **options: Any) -> Non
 
 @main.command(cls=BoundsCommand)
 @click.argument("source")
-@_what
-@_rendering
+@job_options
+@rendering_options
 def plan(source: str, **options: Any) -> None:
     """Say what building would take: tiles, bytes, parts, memory, time. Asks for one tile and writes nothing."""
     as_json = options.pop("as_json")
@@ -270,19 +229,29 @@ _OWN = ("rounding", "reflectance", "cloud_mask")
 def _arguments(options: Mapping[str, Any]) -> tuple[_Area, dict[str, Any], dict[str, Any]]:
     """Split what was given into the area, the rendering and arguments of the library; pairs become dicts."""
     given = dict(options)
-    area = _area(given.pop("bounds"), given.pop("area"))
+    tiles = given.pop("tiles")
+    if tiles is not None:
+        listed = read_tiles(tiles)
+        if given["zoom"] not in (None, listed[0].z):
+            raise UsageError(f"{tiles} lists tiles of zoom {listed[0].z}", hint="leave `zoom` out")
+        given["zoom"] = listed[0].z
+    area = _area(given.pop("bounds"), given.pop("area"), area_of_tiles(listed) if tiles else None)
     names = ["bands", "expression", "pixel_selection", "rescale", "color_formula", "resampling"]
     names += ["tiler", "dialect", *_OWN]
     rendering = {name: given.pop(name) for name in names}
     rendering["bands"] = tuple(band for value in rendering["bands"] for band in split_list(value))
-    for name in ("headers", "params", "creation_options"):
-        given[name] = dict(given[name])
+    for name, variable, separator in (("header", HEADERS_VARIABLE, ":"), ("param", PARAMS_VARIABLE, "=")):
+        in_files = [found for file in given.pop(f"{name}_files") for found in file]
+        given[f"{name}s"] = dict([*pairs_in_environment(variable, separator), *in_files, *given[f"{name}s"]])
+    given["creation_options"] = dict(given["creation_options"])
     return area, {name: value for name, value in rendering.items() if value}, given
 
 
-def _area(bounds: tuple[float, ...] | None, file: IO[str] | None) -> _Area:
-    if (bounds is None) == (file is None):
-        raise UsageError("give the area, as --bounds W S E N or --area FILE.geojson")
+def _area(bounds: tuple[float, ...] | None, file: IO[str] | None, tiles: dict[str, Any] | None) -> _Area:
+    if sum(given is not None for given in (bounds, file, tiles)) != 1:
+        raise UsageError("give the area, as --bounds W S E N, --area FILE.geojson or --tiles FILE")
+    if tiles is not None:
+        return tiles
     return (bounds or ()) if file is None else _json_object(file)
 
 
@@ -369,18 +338,13 @@ def _stac(name: str) -> Any:
 _Result = TypeVar("_Result")
 
 
-def _run(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run on uvloop where there is one; SIGTERM cancels, as an interrupt does."""
-
-    async def cancellable() -> _Result:
-        task = asyncio.current_task()
-        assert task is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await coroutine
-
+def _run(
+    coroutine: Coroutine[Any, Any, _Result], stop: asyncio.Event | None = None, is_draining: Callable[[], bool] = bool
+) -> _Result:
+    """Run on uvloop where there is one; signals end it as `interruptible` says."""
     gc.freeze()  # what is imported stays: looking through it again and again, at the end too, costs 0.1 s
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(cancellable())
+        return runner.run(interruptible(coroutine, stop, is_draining))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

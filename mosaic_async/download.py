@@ -1,8 +1,9 @@
 """From tiles to part COGs: fetchers, a bounded queue, one writer, and sealing beside them.
 
-Fetchers share one iterator of tiles, so tasks are as many as requests, never as tiles. Bodies in memory are at most
-concurrency + queue size + 1: a fetcher holds its permit until the queue has taken the body. It knows nothing of what
-becomes of the parts.
+Fetchers share one source of orders, so tasks are as many as requests, never as tiles. Bodies in memory are at most
+concurrency + queue size + 1: a fetcher holds its permit until the queue has taken the body. What the writer finds
+unreadable goes back to the fetchers. Tiles whose attempts are used up are parked: when all others are there, the parts
+that lack them are gone through once more, slowly. It knows nothing of what becomes of the parts.
 """
 
 from __future__ import annotations
@@ -11,25 +12,34 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 from mosaic_async.canvas import Canvas
+from mosaic_async.checks import check_answer, max_body
 from mosaic_async.cover import Tile
 from mosaic_async.encoding import Encoding
 from mosaic_async.errors import RequestError, TileError
-from mosaic_async.events import OnEvent, PartSealed, TileEmpty, TileFailed, TileFetched, TilePlaced
-from mosaic_async.grid import Grid, Part
-from mosaic_async.http import Client, redact
+from mosaic_async.events import OnEvent, PartSealed, TileEmpty, TileFailed, TileFetched, TileParked, TilePlaced
+from mosaic_async.grid import Grid
+from mosaic_async.http import Check, Client, redact
+from mosaic_async.orders import OPEN_PARTS, OpenPart, Order, Orders
 from mosaic_async.sources import TileSource
 from mosaic_async.tile import TileProfile, decode
 from mosaic_async.workdir import PartRecord, WorkFolder
 
+__all__ = ["ON_ERROR", "OPEN_PARTS", "QUEUE_SIZE", "Download", "OnError", "queue_size"]
+
 QUEUE_SIZE = 16
 """Bodies that wait for the writer at most; more would only be more memory, since the writer takes one at a time."""
+OnError = Literal["park", "fail", "nodata"]
+"""What becomes of tiles that fail: asked for once more at the end; ending the run at once; as park, and then holes."""
+ON_ERROR: tuple[OnError, ...] = get_args(OnError)
+_SWEEP_SHARE = 4
+"""Parked tiles are asked for again by this many times fewer at once: their server is in trouble."""
+_MAX_BODIES = 2
+"""Of one tile: what cannot be read twice cannot be read."""
 _QUEUE_BYTES = 64 * 2**20
-OPEN_PARTS = 3
-"""Canvases in memory at most: one being sealed, one with late tiles, one being filled."""
 
 
 def queue_size(tile: TileProfile) -> int:
@@ -37,29 +47,17 @@ def queue_size(tile: TileProfile) -> int:
     return max(1, min(QUEUE_SIZE, _QUEUE_BYTES // tile.nbytes))
 
 
-@dataclass
-class _OpenPart:
-    """A part that is being filled."""
-
-    part: Part
-    tiles: list[Tile]
-    waiting: int
-    """Tiles that are neither placed nor known to be empty or failed."""
-    canvas: Canvas | None = None
-    """Made when the first pixels arrive."""
-    placed: int = 0
-    empty: int = 0
-    failed: int = 0
-
-
 @dataclass(frozen=True)
 class _Arrival:
-    """How it ended with one tile of one part: a body, an empty body where there is no data, or a failure."""
+    """How it ended with an order: a body, an empty body where there is no data, or a failure."""
 
-    opened: _OpenPart
-    tile: Tile
+    order: Order
     body: bytes = b""
+    attempts: int = 0
+    """That the body took; 0 for one from the folder."""
     failure: TileFailed | None = None
+    is_passing: bool = False
+    """Whether the failure may be gone later."""
 
 
 class Download:
@@ -73,6 +71,9 @@ class Download:
         client: asks.
         work: keeps tiles and parts; parts that are finished there are not touched.
         concurrency: requests in flight at most.
+        attempts: tries a tile.
+        on_error: what becomes of a tile whose attempts are used up: it is parked, or fails at once.
+        stop: when set, no more tiles are asked for, and `run` ends when those under way are settled.
         max_failures: tiles that may stay holes; with more, parts that lack tiles are not sealed.
         tags: GDAL metadata of the output; counts are added.
         on_event: told of every tile, once, and of every part.
@@ -88,6 +89,9 @@ class Download:
         client: Client,
         work: WorkFolder,
         concurrency: int,
+        attempts: int,
+        on_error: OnError,
+        stop: asyncio.Event | None,
         max_failures: int,
         tags: Mapping[str, str],
         on_event: OnEvent,
@@ -98,17 +102,16 @@ class Download:
         self._source = source
         self._client = client
         self._work = work
-        # A tile that backs off keeps its fetcher but not its permit: spare fetchers use the permit meanwhile.
-        self._fetchers = 2 * concurrency
+        self._concurrency = concurrency
+        self._attempts = attempts
+        self._on_error = on_error
+        self._stop = stop
         self._max_failures = max_failures
         self._tags = tags
         self._on_event = on_event
         self._queue: asyncio.Queue[_Arrival | None] = asyncio.Queue(queue_size(profile))
-        self._room = asyncio.Semaphore(OPEN_PARTS)
-        self._tiles = self._dispatch()
-        self._dispatching = asyncio.Lock()
+        self._orders = Orders(grid, lambda: self.is_stopped)
         self._turns: dict[Tile, asyncio.Lock] = {}
-        self._open: dict[str, _OpenPart] = {}
         self._placing = ThreadPoolExecutor(1, thread_name_prefix="mosaic-canvas")
         self._sealing = ThreadPoolExecutor(1, thread_name_prefix="mosaic-seal")
         self.records: dict[str, PartRecord] = {}
@@ -118,6 +121,12 @@ class Download:
         self.empty = 0
         self.failed: dict[Tile, TileFailed] = {}
         """Tiles that could not be had, by tile."""
+        self._parked: dict[Tile, TileFailed] = {}
+        """Tiles that are asked for once more when all others are there."""
+        self._swept: frozenset[Tile] = frozenset()
+        """Those that are being asked for once more."""
+        self._lacking: set[str] = set()
+        """Parts that were given up for lack of parked tiles; their other tiles are counted already."""
 
     @property
     def is_complete(self) -> bool:
@@ -139,39 +148,39 @@ class Download:
         self.records.update(records)
         self.placed = sum(record.placed for record in records.values())
         self.empty = sum(record.empty for record in records.values())
+        self._client.limit_body(max_body(self._profile))
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._write(tasks))
-                async with asyncio.TaskGroup() as fetchers:
-                    for _ in range(self._fetchers):
-                        fetchers.create_task(self._fetch())
-                await self._queue.put(None)
+            # Twice as many fetchers as permits: a tile that backs off keeps its task but not its permit.
+            await self._pass(2 * self._concurrency)
+            if self._parked and not self.is_stopped:
+                self._swept, self._parked = frozenset(self._parked), {}
+                await self._pass(max(1, self._concurrency // _SWEEP_SHARE))
+            self.failed.update(self._parked)
         finally:
             await self._close()
 
-    async def _dispatch(self) -> AsyncIterator[tuple[_OpenPart, Tile]]:
-        """Give tile after tile, part after part; a new part waits here until there is room for its canvas.
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was asked to end early."""
+        if self._on_error == "fail" and not self.is_complete:
+            return True
+        return self._stop is not None and self._stop.is_set()
 
-        Waiting here and not in the writer cannot lock up: tiles of open parts are out already and need no room.
-        """
-        for part in self._grid.parts():
-            if part.name in self.records:
-                continue
-            await self._room.acquire()
-            tiles = self._grid.tiles(part)
-            opened = self._open[part.name] = _OpenPart(part, tiles, waiting=len(tiles))
-            for tile in tiles:
-                yield opened, tile
+    async def _pass(self, fetchers: int) -> None:
+        """Go once through all parts that are not there, or only through those that lack parked tiles."""
+        is_wanted = self._lacking.__contains__ if self._swept else lambda name: name not in self.records
+        self._orders.begin(part for part in self._grid.parts() if is_wanted(part.name))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._write(tasks))
+            async with asyncio.TaskGroup() as group:
+                for _ in range(fetchers):
+                    group.create_task(self._fetch())
+            await self._queue.put(None)
 
     async def _fetch(self) -> None:
-        while True:
-            async with self._dispatching:
-                item = await anext(self._tiles, None)
-            if item is None:
-                return
-            opened, tile = item
-            async with self._turn(tile):
-                await self._fetch_tile(opened, tile)
+        while (order := await self._orders.next()) is not None:
+            async with self._turn(order.tile):
+                await self._fetch_tile(order)
 
     @asynccontextmanager
     async def _turn(self, tile: Tile) -> AsyncIterator[None]:
@@ -182,32 +191,37 @@ class Download:
             async with self._turns.setdefault(tile, asyncio.Lock()):
                 yield
 
-    async def _fetch_tile(self, opened: _OpenPart, tile: Tile) -> None:
-        if tile in self.failed:
-            await self._queue.put(_Arrival(opened, tile, failure=self.failed[tile]))
-        elif self._work.has_tile(tile):
-            async with self._client.permit():
-                await self._queue.put(await self._from_folder(opened, tile))
-        else:
-            await self._ask(opened, tile)
+    async def _fetch_tile(self, order: Order) -> None:
+        tile = order.tile
+        failure = self.failed.get(tile) or self._parked.get(tile)
+        if failure is not None:  # another part has tried
+            await self._queue.put(_Arrival(order, failure=failure, is_passing=tile in self._parked))
+        elif not self._work.has_tile(tile) or not await self._from_folder(order):
+            await self._ask(order)
 
-    async def _from_folder(self, opened: _OpenPart, tile: Tile) -> _Arrival:
-        """Read a tile that an earlier run, or another part, left; the writer may have found it unreadable meanwhile."""
-        try:
-            return _Arrival(opened, tile, await self._work.read_tile(tile))
-        except FileNotFoundError:
-            return _Arrival(opened, tile, failure=self.failed.get(tile) or self._failure(tile, "its body is gone"))
+    async def _from_folder(self, order: Order) -> bool:
+        """Hand on a tile that an earlier run, or another part, left, and tell whether there was one."""
+        async with self._client.permit():
+            body = await self._work.read_tile(order.tile)
+            if body is not None:
+                await self._queue.put(_Arrival(order, body))
+        return body is not None
 
-    async def _ask(self, opened: _OpenPart, tile: Tile) -> None:
+    async def _ask(self, order: Order) -> None:
+        tile, attempts = order.tile, self._attempts - order.attempts
         try:
-            async with self._client.get(self._source.url(tile)) as answer:
+            async with self._client.get(self._source.url(tile), check=self._check(tile), attempts=attempts) as answer:
                 if answer.body:
                     self._on_event(TileFetched(tile, len(answer.body)))
                 await self._work.write_tile(tile, answer.body)
-                await self._queue.put(_Arrival(opened, tile, answer.body))
+                await self._queue.put(_Arrival(order, answer.body, answer.attempts))
         except RequestError as error:
-            failure = self._failure(tile, error.message, status=error.status, attempts=error.attempts)
-            await self._queue.put(_Arrival(opened, tile, failure=failure))
+            made = order.attempts + error.attempts
+            failure = self._failure(tile, error.message, status=error.status, attempts=made)
+            await self._queue.put(_Arrival(order, failure=failure, is_passing=error.is_passing))
+
+    def _check(self, tile: Tile) -> Check:
+        return lambda answer: check_answer(answer, tile, self._profile)
 
     def _failure(self, tile: Tile, reason: str, *, status: int | None = None, attempts: int = 1) -> TileFailed:
         return TileFailed(tile, redact(self._source.url(tile)), reason, status, attempts)
@@ -215,34 +229,62 @@ class Download:
     async def _write(self, tasks: asyncio.TaskGroup) -> None:
         """Place what arrives; the only task that changes a part."""
         while (arrival := await self._queue.get()) is not None:
-            await self._settle(arrival)
-            arrival.opened.waiting -= 1
-            if not arrival.opened.waiting:
-                tasks.create_task(self._seal(arrival.opened))
+            opened = arrival.order.opened
+            again = await self._settle(arrival)
+            if again is None:
+                opened.waiting -= 1
+                if not opened.waiting:
+                    tasks.create_task(self._seal(opened))
+            await self._orders.settle(again)
 
-    async def _settle(self, arrival: _Arrival) -> None:
-        opened, tile, failure = arrival.opened, arrival.tile, arrival.failure
+    async def _settle(self, arrival: _Arrival) -> Order | None:
+        """Place a tile, or take note that it is empty or failed; give an order where it is to be asked for again."""
+        order, failure = arrival.order, arrival.failure
         if arrival.body:
             try:
-                await self._in(self._placing, self._place, opened, tile, arrival.body)
+                await self._in(self._placing, self._place, order.opened, order.tile, arrival.body)
             except TileError as error:
-                failure = self._failure(tile, error.message, status=200)
-        if failure is not None:
-            opened.failed += 1
-            if tile not in self.failed:
-                self.failed[tile] = failure
-                await self._work.drop_tiles([tile])
-                self._on_event(failure)
-        elif self._grid.touches(tile)[0] == (opened.part.row, opened.part.col):  # counted once, in its first part
-            if arrival.body:
-                opened.placed += 1
-                self.placed += 1
-            else:
-                opened.empty += 1
-                self.empty += 1
-            self._on_event(TilePlaced(tile) if arrival.body else TileEmpty(tile))
+                await self._work.drop_tiles([order.tile])
+                attempts = order.attempts + arrival.attempts
+                bodies = order.bodies + bool(arrival.attempts)
+                if bodies < _MAX_BODIES and attempts < self._attempts:
+                    return replace(order, bodies=bodies, attempts=attempts)
+                failure = self._failure(order.tile, error.message, status=200, attempts=attempts)
+        if failure is None:
+            self._note_placed(order, has_data=bool(arrival.body))
+        else:
+            self._note_failure(order, failure, is_passing=arrival.is_passing)
+        return None
 
-    def _place(self, opened: _OpenPart, tile: Tile, body: bytes) -> None:
+    def _note_placed(self, order: Order, *, has_data: bool) -> None:
+        """Count a tile once, in the first part that it touches, and in the first pass that goes through it."""
+        opened, tile = order.opened, order.tile
+        if self._grid.touches(tile)[0] != (opened.part.row, opened.part.col):
+            return
+        opened.placed += has_data
+        opened.empty += not has_data
+        if self._swept and tile not in self._swept:
+            return
+        self.placed += has_data
+        self.empty += not has_data
+        self._on_event(TilePlaced(tile) if has_data else TileEmpty(tile))
+
+    def _note_failure(self, order: Order, failure: TileFailed, *, is_passing: bool) -> None:
+        """Park a tile, or count it as failed; tell it once, whatever number of parts it touches."""
+        tile = failure.tile
+        parks = is_passing and self._on_error != "fail" and not self._swept
+        order.opened.parked += parks
+        order.opened.failed += not parks
+        if tile in self.failed or tile in self._parked:
+            return
+        if parks:
+            self._parked[tile] = failure
+            self._on_event(TileParked(tile, failure.reason))
+        else:
+            self.failed[tile] = failure
+            self._on_event(failure)
+
+    def _place(self, opened: OpenPart, tile: Tile, body: bytes) -> None:
         """Decode and place one tile, on the canvas thread."""
         pixels, mask = decode(body, self._profile)
         if mask is not None and self._encoding.mask != "none" and not mask.any():
@@ -255,10 +297,10 @@ class Download:
             opened.canvas = Canvas(part.height, part.width, self._grid.part_levels, transform, self._encoding)
         opened.canvas.place(pixels[:, rows, cols], None if mask is None else mask[rows, cols], of_part)
 
-    async def _seal(self, opened: _OpenPart) -> None:
-        """Turn a full canvas into a part COG; a part that lacks too many tiles keeps its bodies for the next run."""
+    async def _seal(self, opened: OpenPart) -> None:
+        """Turn a full canvas into a part COG; a part that lacks too many tiles keeps its bodies for later."""
         part = opened.part
-        if self.is_complete or not opened.failed:
+        if not opened.parked and (self.is_complete or not opened.failed):
             nbytes = await self._in(self._sealing, self._seal_canvas, opened)
             record = PartRecord(placed=opened.placed, empty=opened.empty, failed=opened.failed, nbytes=nbytes)
             await self._work.finish_part(part, record)
@@ -269,12 +311,13 @@ class Download:
                 for tile in done:
                     self._turns.pop(tile, None)
                 await self._work.drop_tiles(done)
-        elif opened.canvas is not None:
-            await self._in(self._placing, opened.canvas.close)
-        del self._open[part.name]
-        self._room.release()
+        else:
+            self._lacking.add(part.name)
+            if opened.canvas is not None:
+                await self._in(self._placing, opened.canvas.close)
+        await self._orders.close(opened)
 
-    def _seal_canvas(self, opened: _OpenPart) -> int:
+    def _seal_canvas(self, opened: OpenPart) -> int:
         """Seal on the sealing thread and give the COG's size; no file where there is no data."""
         canvas = opened.canvas
         if canvas is None:
@@ -300,6 +343,6 @@ class Download:
         """Wait for what the threads have begun, then free what is left."""
         for executor in (self._placing, self._sealing):
             await asyncio.to_thread(executor.shutdown, cancel_futures=True)
-        for opened in self._open.values():
+        for opened in self._orders.open.values():
             if opened.canvas is not None:
                 opened.canvas.close()

@@ -4,6 +4,7 @@
 MosaicError                 anything below; exit code 1
 ├── UsageError              an argument is wrong: mend the call                          2
 ├── IncompleteError         some tiles failed, all else is kept: run it again            3
+│   └── StoppedError        stopped as asked, all is kept: run it again                  3
 ├── SourceError             the tiler is unreachable, refuses or makes no sense: mend it  4
 ├── ResourceError           this machine lacks disk or memory: make room                 5
 ├── RefusedError            too large, or no sensible area: ask for less                 6
@@ -49,11 +50,13 @@ class RequestError(MosaicError):
 
     exit_code = 4
 
-    def __init__(self, message: str, *, status: int | None = None, attempts: int = 1) -> None:
+    def __init__(self, message: str, *, status: int | None = None, attempts: int = 1, is_passing: bool = False) -> None:
         super().__init__(message)
         self.status = status
         """HTTP status of the last answer; None when there was no answer."""
         self.attempts = attempts
+        self.is_passing = is_passing
+        """Whether it may be different later: the server was in trouble, it did not say no."""
 
 
 class TileError(MosaicError):
@@ -71,6 +74,10 @@ class IncompleteError(MosaicError):
         super().__init__(message, hint=hint)
         self.report = report
         """The `events.MosaicReport` of the run, with the failed tiles."""
+
+
+class StoppedError(IncompleteError):
+    """The run was asked to stop, and did once what was under way had arrived."""
 
 
 class SourceError(MosaicError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mosaic_async.area import Bounds
 from mosaic_async.cover import Tile
@@ -50,6 +50,24 @@ class TileRetried:
     reason: str
     wait: float
     """Seconds."""
+
+
+@dataclass(frozen=True)
+class TileParked:
+    """A tile's attempts are used up; it is asked for once more when all others are there."""
+
+    tile: Tile
+    reason: str
+
+
+@dataclass(frozen=True)
+class ServerTrouble:
+    """The server asks for a pause, is away, or is back; nothing is asked for meanwhile."""
+
+    kind: Literal["pause", "outage", "back"]
+    seconds: float
+    """How long the pause will be, or how long the outage has been."""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,6 +134,8 @@ class MosaicReport:
     requests: int
     """Attempts of this run, retries included; tiles of an earlier run are not asked for again."""
     retries: int
+    retried: dict[str, int]
+    """How often each reason led to a retry, the most frequent first; 20 reasons at most."""
     bytes_received: int
     bytes_written: int
     """Size of the output."""
@@ -134,6 +154,17 @@ class MosaicReport:
         return {**asdict(self), "output": str(self.output), "bounds": list(self.bounds), "failed": failed}
 
 
-Event = RunStarted | TileFetched | TileRetried | TilePlaced | TileEmpty | TileFailed | PartSealed | Stitching
+Event = (
+    RunStarted
+    | TileFetched
+    | TileRetried
+    | ServerTrouble
+    | TileParked
+    | TilePlaced
+    | TileEmpty
+    | TileFailed
+    | PartSealed
+    | Stitching
+)
 OnEvent = Callable[[Event], None]
 """Called on the event loop: it must be quick and must not raise."""

@@ -1,15 +1,34 @@
-"""How many requests a second.
+"""How many requests a second, and how many at once.
 
-It knows nothing of HTTP: it hands out waiting times, in seconds.
+It knows nothing of HTTP: it hands out waiting times, in seconds, and slots.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Literal
 
 from mosaic_async.errors import UsageError
+
+AUTO_CAP = 256
+"""Requests in flight at most where the limit is looked for."""
+_START = 8
+_LEAST_WINDOW = 16
+_WORTH = 0.3
+"""Of the growth of the limit: a gain in goodput that is smaller does not pay for the longer queue."""
+_HOLD = 4
+"""Windows between looks whether there is room for more."""
+_SHRINK = 0.7
+
+Concurrency = int | Literal["auto"]
+"""Requests in flight at most; "auto" looks for what the server can do."""
+Load = Literal["ok", "throttle", "fail"]
+"""How a request ended, as far as it tells of the server's load."""
 
 
 class RateLimit:
@@ -41,3 +60,142 @@ class RateLimit:
         """Sleep until the start that is reserved for this call."""
         if self._interval and (delay := self.reserve()) > 0:
             await asyncio.sleep(delay)
+
+
+class AdaptiveLimit:
+    """Finds how many requests at once a server can do: more, while more of them come back a second.
+
+    It goes by goodput and not by latency, since a tile's latency comes from its content: limits that go by latency
+    (Vegas, gradients) end at half of what the server can do. It climbs a staircase: the limit doubles as long as
+    goodput grows with it, then falls back to the last step that paid, and tries a quarter more from time to time. A
+    server that says "too many" has it shrink, once for all that was under way, and go up by one a round from there.
+
+    Args:
+        cap: what it never goes above.
+    """
+
+    def __init__(self, cap: int) -> None:
+        self._cap = cap
+        self._level = float(min(_START, cap))
+        self._growth = 2.0
+        self._skip = 0
+        self._count = 0
+        self._started: float | None = None
+        self._paid: tuple[float, float] | None = None
+        self._hold = 0
+        self._shrunk = -math.inf
+        self._is_throttled = False
+        self._restart()
+
+    @property
+    def level(self) -> int:
+        """Requests at once, from 1 to the cap."""
+        return max(1, min(self._cap, int(self._level)))
+
+    def on_done(self, now: float, latency: float, load: Load) -> None:
+        """Take note of a request's end.
+
+        Args:
+            now: seconds that never go back.
+            latency: seconds that it took.
+            load: how it ended.
+        """
+        if load == "throttle":
+            self._shrink(now, now - latency)
+            return
+        if load == "fail":
+            return
+        if self._is_throttled:
+            self._level = min(self._cap, self._level + 1 / self._level)
+        elif self._skip:
+            self._skip -= 1
+        elif self._started is None:
+            self._started = now
+        else:
+            self._count += 1
+            if self._count >= max(2 * self.level, _LEAST_WINDOW):
+                self._step(self._count / max(now - self._started, 1e-9))
+
+    def _shrink(self, now: float, sent: float) -> None:
+        if sent <= self._shrunk:
+            return  # the same overload, told by those that were under way
+        self._shrunk = now
+        self._is_throttled = True
+        self._level = max(1.0, self._level * _SHRINK)
+
+    def _step(self, goodput: float) -> None:
+        """Decide after a window: up, back, or stay."""
+        if self._hold:
+            self._hold -= 1
+            if not self._hold:
+                self._climb(goodput)
+        elif self._paid is None:
+            self._climb(goodput)
+        else:
+            before, level = self._paid
+            gain, grown = goodput / before - 1, self._level / level - 1
+            if grown > 0 and gain < _WORTH * grown:
+                self._level = math.sqrt(level * self._level) if gain > 0.05 else level
+                self._growth = 1.25
+                self._hold = _HOLD
+                self._paid = None
+            else:
+                self._climb(goodput)
+        self._restart()
+
+    def _climb(self, goodput: float) -> None:
+        self._paid = goodput, self._level
+        self._level = min(self._cap, self._level * self._growth)
+        if self.level == self._cap:
+            self._hold = _HOLD
+
+    def _restart(self) -> None:
+        """Measure anew; what is under way was sent at another level."""
+        self._skip, self._count, self._started = self.level, 0, None
+
+
+class Slots:
+    """A semaphore whose size may change while it is in use; first come, first served.
+
+    Args:
+        limit: slots.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._taken = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+
+    async def acquire(self) -> None:
+        """Take a slot, after those who asked before."""
+        if self._taken < self.limit and not self._waiters:
+            self._taken += 1
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter  # whoever wakes it has taken the slot for it
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self.release()
+            else:
+                with suppress(ValueError):  # it may have been passed over already
+                    self._waiters.remove(waiter)
+            raise
+
+    def release(self) -> None:
+        """Give a slot back."""
+        self._taken -= 1
+        self._wake()
+
+    def resize(self, limit: int) -> None:
+        """Change how many there are; slots that are taken stay so."""
+        self.limit = limit
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiters and self._taken < self.limit:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                self._taken += 1
+                waiter.set_result(None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from functools import wraps
 from pathlib import Path
@@ -16,11 +16,14 @@ from typing import Any, ParamSpec, TypeVar
 
 from mosaic_async.area import Area
 from mosaic_async.cover import MAX_TILES
+from mosaic_async.download import OnError
 from mosaic_async.encoding import MaskMode, OverviewResampling
 from mosaic_async.errors import MosaicError, ResourceError, UsageError
 from mosaic_async.events import Event, MosaicReport, OnEvent
-from mosaic_async.http import Client
+from mosaic_async.http import MAX_OUTAGE, Client
+from mosaic_async.limits import AUTO_CAP, Concurrency
 from mosaic_async.plan import Job, MosaicPlan, make_plan
+from mosaic_async.room import room_hint
 from mosaic_async.run import Effort, Run
 from mosaic_async.sources import TileSource, open_source
 
@@ -37,7 +40,7 @@ async def build_mosaic(
     tile_size: int | None = None,
     headers: Mapping[str, str] | None = None,
     params: Mapping[str, str] | None = None,
-    concurrency: int = 50,
+    concurrency: Concurrency = 50,
     rate: float | None = None,
     attempts: int = 5,
     timeout: float = 120.0,
@@ -51,9 +54,14 @@ async def build_mosaic(
     clip: bool = False,
     part_size: int | None = None,
     max_tiles: int = MAX_TILES,
-    max_failures: int = 0,
+    max_failures: int | str = 0,
+    on_error: OnError = "park",
+    max_outage: float = MAX_OUTAGE,
+    allow_hosts: Collection[str] = (),
+    check_disk: bool = True,
     overwrite: bool = False,
     resume: bool = True,
+    stop: asyncio.Event | None = None,
     on_event: OnEvent | None = None,
 ) -> MosaicReport:
     """Fetch all tiles of an area and write one validated Cloud Optimized GeoTIFF.
@@ -69,9 +77,9 @@ async def build_mosaic(
         tile_size: pixels a side of a tile; None: what the source says or the first tile has.
         headers: sent with every request; may hold secrets, which are kept nowhere.
         params: query parameters added to every tile's URL.
-        concurrency: requests in flight at most.
+        concurrency: requests in flight at most; "auto" looks for what the server can do, up to 256.
         rate: requests a second at most; None does not limit.
-        attempts: tries a tile, the first included.
+        attempts: tries a tile, the first included; a 500 gets 3 at most, a body that is no such tile 2.
         timeout: seconds an attempt may take; 30 s for a tile are normal for a tiler at work.
         memory: bytes the run may need; it decides the size of the parts.
         profile: how to compress: rio-cogeo's names, deflate, zstd, lzw, webp, jpeg, lerc, raw, ...
@@ -83,9 +91,15 @@ async def build_mosaic(
         clip: cut to the area's pixels, polygons included; False keeps whole tiles.
         part_size: pixels a side of the parts that the output is made of; None: as the memory allows.
         max_tiles: refuse to ask for more.
-        max_failures: tiles that may fail and stay holes without data.
+        max_failures: tiles that may fail and stay holes without data, or a share of all, such as "0.5%".
+        on_error: what becomes of a tile whose attempts are used up: "park" asks once more when all others are there;
+            "fail" ends the run with the first one too many; "nodata" does as "park" and accepts any number of holes.
+        max_outage: seconds that the server may be away before the run ends.
+        allow_hosts: hosts that redirects, and a TileJSON's template, may lead to beside the source's; headers never do.
+        check_disk: refuse to start where the disk has less room than the first tile makes one expect.
         overwrite: replace the output; False refuses if it exists.
         resume: go on where an earlier call stopped; False drops what it left.
+        stop: set it to end early: what is under way arrives and is kept, then `StoppedError` is raised.
         on_event: called with each `Event`; it must be quick.
 
     Returns:
@@ -95,6 +109,7 @@ async def build_mosaic(
         UsageError: an argument is wrong.
         SourceError: the source is unreachable, refuses, or sends no tiles.
         IncompleteError: more than `max_failures` tiles failed; the rest is kept for the next call.
+        StoppedError: `stop` was set; all that arrived is kept for the next call.
         ResourceError: too little disk or memory.
         RefusedError: an absurd area.
         WorkFolderError: the work folder belongs to another job, or is in use.
@@ -107,11 +122,15 @@ async def build_mosaic(
         memory=memory,
         max_tiles=max_tiles,
         max_failures=max_failures,
+        on_error=on_error,
+        max_outage=max_outage,
+        allow_hosts=allow_hosts,
+        check_disk=check_disk,
         overwrite=overwrite,
     )
     path = await asyncio.to_thread(_checked_output, Path(output), overwrite=overwrite)
     job = Job.of(
-        await open_source(source, headers=headers, params=params),
+        await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts),
         Area.parse(area),
         zoom=zoom,
         tile_size=tile_size,
@@ -124,10 +143,11 @@ async def build_mosaic(
         clip=clip,
         part_size=part_size,
     )
+    run = Run(job, effort, path, on_event or _ignore, stop)
     try:
-        return await Run(job, effort, path, on_event or _ignore).build(resume=resume)
-    except (BaseExceptionGroup, OSError) as error:
-        raise _sole(error, path) from error
+        return await run.build(resume=resume)
+    except (BaseExceptionGroup, OSError, ResourceError) as error:
+        raise _sole(error, path, run.disk_needed) from error
 
 
 async def plan_mosaic(
@@ -138,7 +158,7 @@ async def plan_mosaic(
     tile_size: int | None = None,
     headers: Mapping[str, str] | None = None,
     params: Mapping[str, str] | None = None,
-    concurrency: int = 50,
+    concurrency: Concurrency = 50,
     rate: float | None = None,
     attempts: int = 5,
     timeout: float = 120.0,
@@ -152,13 +172,14 @@ async def plan_mosaic(
     clip: bool = False,
     part_size: int | None = None,
     max_tiles: int = MAX_TILES,
+    allow_hosts: Collection[str] = (),
 ) -> MosaicPlan:
     """Say what `build_mosaic` would do. It asks for one tile, the one in the centre, and writes nothing.
 
     Args and errors are those of `build_mosaic`.
     """
     job = Job.of(
-        await open_source(source, headers=headers, params=params),
+        await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts),
         Area.parse(area),
         zoom=zoom,
         tile_size=tile_size,
@@ -171,8 +192,11 @@ async def plan_mosaic(
         clip=clip,
         part_size=part_size,
     )
-    async with Client(concurrency=1, attempts=attempts, timeout=timeout, headers=job.source.headers) as client:
-        return await make_plan(job, client, max_tiles=max_tiles, memory=memory, concurrency=concurrency, rate=rate)
+    async with Client(
+        concurrency=1, attempts=attempts, timeout=timeout, headers=job.source.headers, allow_hosts=allow_hosts
+    ) as client:
+        in_flight = AUTO_CAP if concurrency == "auto" else concurrency
+        return await make_plan(job, client, max_tiles=max_tiles, memory=memory, concurrency=in_flight, rate=rate)
 
 
 def _ignore(event: Event) -> None:
@@ -241,7 +265,7 @@ def _checked_output(output: Path, *, overwrite: bool) -> Path:
     return output
 
 
-def _sole(error: BaseException, output: Path) -> BaseException:
+def _sole(error: BaseException, output: Path, needed: int | None) -> BaseException:
     """Give the one error that ended a run: ours before others, the disk's in our words, and never a group."""
     leaves: list[BaseException] = []
     pending = [error]
@@ -252,7 +276,10 @@ def _sole(error: BaseException, output: Path) -> BaseException:
         else:
             leaves.append(first)
     leaf = next((leaf for leaf in leaves if isinstance(leaf, MosaicError)), leaves[0])
+    if isinstance(leaf, ResourceError) and needed is not None:
+        return ResourceError(leaf.message, hint=room_hint(output.parent, needed))
     if not isinstance(leaf, OSError):
         return leaf
-    hint = "make room and run the same again" if leaf.errno in (errno.ENOSPC, errno.EDQUOT) else None
+    is_full = leaf.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    hint = room_hint(output.parent, needed) if is_full else "may files be written there?"
     return ResourceError(f"{leaf.filename or output}: {leaf.strerror or leaf}", hint=hint)

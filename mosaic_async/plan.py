@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +21,7 @@ from rasterio.windows import Window
 from mosaic_async.area import Area, Bounds
 from mosaic_async.blockcache import BLOCK_CACHE
 from mosaic_async.canvas import Canvas
+from mosaic_async.checks import check_answer
 from mosaic_async.cover import Cover
 from mosaic_async.download import OPEN_PARTS, queue_size
 from mosaic_async.encoding import Encoding, MaskMode, OverviewResampling
@@ -252,7 +254,8 @@ async def make_plan(
     middle = next(cover.outward())
     started = time.monotonic()
     try:
-        async with client.get(job.source.url(middle)) as answer:
+        check = partial(check_answer, tile=middle, profile=None)
+        async with client.get(job.source.url(middle), check=check) as answer:
             body = answer.body
     except RequestError as error:
         raise SourceError(f"the tile in the centre cannot be had: {error}", hint="check the URL") from error
@@ -290,6 +293,16 @@ async def make_plan(
         requests=client.requests,
         assumed=not body,
     )
+
+
+def encoded_bytes(body: bytes, tile: TileProfile, encoding: Encoding, tiles: int) -> int:
+    """Estimate the bytes of the output from one tile.
+
+    Raises:
+        TileError: the tile cannot be read.
+    """
+    pixels, mask = decode(body, tile)
+    return _cost(pixels, mask, encoding, tiles).nbytes
 
 
 def _costs(job: Job, body: bytes, tile: TileProfile, cover: Cover) -> dict[str, ProfileCost]:

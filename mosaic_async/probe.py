@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 
+from mosaic_async.checks import check_answer
 from mosaic_async.cover import Cover, Tile
 from mosaic_async.errors import RequestError, SourceError, TileError
 from mosaic_async.events import OnEvent, TileFetched, zxy
@@ -20,6 +22,8 @@ from mosaic_async.workdir import WorkFolder
 
 _WRONG_AFTER = 32
 """Tiles; a source that answers 404 to the first this many, and nothing else, is a wrong URL."""
+_WRONG_SHARE = 0.95
+"""Of them; a few may be empty by the word of a cache."""
 _FEW = 3
 """Tiles; when so many fail before anything has arrived, the others will too."""
 
@@ -54,8 +58,8 @@ async def probe(
         async with asyncio.TaskGroup() as tasks:
             asked = [tasks.create_task(_ask(client, source, tile, work, on_event)) for tile in tiles]
         for tile in tiles:
-            if work.has_body(tile):
-                return await asyncio.to_thread(learn_first, await work.read_tile(tile), tile, source, tile_size)
+            if work.has_body(tile) and (body := await work.read_tile(tile)):
+                return await asyncio.to_thread(learn_first, body, tile, source, tile_size)
         results = [task.result() for task in asked]
         failures += [result for result in results if isinstance(result, RequestError)]
         answers.update(result for result in results if isinstance(result, int))
@@ -94,7 +98,8 @@ async def _ask(
     if work.has_tile(tile):
         return None
     try:
-        async with client.get(source.url(tile)) as answer:
+        check = partial(check_answer, tile=tile, profile=None)
+        async with client.get(source.url(tile), check=check) as answer:
             if answer.body:
                 on_event(TileFetched(tile, len(answer.body)))
             await work.write_tile(tile, answer.body)
@@ -119,9 +124,10 @@ def _check_failures(failures: list[RequestError], count: int) -> None:
 
 
 def _check_answers(answers: Counter[int], count: int) -> None:
-    if answers.total() >= min(_WRONG_AFTER, count) and set(answers) == {404}:
+    asked = answers.total()
+    if asked >= min(_WRONG_AFTER, count) and answers[404] >= _WRONG_SHARE * asked:
         raise SourceError(
-            f"the first {answers.total()} tiles are all 404, not found",
+            f"{answers[404]} of the first {asked} tiles are 404, not found, and none has data",
             hint="check the URL template, the zoom and the area",
         )
 

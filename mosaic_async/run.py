@@ -6,32 +6,40 @@ It owns the order of things and the work folder's life; each stage's own work is
 from __future__ import annotations
 
 import asyncio
+import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from mosaic_async.account import write_account
 from mosaic_async.assembly import assemble, publish
 from mosaic_async.blockcache import small_block_cache
 from mosaic_async.cover import Cover
-from mosaic_async.download import Download
+from mosaic_async.download import ON_ERROR, Download, OnError
 from mosaic_async.encoding import Encoding
-from mosaic_async.errors import IncompleteError, SourceError, UsageError
-from mosaic_async.events import MosaicReport, OnEvent, RunStarted, Stitching, TileRetried
+from mosaic_async.errors import IncompleteError, SourceError, StoppedError, TileError, UsageError
+from mosaic_async.events import MosaicReport, OnEvent, RunStarted, ServerTrouble, Stitching, TileRetried
 from mosaic_async.grid import Grid
 from mosaic_async.http import Client, redact
-from mosaic_async.plan import Job, choose_grid
+from mosaic_async.limits import AUTO_CAP, Concurrency
+from mosaic_async.plan import Job, choose_grid, encoded_bytes
 from mosaic_async.probe import probe
+from mosaic_async.room import bytes_needed, check_files, check_room
 from mosaic_async.tile import TileProfile
 from mosaic_async.workdir import WorkFolder, label_of
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
+_MAX_BATCH = 50
+_MAX_REASONS = 100
+_SHOWN_REASONS = 20
 _SOFTWARE = f"mosaic-async {version('mosaic-async')}"
 
 
@@ -43,7 +51,7 @@ class _NothingToKeepError(SourceError):
 class Effort:
     """How a run goes about its job; nothing of this changes a pixel of a complete output."""
 
-    concurrency: int
+    concurrency: Concurrency
     rate: float | None
     """Requests a second; None does not limit."""
     attempts: int
@@ -52,18 +60,56 @@ class Effort:
     memory: int
     """Bytes."""
     max_tiles: int
-    max_failures: int
+    max_failures: int | str
+    """Tiles, or a share of them such as "1%"."""
+    on_error: OnError
+    max_outage: float
+    """Seconds."""
+    allow_hosts: Collection[str]
+    check_disk: bool
     overwrite: bool
 
     def __post_init__(self) -> None:
-        if self.max_failures < 0:
-            raise UsageError(f"max_failures must be 0 or more, got {self.max_failures}")
+        if self.on_error not in ON_ERROR:
+            raise UsageError(f"on_error {self.on_error!r} is not known", hint=f"use one of {', '.join(ON_ERROR)}")
+        self.allowed_failures(0)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests at once at most."""
+        return AUTO_CAP if self.concurrency == "auto" else self.concurrency
+
+    def allowed_failures(self, tiles: int) -> int:
+        """Give how many of so many tiles may stay holes.
+
+        Raises:
+            UsageError: `max_failures` is neither a number nor a share.
+        """
+        if self.on_error == "nodata":
+            return tiles
+        text = str(self.max_failures).strip()
+        number = text.removesuffix("%")
+        try:
+            value = float(number) / 100 if number != text else int(number)
+        except ValueError:
+            value = -1
+        if not (0 <= value <= 1 if number != text else value >= 0):
+            raise UsageError(
+                f"max_failures must be 0 or more, or a share up to 100%, got {text}", hint="write 12 or 0.5%"
+            )
+        return math.floor(value * tiles) if number != text else int(value)
 
 
 class Run:
     """One run of a job towards one output."""
 
-    def __init__(self, job: Job, effort: Effort, output: Path, on_event: OnEvent) -> None:
+    def __init__(
+        self, job: Job, effort: Effort, output: Path, on_event: OnEvent, stop: asyncio.Event | None = None
+    ) -> None:
+        self.disk_needed: int | None = None
+        """Bytes, estimated; None when not known yet."""
+        self._retried: Counter[str] = Counter()
+        self._stop = stop
         self._job = job
         self._effort = effort
         self._output = output
@@ -78,6 +124,7 @@ class Run:
             MosaicError: as documented for `build_mosaic`; or a group with one of them in it.
             OSError: what the disk says.
         """
+        check_files(self._effort.in_flight)
         cover = await asyncio.to_thread(Cover.of, self._job.area, self._job.zoom, max_tiles=self._effort.max_tiles)
         work = await WorkFolder.open(self._output, label_of(self._job.identity()), resume=resume)
         try:
@@ -96,7 +143,9 @@ class Run:
                 profile = await self._profile(client, cover, work)
             encoding = self._job.encoding(profile, cover)
             grid = self._grid(cover, profile, encoding, work)
-            await work.save_state({"tile": asdict(profile), "part_blocks": grid.part_blocks})
+            await self._check_disk(grid, profile, encoding, work)
+            state = {"tile": asdict(profile), "part_blocks": grid.part_blocks, "disk": self.disk_needed}
+            await work.save_state(state)
             download = Download(
                 grid=grid,
                 encoding=encoding,
@@ -104,23 +153,48 @@ class Run:
                 source=self._job.source,
                 client=client,
                 work=work,
-                concurrency=self._effort.concurrency,
-                max_failures=self._effort.max_failures,
+                concurrency=self._effort.in_flight,
+                attempts=self._effort.attempts,
+                on_error=self._effort.on_error,
+                stop=self._stop,
+                max_failures=self._effort.allowed_failures(cover.count),
                 tags=self._tags(),
                 on_event=self._on_event,
             )
             resumed = await self._download(download, grid, work)
-        if download.is_complete:
+        is_stopped = download.is_stopped and len(download.records) < grid.part_count
+        if download.is_complete and not is_stopped:
             with self._stage("finish"):
                 await self._finish(grid, encoding, download, work)
         report = self._report(grid, download, client, resumed)
+        await asyncio.to_thread(write_account, report, work.failed)
         if not download.is_complete:
             raise IncompleteError(
                 f"{report.tiles_failed:,} of {report.tiles_total:,} tiles failed",
                 report=report,
-                hint=f"run the same again: only they are asked for, all others are kept in {work.path.name}",
+                hint=f"run the same again: only they are asked for, all others are kept in {work.path.name}, "
+                f"and failed.geojson there says which and why",
+            )
+        if is_stopped:
+            done = report.tiles_placed + report.tiles_empty
+            raise StoppedError(
+                f"stopped with {done:,} of {report.tiles_total:,} tiles",
+                report=report,
+                hint="the same call goes on from here",
             )
         return report
+
+    async def _check_disk(self, grid: Grid, profile: TileProfile, encoding: Encoding, work: WorkFolder) -> None:
+        """Estimate what the run writes from the first tile, and insist on room for it."""
+        self.disk_needed = work.state.get("disk")
+        tile = next(filter(work.has_body, grid.cover.outward()), None) if work.is_new else None
+        body = await work.read_tile(tile) if tile else None
+        if body:
+            with suppress(TileError):  # an unreadable one is asked for again
+                encoded = await asyncio.to_thread(encoded_bytes, body, profile, encoding, grid.cover.count)
+                self.disk_needed = bytes_needed(grid, encoded, len(body))
+        if self.disk_needed and self._effort.check_disk:
+            await asyncio.to_thread(check_room, work.path, self.disk_needed)
 
     def _client(self) -> Client:
         effort = self._effort
@@ -130,14 +204,23 @@ class Run:
             attempts=effort.attempts,
             timeout=effort.timeout,
             headers=self._job.source.headers,
-            on_retry=lambda url, attempt, reason, wait: self._on_event(TileRetried(redact(url), attempt, reason, wait)),
+            max_outage=effort.max_outage,
+            allow_hosts=effort.allow_hosts,
+            on_retry=self._note_retry,
+            on_trouble=lambda trouble: self._on_event(ServerTrouble(trouble.kind, trouble.seconds, trouble.reason)),
         )
+
+    def _note_retry(self, url: str, attempt: int, reason: str, wait: float) -> None:
+        """Count a retry by its reason; servers that put the tile into it would have as many reasons as tiles."""
+        is_room = reason in self._retried or len(self._retried) < _MAX_REASONS
+        self._retried[reason if is_room else "others"] += 1
+        self._on_event(TileRetried(redact(url), attempt, reason, wait))
 
     async def _profile(self, client: Client, cover: Cover, work: WorkFolder) -> TileProfile:
         """Learn what tiles look like, or remember it from the run that is being continued."""
         if known := work.state.get("tile"):
             return TileProfile.from_dict(known)
-        size, batch = self._job.tile_size, self._effort.concurrency
+        size, batch = self._job.tile_size, min(self._effort.in_flight, _MAX_BATCH)
         source, on_event = self._job.source, self._on_event
         return await probe(client, source, cover, work, tile_size=size, batch=batch, on_event=on_event)
 
@@ -146,7 +229,7 @@ class Run:
         job, effort = self._job, self._effort
         if known := work.state.get("part_blocks"):
             return job.grid(cover, profile, encoding, known)
-        return choose_grid(job, cover, profile, encoding, memory=effort.memory, concurrency=effort.concurrency)
+        return choose_grid(job, cover, profile, encoding, memory=effort.memory, concurrency=effort.in_flight)
 
     async def _download(self, download: Download, grid: Grid, work: WorkFolder) -> int:
         """Download what is missing and give how many parts were there already."""
@@ -193,6 +276,7 @@ class Run:
             tiles_failed=len(download.failed),
             requests=client.requests,
             retries=client.retries,
+            retried=dict(self._retried.most_common(_SHOWN_REASONS)),
             bytes_received=client.bytes_received,
             bytes_written=self._bytes_written,
             seconds=sum(self._seconds.values()),

@@ -14,7 +14,9 @@ import aiohttp
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from mosaic_async.errors import SourceError
-from mosaic_async.http import USER_AGENT, Outcome, outcome, redact
+from mosaic_async.http import USER_AGENT
+from mosaic_async.outcome import Outcome, of_status
+from mosaic_async.redaction import redact
 
 TIMEOUT = 60.0
 """Seconds an attempt; making a mosaic of a search takes as long as the search."""
@@ -75,7 +77,7 @@ async def _attempt(url: str, body: Any, headers: Mapping[str, str]) -> Reply:
             reply = Reply(response.status, _parsed(await _body(response)))
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise _AgainError(type(error).__name__) from error
-    if outcome(reply.status) is Outcome.RETRY:
+    if of_status(reply.status) in (Outcome.RETRY, Outcome.THROTTLE):
         raise _AgainError(reply.words)
     return reply
 

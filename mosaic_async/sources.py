@@ -9,7 +9,7 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from mosaic_async.area import Bounds
 from mosaic_async.cover import MAX_ZOOM, Tile
 from mosaic_async.errors import RequestError, SourceError, UsageError
 from mosaic_async.http import Client
+from mosaic_async.request import is_same_place
 
 _PLACE = re.compile(r"(?:\{|%7[Bb])(-?[xyz])(?:\}|%7[Dd])")
 """A placeholder, with literal or percent-encoded braces; any other brace is left as it is."""
@@ -88,31 +89,47 @@ def from_template(template: str, *, headers: Mapping[str, str] | None = None) ->
     return replace(source, tile_size=_size_in_url(template))
 
 
-async def from_tilejson(location: str | Path, *, headers: Mapping[str, str] | None = None) -> TileSource:
+async def from_tilejson(
+    location: str | Path, *, headers: Mapping[str, str] | None = None, allow_hosts: Collection[str] = ()
+) -> TileSource:
     """Make a source of a TileJSON (2.x or 3.0) at a URL or in a file.
 
     Its first template is used, with its bounds and zooms. TiTiler's zooms are those of 256-pixel tiles whatever the
-    `tilesize` in the template, and so they are read (titiler 2.x, `/{tms}/tilejson.json`).
+    `tilesize` in the template, and so they are read (titiler 2.x, `/{tms}/tilejson.json`). A document from the network
+    may send us to its own origin only, and headers never go anywhere else.
+
+    Args:
+        location: URL or path.
+        headers: sent with every request to the document's origin.
+        allow_hosts: hosts that the template may name as well.
 
     Raises:
-        SourceError: it cannot be had, or is no TileJSON.
+        SourceError: it cannot be had, is no TileJSON, or names another host.
     """
-    document = await _document(str(location), headers or {})
+    document = await _document(str(location), headers or {}, allow_hosts)
     try:
         template = urljoin(str(location), _template(document["tiles"]))
-        return TileSource(
+        is_own = not _is_url(str(location)) or is_same_place(URL(str(location)), URL(template))
+        source = TileSource(
             template=_south_up(template) if document.get("scheme") == "tms" else template,
             tile_size=_size_in_url(template) or _optional_int(document, "tileSize"),
             minzoom=_optional_int(document, "minzoom"),
             maxzoom=_optional_int(document, "maxzoom"),
             bounds=_bounds(document.get("bounds")),
-            headers=headers or {},
+            headers=headers or {} if is_own else {},
         )
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise SourceError(
             f"{_shown(location)} is no TileJSON: {_reason(error)}",
             hint="a TileJSON is a JSON object whose `tiles` lists URL templates",
         ) from error
+    host = (URL(template).host or "").lower()
+    if not is_own and host not in {allowed.lower() for allowed in allow_hosts}:
+        raise SourceError(
+            f"{_shown(location)} names another host for its tiles, {host}",
+            hint="if that is meant, name it with `allow_hosts`; headers do not go there",
+        )
+    return source
 
 
 async def open_source(
@@ -120,6 +137,7 @@ async def open_source(
     *,
     headers: Mapping[str, str] | None = None,
     params: Mapping[str, str] | None = None,
+    allow_hosts: Collection[str] = (),
 ) -> TileSource:
     """Make a source of what a user gives: a source, an XYZ template, or a TileJSON's URL or path."""
     if isinstance(source, TileSource):
@@ -127,15 +145,19 @@ async def open_source(
     elif is_template(str(source)):
         found = from_template(str(source), headers=headers)
     else:
-        found = await from_tilejson(source, headers=headers)
+        found = await from_tilejson(source, headers=headers, allow_hosts=allow_hosts)
     return found.with_params(params or {})
 
 
-async def _document(location: str, headers: Mapping[str, str]) -> dict[str, Any]:
+def _is_url(location: str) -> bool:
+    return re.match(r"https?://", location, re.IGNORECASE) is not None
+
+
+async def _document(location: str, headers: Mapping[str, str], allow_hosts: Collection[str]) -> dict[str, Any]:
     try:
-        if re.match(r"https?://", location, re.IGNORECASE):
+        if _is_url(location):
             async with (
-                Client(headers=headers, timeout=60, max_body=_MAX_TILEJSON) as client,
+                Client(headers=headers, timeout=60, max_body=_MAX_TILEJSON, allow_hosts=allow_hosts) as client,
                 client.get(location) as answer,
             ):
                 if not answer.body:

@@ -6,6 +6,7 @@ Only the command line uses it; the bar goes to stderr.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from typing import NoReturn, Self
 
 from tqdm import tqdm
@@ -14,15 +15,20 @@ from mosaic_async.events import (
     Event,
     MosaicReport,
     RunStarted,
+    ServerTrouble,
     Stitching,
     TileEmpty,
     TileFailed,
     TileFetched,
+    TileParked,
     TilePlaced,
     TileRetried,
     zxy,
 )
 from mosaic_async.plan import MosaicPlan
+
+_LINES = 10
+"""Of each kind."""
 
 
 class Progress:
@@ -34,6 +40,8 @@ class Progress:
         self._verbose = verbose
         self._bytes = 0
         self._failed = 0
+        self._said: Counter[str] = Counter()
+        self._stage = ""
 
     def __enter__(self) -> Self:
         return self
@@ -53,16 +61,26 @@ class Progress:
                 self._advance()
             case TileFailed():
                 self._failed += 1
-                self._say(f"failed: {zxy(event.tile)}: {event.reason} ({event.attempts} attempts)")
+                self._say_some("failed", f"{zxy(event.tile)}: {event.reason} ({event.attempts} attempts)")
                 self._advance()
+            case TileParked():
+                self._say_some("for later", f"{zxy(event.tile)}: {event.reason}")
+            case ServerTrouble():
+                self._say_some(event.kind, _trouble_text(event))
             case TileRetried() if self._verbose:
                 self._say(f"retry {event.attempt} in {event.wait:.1f} s: {event.url}: {event.reason}")
             case Stitching() if self._bar is not None:
+                self._stage = "finish"
                 self._bar.set_description_str("stitching" if event.parts > 1 else "validating")
             case _:
                 pass
 
+    def is_downloading(self) -> bool:
+        """Whether tiles are under way, which are worth waiting for when the run is to end."""
+        return self._stage == "download"
+
     def _start(self, event: RunStarted) -> None:
+        self._stage = "download"
         self._bar = tqdm(
             total=event.tiles_total,
             initial=event.tiles_resumed,
@@ -78,9 +96,27 @@ class Progress:
             self._bar.set_postfix_str(f"{rate}, {self._failed} failed" if self._failed else rate, refresh=False)
             self._bar.update()
 
+    def _say_some(self, kind: str, text: str) -> None:
+        """Say the first lines of a kind only: an hour's worth of them would bury what matters."""
+        self._said[kind] += 1
+        if self._verbose or self._said[kind] <= _LINES:
+            self._say(f"{kind}: {text}")
+        elif self._said[kind] == _LINES + 1:
+            self._say(f"{kind}: more of these are counted, not said; --verbose says all")
+
     def _say(self, line: str) -> None:
         if not self._quiet:
             tqdm.write(line, file=sys.stderr)
+
+
+def _trouble_text(event: ServerTrouble) -> str:
+    match event.kind:
+        case "pause":
+            return f"{event.seconds:.0f} s, as the server asks ({event.reason})"
+        case "outage":
+            return f"the server is away ({event.reason}); it is looked for now and then"
+        case "back":
+            return f"the server is here again after {event.seconds:.0f} s"
 
 
 def report_text(report: MosaicReport) -> str:

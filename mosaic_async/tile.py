@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
+from rasterio._err import CPLE_BaseError  # not every error of GDAL becomes a RasterioError
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, MemoryFile
@@ -89,7 +89,7 @@ def learn(body: bytes, *, tile_size: int | None = None, mask_band: bool | None =
     Raises:
         TileError: it cannot be read, or is not square and of the size that was asked for.
     """
-    driver = _driver(body)
+    driver = driver_of(body)
     if driver == "npy":
         shape, dtype = _npy_header(body)
         profile = TileProfile(
@@ -118,7 +118,7 @@ def decode(body: bytes, profile: TileProfile) -> tuple[Pixels, Mask | None]:
     Raises:
         TileError: not whole, not of the expected format, or of another size, band count or dtype than the first tile.
     """
-    driver = _driver(body)
+    driver = driver_of(body)
     if driver != profile.driver:
         raise TileError(f"the tile is a {driver}, the first one was a {profile.driver}")
     if driver == "npy":
@@ -127,7 +127,7 @@ def decode(body: bytes, profile: TileProfile) -> tuple[Pixels, Mask | None]:
         return _read(dataset, profile)
 
 
-def _driver(body: bytes) -> str:
+def driver_of(body: bytes) -> str:
     """Name the format by its first bytes; everything else, a VRT for one, is refused here."""
     for magic, driver in _MAGIC:
         if body.startswith(magic):

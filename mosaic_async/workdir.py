@@ -1,8 +1,9 @@
 """What survives a crash: the job's label, finished parts, and the tiles of parts that are still open.
 
 Presence means whole: a tile is written aside and renamed, and a part counts once its record is there, which is written
-last. It knows nothing of what is in the files. The event loop never waits for the disk: bodies go through aiofiles, the
-rest through a thread.
+last. A kill loses nothing of that. Against a power cut tiles carry a checksum, which costs less than having the disk
+hold each of them at once, and parts are flushed. It knows nothing of what is in the files. The event loop never waits
+for the disk: bodies go through aiofiles, the rest through a thread.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import asyncio
 import fcntl
 import hashlib
 import json
+import os
 import re
 import shutil
+import struct
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +30,9 @@ from mosaic_async.errors import WorkFolderError
 from mosaic_async.grid import Part
 
 _ASIDE = ".partial"
+_SEAL = struct.Struct("<4sI")
+"""Behind a tile's body: a sign and the CRC-32. A power cut, or a hand, can leave other bytes than were written."""
+_SIGN = b"tile"
 _TILE_NAME = re.compile(r"(\d+)-(\d+)-(\d+)")
 
 
@@ -55,6 +62,8 @@ class WorkFolder:
         self.parts = path / "parts"
         self._tiles = path / "tiles"
         self._job = path / "job.json"
+        self.failed = path / "failed.geojson"
+        """The tiles that failed, for people and for programs; not read again."""
         self._lock: TextIO | None = None
         self._spooled: dict[Tile, int] = {}
         """Bytes of each body that is here."""
@@ -95,7 +104,7 @@ class WorkFolder:
     async def save_state(self, state: Mapping[str, Any]) -> None:
         """Keep what a later run needs to know before its first request."""
         self.state = {"label": self.state["label"], **state}
-        await self._write(self._job, json.dumps(self.state, indent=1).encode())
+        await _write(self._job, json.dumps(self.state, indent=1).encode(), flush=True)
 
     def has_tile(self, tile: Tile) -> bool:
         """Tell whether the tile's body is here, be it empty."""
@@ -107,14 +116,21 @@ class WorkFolder:
 
     async def write_tile(self, tile: Tile, body: bytes) -> None:
         """Keep a body; an empty one stands for a tile without data."""
-        await self._write(self._tile_path(tile), body)
+        await _write(self._tile_path(tile), body, sealed=True)
         self._spooled[tile] = len(body)
 
-    async def read_tile(self, tile: Tile) -> bytes:
-        """Give back a body that is here."""
-        async with aiofiles.open(self._tile_path(tile), "rb") as file:
-            body: bytes = await file.read()
-        return body
+    async def read_tile(self, tile: Tile) -> bytes | None:
+        """Give back a body that is here; None, and it is gone, where it is not what was written."""
+        try:
+            async with aiofiles.open(self._tile_path(tile), "rb") as file:
+                sealed: bytes = await file.read()
+        except FileNotFoundError:
+            sealed = b""
+        body = sealed[: -_SEAL.size]
+        if sealed[-_SEAL.size :] == _SEAL.pack(_SIGN, zlib.crc32(body)):
+            return body
+        await self.drop_tiles([tile])
+        return None
 
     async def drop_tiles(self, tiles: Iterable[Tile]) -> None:
         """Delete bodies that are no longer needed."""
@@ -133,7 +149,9 @@ class WorkFolder:
 
     async def finish_part(self, part: Part, record: PartRecord) -> None:
         """Declare a part finished, after its files are in place."""
-        await self._write(self.parts / f"{part.name}.json", json.dumps(asdict(record)).encode())
+        files = [path for path in (self.part_path(part), self.top_path(part)) if record.nbytes]
+        await asyncio.to_thread(self._flush, files)
+        await _write(self.parts / f"{part.name}.json", json.dumps(asdict(record)).encode(), flush=True)
 
     async def finished_parts(self) -> dict[str, PartRecord]:
         """Give the record of each part that is finished, without holes and whole, by its name."""
@@ -184,7 +202,8 @@ class WorkFolder:
     def _clear(self) -> None:
         for folder in (self.parts, self._tiles, self.path / "upper"):
             shutil.rmtree(folder, ignore_errors=True)
-        self._job.unlink(missing_ok=True)
+        for path in (self._job, self.failed):
+            path.unlink(missing_ok=True)
 
     def _sweep(self) -> None:
         """Delete what a killed run left half-written, and list the tiles that are whole."""
@@ -193,10 +212,14 @@ class WorkFolder:
                 path.unlink()
             elif match := _TILE_NAME.fullmatch(path.name):  # others, such as a file manager's, are let be
                 z, x, y = map(int, match.groups())
-                self._spooled[Tile(x, y, z)] = path.stat().st_size
+                nbytes = path.stat().st_size - _SEAL.size
+                if nbytes >= 0:
+                    self._spooled[Tile(x, y, z)] = nbytes
+                else:
+                    path.unlink()
 
     def _read_records(self) -> dict[str, PartRecord]:
-        records = {path.stem: PartRecord(**json.loads(path.read_bytes())) for path in self.parts.glob("*.json")}
+        records = {path.stem: record for path in self.parts.glob("*.json") if (record := _record_in(path))}
         return {name: record for name, record in records.items() if not record.failed and self._is_whole(name, record)}
 
     def _is_whole(self, name: str, record: PartRecord) -> bool:
@@ -207,13 +230,41 @@ class WorkFolder:
     def _tile_path(self, tile: Tile) -> Path:
         return self._tiles / f"{tile.z}-{tile.x}-{tile.y}"
 
-    async def _write(self, path: Path, data: bytes) -> None:
-        aside = path.with_name(path.name + _ASIDE)
-        async with aiofiles.open(aside, "wb") as file:
-            await file.write(data)
-        await aiofiles.os.replace(aside, path)
-
     @staticmethod
     def _unlink(paths: Iterable[Path]) -> None:
         for path in paths:
             path.unlink(missing_ok=True)
+
+    @staticmethod
+    def _flush(paths: Iterable[Path]) -> None:
+        """Have the disk hold what the files say."""
+        for path in paths:
+            if path.exists():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+
+
+def _record_in(path: Path) -> PartRecord | None:
+    """Read a part's record; one that is damaged counts as none, and the part is made again."""
+    try:
+        record = PartRecord(**json.loads(path.read_bytes()))
+    except (ValueError, TypeError):
+        return None
+    return record if all(type(value) is int for value in asdict(record).values()) else None
+
+
+def _write_now(path: Path, data: bytes, *, sealed: bool = False, flush: bool = False) -> None:
+    """Write aside, then rename; sealed with a checksum, or flushed to the disk."""
+    aside = path.with_name(path.name + _ASIDE)
+    with aside.open("wb") as file:
+        file.write(data)
+        if sealed:
+            file.write(_SEAL.pack(_SIGN, zlib.crc32(data)))
+        if flush:
+            file.flush()
+            os.fsync(file.fileno())
+    aside.replace(path)
+
+
+_write = aiofiles.os.wrap(_write_now)
+"""One hop to a thread for all of it: opening, writing, checksum and renaming one by one are four."""

@@ -102,3 +102,27 @@ async def test_dropped_tiles_are_gone_and_removing_leaves_nothing(tmp_path):
     await work.remove()
     work.close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-1],
+        lambda data: bytes([data[0] ^ 1]) + data[1:],
+        lambda data: b"",
+        lambda data: bytes(len(data)),
+    ],
+)
+@pytest.mark.parametrize("body", [b"body", b""])
+async def test_a_body_that_is_not_what_was_written_is_gone(tmp_path, damage, body):
+    work = await opened(tmp_path)
+    await work.write_tile(TILE, body)
+    path = work.path / "tiles" / "5-3-4"
+    path.write_bytes(damage(path.read_bytes()))
+    work.close()
+    again = await opened(tmp_path)
+    if again.has_tile(TILE):
+        assert await again.read_tile(TILE) is None
+    assert not again.has_tile(TILE)
+    assert list((work.path / "tiles").iterdir()) == []
+    again.close()
