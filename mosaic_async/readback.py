@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import rasterio
 import tifffile
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
 
 from mosaic_async.errors import ResourceError
 
@@ -29,6 +32,8 @@ def check_blocks(path: Path) -> None:
         ResourceError: one is not, or the file cannot be read.
     """
     try:
+        with rasterio.open(path) as dataset:
+            dataset.overviews(1)  # reads every directory, where tifffile would end with the last good one
         with path.open("rb") as file:
             head = file.read(_HEAD)
             is_framed = _LEADER in head and _TRAILER in head
@@ -38,7 +43,15 @@ def check_blocks(path: Path) -> None:
                         f"{path} was not written as a whole: the block at byte {offset:,} is missing",
                         hint="is there room on the disk?",
                     )
-    except (OSError, ValueError, IndexError, struct.error, tifffile.TiffFileError) as error:
+    except (
+        RasterioError,
+        CPLE_BaseError,
+        OSError,
+        ValueError,
+        IndexError,
+        struct.error,
+        tifffile.TiffFileError,
+    ) as error:
         raise ResourceError(f"{path} cannot be read back: {error}", hint="is there room on the disk?") from error
 
 

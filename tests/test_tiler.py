@@ -42,11 +42,18 @@ def scenes_of(folder: Path) -> list[str]:
     return [str(path) for path in sorted(folder.rglob("*.json")) if path.name != "collection.json"]
 
 
-def render_directly(scenes, tile, *, assets, expression=None, selection="first", size=512, rescale=(), formula=None):
+def render_directly(
+    scenes, tile, *, assets, expression=None, selection="first", size=512, rescale=(), formula=None, slivers=True
+):
     """Read one tile with rio-tiler's mosaic reader; None where no scene has data."""
 
     def read(scene, x, y, z) -> ImageData:
-        with STACReader(scene) as reader:  # not `tile`, which drops a tile that a scene reaches by a few pixels
+        with STACReader(scene) as reader:
+            if not slivers:  # as TiTiler does, which drops a tile that a scene reaches by a few pixels
+                return reader.tile(
+                    x, y, z, assets=assets, expression=expression, tilesize=size, padding=2,
+                    resampling_method="bilinear", reproject_method="bilinear",
+                )  # fmt: skip
             west, south, east, north = reader.item.bbox
             box = mercantile.bounds(x, y, z)
             if not (west - 0.001 < box.east and box.west < east + 0.001):

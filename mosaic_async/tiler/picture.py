@@ -14,6 +14,7 @@ import mercantile
 import numpy as np
 from fastapi import Query, Response
 from rasterio.crs import CRS
+from rasterio.transform import from_bounds
 from rio_tiler.colormap import cmap
 from rio_tiler.errors import InvalidColorMapName
 from rio_tiler.models import ImageData
@@ -105,7 +106,9 @@ def _written(pixels: Pixels, frame: Frame, ext: str, asked: Asked) -> bytes:
             np.save(file, pair, allow_pickle=True)
             return file.getvalue()
     image = _coloured(pixels, asked)
-    options = {"crs": frame.crs, "transform": image.transform} if ext == "tif" else {}
+    options = (
+        {"crs": frame.crs, "transform": from_bounds(*frame.bounds, frame.width, frame.height)} if ext == "tif" else {}
+    )
     return render(
         image.data,
         mask.astype(image.data.dtype) if ext == "tif" else mask,
