@@ -97,7 +97,7 @@ FULL = (
         name="memory-2304", law="none", side=48, concurrency=50, profile="zstd", contestants=(OURS,)
     ),
     Scenario(
-        name="memory-9216", law="none", side=96, concurrency=50, profile="zstd", contestants=(OURS,)
+        name="memory-9216", law="none", side=96, concurrency=50, profile="zstd", contestants=(OURS,), repeats=1
     ),
 )  # fmt: skip
 
