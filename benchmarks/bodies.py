@@ -62,10 +62,10 @@ def make_bodies(zoom: int, size: int = 512) -> list[Body]:
     return [_body(pixels, mask, zoom) for pixels, mask in zip(pictures, masks, strict=True)]
 
 
-def small_body(zoom: int, size: int = 128) -> bytes:
-    """Make a body of one band that compresses to nothing, for runs of very many tiles."""
+def small_body(size: int = 128) -> bytes:
+    """Make a body of one band that compresses to nothing and lies nowhere, for runs of very many tiles."""
     pixels = np.broadcast_to((np.arange(size, dtype=np.uint8) // 16)[np.newaxis, np.newaxis], (1, size, size))
-    return _encode(pixels, np.full((size, size), 255, np.uint8), zoom)
+    return _encode(pixels, np.full((size, size), 255, np.uint8), None)
 
 
 def _scene() -> NDArray[np.uint8]:
@@ -106,20 +106,20 @@ def _body(pixels: NDArray[np.uint8], mask: NDArray[np.uint8], zoom: int) -> Body
     return Body(pixels, mask, (before, behind), _encode_png(pixels, mask))
 
 
-def _encode(pixels: NDArray[np.uint8], mask: NDArray[np.uint8], zoom: int) -> bytes:
+def _encode(pixels: NDArray[np.uint8], mask: NDArray[np.uint8], zoom: int | None) -> bytes:
     count, height, width = pixels.shape
-    resolution = 2 * HALF_WORLD / 2**zoom / width
     profile = {
         "driver": "GTiff",
         "count": count + 1,
         "height": height,
         "width": width,
         "dtype": "uint8",
-        "crs": "EPSG:3857",
-        "transform": from_origin(*_CORNER, resolution, resolution),
         "interleave": "pixel",
         "photometric": "RGB" if count == 3 else "MINISBLACK",
     }
+    if zoom is not None:
+        resolution = 2 * HALF_WORLD / 2**zoom / width
+        profile |= {"crs": "EPSG:3857", "transform": from_origin(*_CORNER, resolution, resolution)}
     with MemoryFile() as file:
         with file.open(**profile) as dataset:
             dataset.colorinterp = [*dataset.colorinterp[:count], ColorInterp.alpha]

@@ -1,7 +1,7 @@
 """GDAL at its best: the TMS mini-driver in large swaths to a tiled GeoTIFF, then the COG driver.
 
-The direct way, `-of COG` from the endpoint, fetches in rounds of few tiles and fetches twice what does not fit into the
-block cache; nobody who measures would use it. Through rasterio's GDAL, or with `--cli` through `gdal_translate`.
+The direct way, `-of COG` from the endpoint, fetches a tile at a time and fetches twice what does not fit into the block
+cache; nobody who measures would use it. Through rasterio's GDAL, or with `--cli` through `gdal_translate`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ import time
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+import numpy as np
 import rasterio
 import rasterio.shutil
+from rasterio.windows import Window
 
 from benchmarks.bodies import HALF_WORLD
 from benchmarks.job import LEFT, TILE_SIZE, TOP, ZOOM, Job, parse_job
 
-_CONFIG = {"GDAL_SWATH_SIZE": "200000000", "GDAL_TIFF_INTERNAL_MASK": "YES", "GDAL_NUM_THREADS": "ALL_CPUS"}
+_SWATH = 200_000_000
+_CONFIG = {"GDAL_SWATH_SIZE": str(_SWATH), "GDAL_TIFF_INTERNAL_MASK": "YES", "GDAL_NUM_THREADS": "ALL_CPUS"}
 _COG = {"NUM_THREADS": "ALL_CPUS", "BIGTIFF": "IF_SAFER", "BLOCKSIZE": "512", "OVERVIEW_RESAMPLING": "AVERAGE"}
 _TILED = {
     "TILED": "YES",
@@ -77,7 +80,10 @@ def build(job: Job, *, cli: bool) -> dict[str, float]:
     started = time.monotonic()
     endpoint, tiled = job.output.with_suffix(".xml"), job.output.with_suffix(".tiled.tif")
     endpoint.write_text(service(job))
-    _translate(endpoint, tiled, "GTiff", _TILED, cli=cli)
+    if cli:
+        _translate(endpoint, tiled, "GTiff", _TILED, cli=True)
+    else:
+        _download(endpoint, tiled)
     downloaded = time.monotonic()
     view = job.output.with_suffix(".vrt")
     view.write_text(masked(tiled, job))
@@ -86,6 +92,22 @@ def build(job: Job, *, cli: bool) -> dict[str, float]:
     for path in (endpoint, tiled, view):
         path.unlink()
     return {"download": downloaded - started, "finish": finished - downloaded}
+
+
+def _download(endpoint: Path, tiled: Path) -> None:
+    """Copy in swaths, band by band: the driver fetches a window's tiles at once only for a single band.
+
+    Copied whole, GDAL reads this pixel-interleaved source block by block, so one tile at a time: 144 s for 576 tiles at
+    200 ms. The first band of a swath fetches its tiles, the others find them in the block cache.
+    """
+    options = {name.lower(): value for name, value in _TILED.items() if name != "ALPHA"}
+    with rasterio.Env(**_CONFIG), rasterio.open(endpoint) as source:
+        profile = {name: source.profile[name] for name in ("width", "height", "count", "dtype", "crs", "transform")}
+        with rasterio.open(tiled, "w", driver="GTiff", **profile, **options, alpha="NO") as target:
+            rows = max(1, _SWATH // (source.width * source.count * TILE_SIZE)) * TILE_SIZE
+            for row_off in range(0, source.height, rows):
+                window = Window(0, row_off, source.width, min(rows, source.height - row_off))
+                target.write(np.stack([source.read(band, window=window) for band in source.indexes]), window=window)
 
 
 def _translate(source: Path, target: Path, driver: str, options: dict[str, str], *, cli: bool) -> None:

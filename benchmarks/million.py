@@ -27,6 +27,8 @@ from mosaic_async import Event, MosaicReport, TileEmpty, TilePlaced, build_mosai
 ZOOM = 12
 TILE_SIZE = 128
 _ONE_IN = 10
+_INTERVAL = 1.0
+"""Seconds between two looks at memory."""
 _SETTLED = 0.02
 """Share of the run before which memory is still being filled for the first time."""
 
@@ -69,14 +71,14 @@ class Watch:
             self._done += 1
             if time.monotonic() >= self._next:
                 self.seen.append((self._done / self._total, self._process.memory_info().rss))
-                self._next = time.monotonic() + 1
+                self._next = time.monotonic() + _INTERVAL
 
     @property
-    def growth(self) -> float:
-        """Give the bytes between the mean of the first tenth, once settled, and the mean of the last."""
+    def growth(self) -> float | None:
+        """Give the bytes between the mean of the first tenth, once settled, and the last; None for a run too short."""
         first = [rss for share, rss in self.seen if _SETTLED < share <= 0.1]
         last = [rss for share, rss in self.seen if share > 0.9]
-        return mean(last) - mean(first)
+        return mean(last) - mean(first) if first and last else None
 
 
 async def measure(tiles: int) -> tuple[MosaicReport, Watch]:
@@ -85,7 +87,7 @@ async def measure(tiles: int) -> tuple[MosaicReport, Watch]:
     left = top = 2 ** (ZOOM - 1) - side // 2
     west, north = mercantile.ul(left, top, ZOOM)
     east, south = mercantile.ul(left + side, top + side, ZOOM)
-    body, watch = small_body(ZOOM, TILE_SIZE), Watch(side * side)
+    body, watch = small_body(TILE_SIZE), Watch(side * side)
     server = await asyncio.get_running_loop().create_server(lambda: Answers(body), "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
@@ -118,7 +120,7 @@ def main() -> None:
         "parts": report.parts_total,
         "output_bytes": report.bytes_written,
         "peak_rss": report.peak_rss,
-        "growth": round(watch.growth),
+        "growth": watch.growth,
         "rss": watch.seen,
     }
     if options.output:

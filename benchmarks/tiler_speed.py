@@ -80,7 +80,7 @@ async def plain_tiler(mosaic: Mosaic, workers: int) -> AsyncIterator[str]:
     """Serve the plain application from `workers` processes on one port."""
     with TemporaryDirectory() as folder, shared_socket("127.0.0.1", 0) as holder:
         path = Path(folder) / "mosaic.json"
-        path.write_text(json.dumps({"document": mosaic.document, "assets": mosaic.assets}))
+        path.write_text(json.dumps({"document": mosaic.document, "assets": mosaic.assets, "secret": None}))
         port = holder.getsockname()[1]
         processes = [
             await asyncio.create_subprocess_exec(

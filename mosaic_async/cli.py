@@ -278,8 +278,7 @@ async def _opened(
     if tiler:
         made = Rendering(**look)
         opened = await rendered_by(tiler, source, rendering=made, dialect=dialect, headers=arguments["headers"], **size)
-        for note in opened.notes:
-            click.echo(f"note: {note}", err=True)
+        _say_notes(opened)
         yield opened
     elif _is_remote(source) or await asyncio.to_thread(_is_tilejson, Path(source)):
         if look and not dialect:
@@ -296,7 +295,13 @@ async def _opened(
         raise UsageError("the embedded tiler has no other dialect", hint="leave `dialect` out, or name a `tiler`")
     else:
         async with _tiler().local_tiler(source, **look, **size) as opened:
+            _say_notes(opened)
             yield opened
+
+
+def _say_notes(source: TileSource) -> None:
+    for note in source.notes:
+        click.echo(f"note: {note}", err=True)
 
 
 def _is_remote(source: str) -> bool:

@@ -26,8 +26,9 @@ CONTENT_TYPES = {
     "jpg": "image/jpeg",
     "webp": "image/webp",
     "npy": "application/x-binary",
+    "jp2": "image/jp2",
 }
-DRIVERS = {"tif": "GTiff", "png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
+DRIVERS = {"tif": "GTiff", "png": "PNG", "jpg": "JPEG", "webp": "WEBP", "jp2": "JP2OpenJPEG"}
 HALF_WORLD = 20037508.342789244
 
 Tile = tuple[int, int, int]
@@ -92,6 +93,8 @@ def encode(pixels: np.ndarray, mask: np.ndarray | None, ext: str, bounds: tuple[
     profile = {"driver": DRIVERS[ext], "count": count, "height": height, "width": width, "dtype": pixels.dtype}
     if ext == "tif":
         profile |= {"crs": "EPSG:3857", "transform": from_bounds(*bounds, width, height), "photometric": "MINISBLACK"}
+    if ext == "jp2":
+        profile |= {"QUALITY": "100", "REVERSIBLE": "YES", "YCBCR420": "NO"}
     if ext == "webp":
         profile |= {"lossless": True}
     with MemoryFile() as file:

@@ -51,7 +51,7 @@ def mutated(body: bytes, chance: random.Random) -> bytes:
 
 
 def main(seed: int, count: int, ext: str) -> None:
-    tiler = FakeTiler(pattern=Pattern(masked=ext != "jpg", smooth=ext in ("jpg", "webp")), ext=ext)
+    tiler = FakeTiler(pattern=Pattern(masked=ext not in ("jpg", "jp2"), smooth=ext in ("jpg", "webp")), ext=ext)
     body = tiler.body(PLACE)
     profile = learn(body)
     decode(body, profile)

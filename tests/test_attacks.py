@@ -407,7 +407,7 @@ def _drip_into(connection):
         connection.close()
 
 
-FORMATS = ["tif", "png", "jpg", "webp", "npy"]
+FORMATS = ["tif", "png", "jpg", "webp", "npy", "jp2"]
 
 
 def fuzz(ext, count, seed):

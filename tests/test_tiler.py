@@ -11,12 +11,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import aiohttp
 import mercantile
 import numpy as np
 import psutil
 import pytest
 import rasterio
 import rasterio.transform
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from rio_cogeo.cogeo import cog_validate
 from rio_tiler.errors import EmptyMosaicError, TileOutsideBounds
 from rio_tiler.io import STACReader
@@ -24,7 +27,7 @@ from rio_tiler.models import ImageData
 from rio_tiler.mosaic.methods import PixelSelectionMethod
 from rio_tiler.mosaic.reader import mosaic_reader
 
-from mosaic_async import ResourceError, SourceError, UsageError, build_mosaic
+from mosaic_async import MosaicError, ResourceError, SourceError, UsageError, build_mosaic
 from mosaic_async.tiler import Rendering, local_tiler, open_mosaic
 from mosaic_async.tiler import serve as serve_mosaic
 from tests.conftest import COLORADO, PARANA
@@ -273,6 +276,56 @@ async def test_a_port_that_is_taken_is_a_resource_error(serve):
             pass
 
 
+async def test_a_run_s_tiler_answers_only_who_knows_its_secret():
+    async with local_tiler(PARANA, bands=["B4"], workers=1) as source:
+        url = source.url(mercantile.tile(-54.8, -25.4, 10))
+        assert source.identity is not None
+        secret = url.rpartition("access_token=")[2]
+        assert len(secret) > 16
+        assert secret not in source.identity
+        async with aiohttp.ClientSession() as session:
+            statuses = []
+            for asked in (
+                url,
+                url.replace(secret, "guess"),
+                url.partition("&access_token")[0],
+                url[: url.index("/tiles")],
+            ):
+                async with session.get(asked) as response:
+                    statuses.append(response.status)
+    assert statuses == [200, 403, 403, 403]
+
+
+VRT = (
+    '<VRTDataset rasterXSize="64" rasterYSize="64"><SRS>EPSG:3857</SRS><GeoTransform>0,100,0,0,0,-100</GeoTransform>'
+    '<VRTRasterBand dataType="Byte" band="1"><SimpleSource><SourceFilename>/etc/hostname</SourceFilename>'
+    "</SimpleSource></VRTRasterBand></VRTDataset>"
+)
+
+
+def test_a_vrt_is_no_scene_whatever_its_name(tmp_path):
+    (tmp_path / "scene.tif").write_text(VRT)
+    with pytest.raises(SourceError, match=r"scene\.tif"):
+        open_mosaic(tmp_path)
+
+
+def test_a_vrt_behind_an_item_is_not_read(tmp_path):
+    from mosaic_async.tiler.datasets import _facts
+
+    (tmp_path / "asset.tif").write_text(VRT)
+    with pytest.raises(rasterio.errors.RasterioIOError):
+        _facts(str(tmp_path / "asset.tif"))
+
+
+def test_hosts_that_scenes_are_read_from_are_told_without_users(tmp_path):
+    path = scene(tmp_path)
+    document = json.loads(path.read_text())
+    document["assets"]["far"] = {"href": "https://me:secret@far.example/b.tif"}
+    path.write_text(json.dumps(document))
+    assert open_mosaic(tmp_path / "scenes").hosts == ("far.example",)
+    assert open_mosaic(PARANA).hosts == ()
+
+
 async def test_two_tilers_do_not_share_a_port(unused_tcp_port):
     options = {"host": "127.0.0.1", "port": unused_tcp_port, "workers": 1}
     async with serve_mosaic(open_mosaic(PARANA), **options):
@@ -359,3 +412,33 @@ def test_the_demo_leaves_two_valid_cogs_and_two_pictures(tmp_path):
         with rasterio.open(path) as picture:
             assert picture.count == 4
             assert picture.read(1).std() > 20
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 40) | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+sound = {
+    "mosaicjson": "0.0.3",
+    "minzoom": 7,
+    "maxzoom": 9,
+    "quadkey_zoom": 7,
+    "bounds": [-180, -85, 180, 85],
+    "center": [0, 0, 7],
+    "tiles": {"0300000": ["scene.tif"]},
+    "asset_prefix": "file://",
+    "asset_type": "COG",
+}
+
+
+@given(st.dictionaries(st.sampled_from(sorted(sound)), json_values, min_size=1, max_size=4))
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_hostile_mosaicjson_is_a_mosaic_or_our_error_and_nothing_else(tmp_path, changes):
+    path = tmp_path / "mosaic.json"
+    path.write_text(json.dumps({**sound, **changes, "mosaicjson": "0.0.3"}))
+    try:
+        mosaic = open_mosaic(path)
+    except MosaicError:
+        return
+    assert all(isinstance(name, str) for names in mosaic.document["tiles"].values() for name in names)

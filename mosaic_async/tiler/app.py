@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from hmac import compare_digest
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse
@@ -55,12 +56,13 @@ def selection_of(
     return Selection.parse(pixel_selection, rounding=rounding)
 
 
-def make_app(mosaic: Mosaic, store: Path) -> FastAPI:
+def make_app(mosaic: Mosaic, store: Path, *, secret: str | None = None) -> FastAPI:
     """Make the application for one mosaic.
 
     Args:
         mosaic: what is served.
         store: folder of the mosaics that clients create, shared with the other processes.
+        secret: what `access_token` must be in every request; None serves whoever asks.
     """
     model, index = definition(mosaic.document)
     composer = Composer(is_stac=mosaic.is_stac, is_local=_is_local(index.names))
@@ -81,7 +83,25 @@ def make_app(mosaic: Mosaic, store: Path) -> FastAPI:
     app.add_exception_handler(UsageError, partial(_refused, 422))
     app.add_exception_handler(MosaicError, partial(_refused, 500))
     app.add_middleware(_SkippedScenes)
+    if secret is not None:
+        app.add_middleware(_Guard, secret=secret)
     return app
+
+
+class _Guard:
+    """Answers only those who know the secret: other users of the machine can reach its loopback too."""
+
+    def __init__(self, app: ASGIApp, *, secret: str) -> None:
+        self._app = app
+        self._secret = secret.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = dict(parse_qsl(scope.get("query_string", b""))).get(b"access_token", b"")
+        if scope["type"] == "http" and not compare_digest(given, self._secret):
+            refusal = JSONResponse({"detail": "this tiler serves one run"}, status_code=403)
+            await refusal(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 class _SkippedScenes:

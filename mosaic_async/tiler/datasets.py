@@ -25,6 +25,8 @@ from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader
 from rasterio.warp import calculate_default_transform, transform, transform_bounds
 
+from mosaic_async.tiler.mosaic import open_raster
+
 Bounds = tuple[float, float, float, float]
 _Range = tuple[int, int]
 
@@ -77,7 +79,7 @@ class Stack:
     def bare(self) -> DatasetReader:
         """Give the same bands without their nodata value; only for names that are `stackable`."""
         if self._bare is None:
-            self._bare = rasterio.open(_document(self.names, with_nodata=False))
+            self._bare = rasterio.open(_document(self.names, with_nodata=False), driver="VRT")
         return self._bare
 
     def close(self) -> None:
@@ -250,7 +252,7 @@ def stackable(name: str) -> bool:
 
 @lru_cache(maxsize=_FACTS)
 def _facts(name: str) -> FileFacts:
-    with rasterio.open(name) as dataset:
+    with open_raster(name) as dataset:
         nodata = dataset.nodata
         return FileFacts(
             grid=(dataset.width, dataset.height, dataset.transform, dataset.crs),
@@ -266,7 +268,9 @@ def _facts(name: str) -> FileFacts:
 
 
 def _open(names: Sequence[str]) -> DatasetReader:
-    return rasterio.open(names[0] if len(names) == 1 else _document(names))
+    if len(names) == 1:
+        return open_raster(names[0])
+    return rasterio.open(_document(names), driver="VRT")
 
 
 def _document(names: Sequence[str], *, with_nodata: bool = True) -> str:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from secrets import token_urlsafe
 from tempfile import TemporaryDirectory
 
 from mosaic_async.errors import ResourceError, SourceError, UsageError
@@ -91,19 +92,24 @@ async def local_tiler(
         reflectance=reflectance,
         cloud_mask=cloud_mask,
     ).query(opened)
-    async with serve(opened, host="127.0.0.1", port=0, workers=workers) as url:
+    secret = token_urlsafe(16)
+    async with serve(opened, host="127.0.0.1", port=0, workers=workers, secret=secret) as url:
+        path = f"tiles/WebMercatorQuad/{{z}}/{{x}}/{{y}}.{tile_format}"
         yield TileSource(
-            template=f"{url}/tiles/WebMercatorQuad/{{z}}/{{x}}/{{y}}.{tile_format}?tilesize={tile_size}&{query}",
+            template=f"{url}/{path}?tilesize={tile_size}&{query}&access_token={secret}",
             tile_size=tile_size,
             minzoom=opened.document["minzoom"],
             maxzoom=opened.document["maxzoom"],
             bounds=tuple(opened.document["bounds"]),
+            notes=(f"scenes are read from {', '.join(opened.hosts)}",) if opened.hosts else (),
             identity=f"local:{opened.digest}/{tile_format}?tilesize={tile_size}&{query}",
         )
 
 
 @asynccontextmanager
-async def serve(mosaic: Mosaic, *, host: str, port: int, workers: int | None = None) -> AsyncIterator[str]:
+async def serve(
+    mosaic: Mosaic, *, host: str, port: int, workers: int | None = None, secret: str | None = None
+) -> AsyncIterator[str]:
     """Run the processes until the block is left, and give their common URL.
 
     Args:
@@ -111,6 +117,7 @@ async def serve(mosaic: Mosaic, *, host: str, port: int, workers: int | None = N
         host: address to listen on.
         port: 0 takes a free one.
         workers: processes; None: one a core.
+        secret: what every request must have as `access_token`; None serves whoever asks.
 
     Raises:
         ResourceError: the address is taken.
@@ -118,7 +125,8 @@ async def serve(mosaic: Mosaic, *, host: str, port: int, workers: int | None = N
     """
     with TemporaryDirectory(prefix="mosaic-async-") as folder:
         path = Path(folder) / "mosaic.json"
-        await asyncio.to_thread(path.write_text, json.dumps({"document": mosaic.document, "assets": mosaic.assets}))
+        given = {"document": mosaic.document, "assets": mosaic.assets, "secret": secret}
+        await asyncio.to_thread(path.write_text, json.dumps(given))  # in a folder that only this user can open
         try:
             holder = _held(host, port)
         except OSError as error:

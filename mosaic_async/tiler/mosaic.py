@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,9 @@ class Mosaic:
     assets: tuple[str, ...]
     """Asset names of the STAC items; empty where the assets are plain files, whose bands have numbers."""
 
+    hosts: tuple[str, ...] = ()
+    """Where scenes are read from, beside this machine."""
+
     @property
     def is_stac(self) -> bool:
         """Whether the mosaic's assets are STAC items."""
@@ -62,6 +65,13 @@ class _Scene:
     """GeoJSON polygon in degrees."""
     maxzoom: int
     assets: tuple[str, ...] = ()
+    hosts: frozenset[str] = frozenset()
+
+
+def open_raster(name: str) -> DatasetReader:
+    """Open a file as what scenes are: a VRT, or what fetches from elsewhere, is not read whatever its name."""
+    is_jp2 = urlsplit(name).path.lower().endswith((".jp2", ".j2k"))
+    return rasterio.open(name, driver="JP2OpenJPEG" if is_jp2 else "GTiff")
 
 
 def open_mosaic(source: str | Path) -> Mosaic:
@@ -114,7 +124,9 @@ def _of_document(document: dict[str, Any], folder: Path) -> Mosaic:
         raise SourceError(f"the MosaicJSON is malformed: {error}") from error
     if first is None:
         raise SourceError("the MosaicJSON lists no scene")
-    return Mosaic(valid, _asset_names(first) if urlsplit(first).path.endswith(".json") else ())
+    names = {name for names in document["tiles"].values() for name in names}
+    is_stac = urlsplit(first).path.endswith(".json")
+    return Mosaic(valid, _asset_names(first) if is_stac else (), tuple(sorted(_hosts(names))))
 
 
 def _of_scenes(scenes: Sequence[_Scene]) -> Mosaic:
@@ -127,7 +139,8 @@ def _of_scenes(scenes: Sequence[_Scene]) -> Mosaic:
         accessor=lambda feature: feature["properties"]["path"],
         quiet=True,
     )
-    return Mosaic(mosaic.model_dump(exclude_none=True, mode="json"), scenes[0].assets)
+    hosts = sorted(frozenset().union(*(scene.hosts for scene in scenes)))
+    return Mosaic(mosaic.model_dump(exclude_none=True, mode="json"), scenes[0].assets, tuple(hosts))
 
 
 def _index_zoom(scenes: Sequence[_Scene], maxzoom: int) -> int:
@@ -147,14 +160,21 @@ def _read_scene(location: str, item: Mapping[str, Any] | None = None) -> _Scene:
     """
     try:
         if item is None:
-            with rasterio.open(location) as dataset, Reader(None, dataset=dataset) as reader:
+            with open_raster(location) as dataset, Reader(None, dataset=dataset) as reader:
                 return _Scene(location, _outline_of_cog(dataset), _maxzoom(reader))
         with STACReader(location) as reader:
-            return _Scene(location, outline_of_item(item["geometry"]), _zoom_of_item(reader), tuple(reader.assets))
+            outline, zoom = outline_of_item(item["geometry"]), _zoom_of_item(reader)
+            hrefs = (asset["href"] for asset in item["assets"].values())
+            return _Scene(location, outline, zoom, tuple(reader.assets), _hosts(hrefs))
     except MosaicError as error:
         raise SourceError(f"the scene {location} cannot be used: {error}") from error
     except Exception as error:  # GDAL, pystac, and whatever a malformed document makes of plain Python
         raise SourceError(f"the scene {location} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _hosts(names: Iterable[str]) -> frozenset[str]:
+    """Tell the hosts, or buckets, that names lead to; users and passwords are left out."""
+    return frozenset(host for name in names if (host := urlsplit(name).netloc.rpartition("@")[2]))
 
 
 def _outline_of_cog(dataset: DatasetReader) -> Mapping[str, Any]:

@@ -32,9 +32,8 @@ class _Server(uvicorn.Server):
 def main(path: str, host: str, port: str) -> None:
     """Serve a mosaic that the launcher wrote, on an address that it shares with the other processes."""
     given = json.loads(Path(path).read_text())
-    serve_app(
-        make_app(Mosaic(given["document"], tuple(given["assets"])), Path(path).parent / "created"), host, int(port)
-    )
+    mosaic = Mosaic(given["document"], tuple(given["assets"]))
+    serve_app(make_app(mosaic, Path(path).parent / "created", secret=given["secret"]), host, int(port))
 
 
 def serve_app(app: FastAPI, host: str, port: int) -> None:

@@ -1,0 +1,85 @@
+"""The benchmarks run, and their ratios are of what they say."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.contestants import OURS
+from benchmarks.endpoint import endpoint
+from benchmarks.job import Job
+from benchmarks.laws import LAWS, luck_of
+from benchmarks.measure import Measurement
+from benchmarks.scenarios import FULL, TARGETS, ratio_of
+from mosaic_async import build_mosaic
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_very_many_tiles_are_measured_in_one_command():
+    command = [sys.executable, "-m", "benchmarks.million", "--tiles", "2500"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100, check=True)
+    found = json.loads(done.stdout)
+    assert (found["tiles"], found["requests"], found["placed"]) == (2500, 2500, 250)
+    assert found["peak_rss"] < 400 * 2**20
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+async def test_the_replay_server_counts_and_its_tiles_are_tiles(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with endpoint() as server:
+        job = Job(
+            template=server.template("tif"),
+            output=tmp_path / "out.tif",
+            columns=3,
+            rows=2,
+            concurrency=4,
+            profile="zstd",
+        )
+        server.obey("failing")
+        report = await build_mosaic(
+            job.template, job.bounds, job.output, zoom=11, concurrency=job.concurrency, profile=job.profile
+        )
+        stats = server.stats()
+    assert (report.width, report.height, report.tiles_placed) == (job.width, job.height, 6)
+    assert (stats["tiles"], stats["requests"]) == (6, report.requests)
+    assert stats["peak_in_flight"] <= 4
+
+
+def test_laws_give_each_tile_the_same_luck_and_the_medians_they_are_named_for():
+    lucks = sorted(luck_of(11, x, y) for x in range(60) for y in range(60))
+    assert lucks == sorted(luck_of(11, x, y) for x in range(60) for y in range(60))
+    assert LAWS["lognormal"].delay(lucks[len(lucks) // 2]) == pytest.approx(0.2, rel=0.05)
+    slow = sum(LAWS["slow"].delay(luck) == 2.0 for luck in lucks) / len(lucks)
+    assert slow == pytest.approx(0.05, abs=0.02)
+
+
+def measurement(scenario, contestant, wall, rss=1) -> Measurement:
+    return Measurement(
+        scenario=scenario, contestant=contestant, turn=0, wall=wall, cpu=2 * wall, peak_rss=rss, requests=1,
+        connections=1, peak_in_flight=1, tiles=1, size=1, stages={}, problem="", rss=[],
+    )  # fmt: skip
+
+
+def test_a_target_is_the_ratio_of_ours_to_the_other_in_its_scenario():
+    names = {scenario.name: scenario.contestants for scenario in FULL}
+    for target in TARGETS:
+        if target.over.startswith("@"):
+            medians = {
+                (target.scenario, OURS): measurement(target.scenario, OURS, 1, rss=3),
+                (target.over[1:], OURS): measurement(target.over[1:], OURS, 1, rss=2),
+            }
+            assert target.over[1:] in names
+            assert ratio_of(target, medians) == 1.5
+        else:
+            assert {OURS, target.over} <= set(names[target.scenario])
+            medians = {
+                (target.scenario, OURS): measurement(target.scenario, OURS, 3),
+                (target.scenario, target.over): measurement(target.scenario, target.over, 4),
+            }
+            assert ratio_of(target, medians) == 0.75
+        assert ratio_of(target, {}) is None
