@@ -14,8 +14,8 @@ from mosaic_async.canvas import Canvas
 from mosaic_async.cover import Tile
 from mosaic_async.grid import Grid, Part
 
-OPEN_PARTS = 3
-"""Canvases in memory at most: one being sealed, one with late tiles, one being filled."""
+OPEN_PARTS = 4
+"""Canvases in memory at most: one being sealed, one that waits for it, one with late tiles, one being filled."""
 
 
 @dataclass
