@@ -166,7 +166,7 @@ class Run:
         if download.is_complete and not is_stopped:
             with self._stage("finish"):
                 await self._finish(grid, encoding, download, work)
-        report = self._report(grid, download, client, resumed)
+        report = self._report(grid, download, client, resumed, await asyncio.to_thread(peak_rss))
         await asyncio.to_thread(write_account, report, work.failed)
         if not download.is_complete:
             raise IncompleteError(
@@ -262,7 +262,7 @@ class Run:
             "MOSAIC_ZOOM": str(self._job.zoom),
         }
 
-    def _report(self, grid: Grid, download: Download, client: Client, resumed: int) -> MosaicReport:
+    def _report(self, grid: Grid, download: Download, client: Client, resumed: int, peak: int) -> MosaicReport:
         return MosaicReport(
             output=self._output,
             bounds=grid.bounds,
@@ -283,7 +283,7 @@ class Run:
             seconds_by_stage=dict(self._seconds),
             parts_total=grid.part_count,
             parts_resumed=resumed,
-            peak_rss=peak_rss(),
+            peak_rss=peak,
             failed=tuple(download.failed.values()),
         )
 
@@ -307,6 +307,13 @@ async def _to_its_end(function: Callable[_Params, _Result], *args: _Params.args,
 
 
 def peak_rss() -> int:
-    """Give the most bytes that this process had in memory so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    """Give the most bytes that this process had in memory so far.
+
+    Linux counts the parent's memory at the fork into `ru_maxrss`, and not into the status.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +19,10 @@ PHASES = set(Phase) - {Phase.explain}
 settings.register_profile("same", derandomize=True, deadline=None, phases=PHASES)
 settings.register_profile("random", deadline=None, phases=PHASES)
 settings.load_profile("same")
+
+# A shell that runs the tests in the background has interrupts ignored, and what they start would ignore them too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SCENES = Path(__file__).parents[1] / "examples" / "scenes"
 PARANA = SCENES / "landsat8-parana-2020-60m"

@@ -234,8 +234,9 @@ def test_rendering_that_cannot_be_is_a_usage_error(options):
 
 
 async def test_the_tiler_ends_with_its_block(tmp_path):
+    before = set(psutil.Process().children(recursive=True))  # servers of other tests
     async with local_tiler(PARANA, bands=["B4"], workers=2):
-        running = psutil.Process().children(recursive=True)
+        running = set(psutil.Process().children(recursive=True)) - before
         assert len(running) == 2
     assert not any(process.is_running() for process in running)
 
