@@ -38,7 +38,7 @@ def main() -> None:
 
 def _options() -> Namespace:
     parser = ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--full", action="store_true", help="all that the project promises: about forty minutes")
+    parser.add_argument("--full", action="store_true", help="all that the project promises: half an hour and more")
     parser.add_argument("--only", nargs="*", default=(), help=f"of {', '.join(scenario.name for scenario in FULL)}")
     parser.add_argument("--repeats", type=int, help="times that each contestant runs; default: as the scenario says")
     parser.add_argument("--output", type=Path, default=Path("bench"), help="folder for table, JSON and plots")
