@@ -67,7 +67,7 @@ def rss(measurement: Measurement) -> float:
 SHORT = (
     Scenario(
         name="no-latency", law="none", side=24, concurrency=50, profile="deflate",
-        contestants=(OURS, DEFAULTS, FLOOR, NOTEBOOK, GDAL, "gdal_translate"),
+        contestants=(OURS, FLOOR, NOTEBOOK, GDAL, "gdal_translate"),
     ),
     Scenario(
         name="200ms", law="lognormal", side=24, concurrency=50, profile="deflate",
