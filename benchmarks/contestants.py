@@ -12,6 +12,7 @@ from benchmarks.job import ZOOM, Job
 
 OURS, FLOOR, NOTEBOOK, GDAL = "mosaic-async", "download alone", "notebook", "GDAL tuned"
 DEFAULTS = "mosaic-async, own defaults"
+AUTO = "mosaic-async, auto"
 _SAME = ("--co", "LEVEL=6", "--co", "PREDICTOR=NO")
 """What rio-cogeo and GDAL do unless told otherwise; ours is another level, and a predictor."""
 
@@ -36,19 +37,16 @@ def _script(*names: str) -> Callable[[Job], list[str]]:
     return lambda job: [sys.executable, "-m", f"benchmarks.{module}", *options, *job.arguments]
 
 
-def _ours(*, same: bool = False) -> Callable[[Job], list[str]]:
-    """Run the command as a user would; `same`: with the level and predictor that rivals have for deflate."""
+def _ours(*, same: bool = False, auto: bool = False) -> Callable[[Job], list[str]]:
+    """Run the command as a user would; `same`: with the level and predictor that rivals have for deflate.
+
+    With `auto` it looks for the concurrency by itself.
+    """
     return lambda job: [
         *(sys.executable, "-m", "mosaic_async", "build", job.template, str(job.output)),
         *("--bounds", *(repr(degrees) for degrees in job.bounds), "--zoom", str(ZOOM)),
-        *(
-            "-c",
-            str(job.concurrency),
-            "-p",
-            job.profile,
-            "--json",
-            *(_SAME if same and job.profile == "deflate" else ()),
-        ),
+        *("-c", "auto" if auto else str(job.concurrency), "-p", job.profile, "--json"),
+        *(_SAME if same and job.profile == "deflate" else ()),
     ]
 
 
@@ -57,6 +55,7 @@ CONTESTANTS = {
     for contestant in (
         Contestant(OURS, _ours(same=True)),
         Contestant(DEFAULTS, _ours()),
+        Contestant(AUTO, _ours(same=True, auto=True)),
         Contestant(FLOOR, _script("floor"), writes=False),
         Contestant(NOTEBOOK, _script("notebook")),
         Contestant(GDAL, _script("gdal_tms")),

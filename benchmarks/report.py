@@ -76,7 +76,7 @@ def _table(
     for target in TARGETS:
         if (ratio := ratio_of(target, medians)) is not None:
             mark = "reached" if ratio <= target.most else "**missed**"
-            lines.append(f"| {target.what} | {target.scenario} | {ratio:.2f} | {target.most:g} | {mark} |")
+            lines.append(f"| {target.title} | {target.scenario} | {ratio:.2f} | {target.most:g} | {mark} |")
     lines += _counts(scenarios, medians)
     return "\n".join(lines) + "\n"
 

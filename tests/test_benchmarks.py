@@ -65,21 +65,19 @@ def measurement(scenario, contestant, wall, rss=1) -> Measurement:
     )  # fmt: skip
 
 
-def test_a_target_is_the_ratio_of_ours_to_the_other_in_its_scenario():
+def test_a_target_is_the_ratio_of_one_contestant_to_another_in_its_scenario():
     names = {scenario.name: scenario.contestants for scenario in FULL}
     for target in TARGETS:
+        mine = (target.scenario, target.contestant)
+        assert target.contestant in names[target.scenario]
         if target.over.startswith("@"):
-            medians = {
-                (target.scenario, OURS): measurement(target.scenario, OURS, 1, rss=3),
-                (target.over[1:], OURS): measurement(target.over[1:], OURS, 1, rss=2),
-            }
-            assert target.over[1:] in names
+            other = (target.over[1:], target.contestant)
+            assert other[0] in names
+            medians = {mine: measurement(*mine, 1, rss=3), other: measurement(*other, 1, rss=2)}
             assert ratio_of(target, medians) == 1.5
         else:
-            assert {OURS, target.over} <= set(names[target.scenario])
-            medians = {
-                (target.scenario, OURS): measurement(target.scenario, OURS, 3),
-                (target.scenario, target.over): measurement(target.scenario, target.over, 4),
-            }
+            other = (target.scenario, target.over)
+            assert target.over in names[target.scenario]
+            medians = {mine: measurement(*mine, 3), other: measurement(*other, 4)}
             assert ratio_of(target, medians) == 0.75
         assert ratio_of(target, {}) is None
