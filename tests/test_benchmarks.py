@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.contestants import OURS
 from benchmarks.endpoint import endpoint
 from benchmarks.job import Job
 from benchmarks.laws import LAWS, luck_of
