@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import quote, urlsplit
@@ -29,6 +30,8 @@ from mosaic_async.tiler.selection import Read, Selection
 from mosaic_async.tiler.view import View
 
 _LOGGER = logging.getLogger("mosaic_async.tiler")
+_SAFE = " " + string.punctuation.replace(",", "")
+"""What a name keeps in a header, where commas stand between names."""
 _LOCAL_TILES = 2
 """Tiles of local scenes that a process composes at once: one computes while the other waits for the interpreter."""
 _REMOTE_TILES = 4
@@ -42,10 +45,19 @@ class Composed:
 
     pixels: Pixels | None
     """None where no scene reaches the tile."""
-    used: list[str] = field(default_factory=list)
-    """Names of the scenes that were read, in order."""
+    read: list[tuple[str, str]] = field(default_factory=list)
+    """Names of the scenes that were read, and their dates, "" where they have none; in order."""
     skipped: list[str] = field(default_factory=list)
     """Names of those that could not be."""
+
+    @property
+    def used(self) -> list[str]:
+        """Names of the scenes that were read, in order."""
+        return [name for name, _ in self.read]
+
+
+COMPOSED: ContextVar[list[Composed] | None] = ContextVar("COMPOSED", default=None)
+"""The list that an answer's tiles are added to; None where nobody asks."""
 
 
 class Composer:
@@ -80,6 +92,8 @@ class Composer:
             Exception: that of the first scene, when all failed.
         """
         composed, failures = Composed(None), []
+        if (answer := COMPOSED.get()) is not None:
+            answer.append(composed)
 
         def pixels_of(scene: Scene, window: Window | None) -> Pixels | None:
             try:
@@ -89,13 +103,13 @@ class Composer:
                 _skip(composed, scene.name, error)
                 return None
             if pixels is not None:
-                composed.used.append(_shown(scene.name))
+                composed.read.append((_shown(scene.name), scene.taken.date().isoformat() if scene.taken else ""))
             return pixels and view.finish(pixels)
 
         with self._turns:
             scenes = self._scenes(names, degrees, composed, failures, selection)
             composed.pixels = selection.compose(self._ahead(partial(pixels_of, scene) for scene in scenes))
-        if failures and not composed.used:
+        if failures and not composed.read:
             raise _told(failures[0], composed.skipped[0])
         return composed
 
@@ -176,4 +190,4 @@ def _shown(name: str) -> str:
     """Name a scene without its query and its user, which may hold secrets, in letters that a header may have."""
     parts = urlsplit(name)
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else name
-    return quote(shown, safe=f"{string.punctuation} ")
+    return quote(shown, safe=_SAFE)
