@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 
@@ -15,7 +15,7 @@ from mosaic_async.checks import check_answer
 from mosaic_async.cover import Cover, Tile
 from mosaic_async.errors import RequestError, SourceError, TileError
 from mosaic_async.events import OnEvent, SceneSkipped, TileFetched, zxy
-from mosaic_async.http import Client
+from mosaic_async.http import Answer, Client
 from mosaic_async.scenes import SceneTally
 from mosaic_async.sources import TileSource
 from mosaic_async.tile import TileProfile, learn
@@ -55,11 +55,18 @@ async def probe(
     Raises:
         SourceError: unreachable, refused, a wrong URL, not tiles, or no tile with data in the whole area.
     """
+
+    def note(tile: Tile, answer: Answer) -> None:
+        if answer.body:
+            on_event(TileFetched(tile, len(answer.body)))
+        for scene in scenes.note(answer.headers):
+            on_event(SceneSkipped(scene, tile))
+
     answers: Counter[int] = Counter()
     failures: list[RequestError] = []
     for tiles in _batches(cover.outward(), batch):
         async with asyncio.TaskGroup() as tasks:
-            asked = [tasks.create_task(_ask(client, source, tile, work, scenes, on_event)) for tile in tiles]
+            asked = [tasks.create_task(_ask(client, source, tile, work, note)) for tile in tiles]
         for tile in tiles:
             if work.has_body(tile) and (body := await work.read_tile(tile)):
                 return await asyncio.to_thread(learn_first, body, tile, source, tile_size)
@@ -95,7 +102,7 @@ def _batches(tiles: Iterator[Tile], size: int) -> Iterator[list[Tile]]:
 
 
 async def _ask(
-    client: Client, source: TileSource, tile: Tile, work: WorkFolder, scenes: SceneTally, on_event: OnEvent
+    client: Client, source: TileSource, tile: Tile, work: WorkFolder, note: Callable[[Tile, Answer], None]
 ) -> int | RequestError | None:
     """Ask for a tile; give the status or what went wrong, and nothing for one that is in the folder."""
     if work.has_tile(tile):
@@ -103,11 +110,8 @@ async def _ask(
     try:
         check = partial(check_answer, tile=tile, profile=None)
         async with client.get(source.url(tile), check=check) as answer:
-            if answer.body:
-                on_event(TileFetched(tile, len(answer.body)))
             await work.write_tile(tile, answer.body)
-            for scene in scenes.note(answer.headers):
-                on_event(SceneSkipped(scene, tile))
+            note(tile, answer)
             return answer.status
     except RequestError as error:
         return error

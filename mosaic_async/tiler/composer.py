@@ -74,6 +74,9 @@ class Composer:
         self._is_stac = is_stac
         self._reads = 1 if is_local else _REMOTE_READS
         self._turns = threading.BoundedSemaphore(_LOCAL_TILES if is_local else _REMOTE_TILES)
+        self.finishing = threading.BoundedSemaphore(_LOCAL_TILES)
+        """Held while a tile is coloured and written, which takes ten times the tile's size: as many threads as there
+        are requests would take gigabytes, and be no quicker."""
 
     def compose(
         self, names: Sequence[str], frame: Frame, degrees: Bounds, view: View, selection: Selection
