@@ -6,6 +6,7 @@ asks, and of scenes only what the headers say.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +20,7 @@ SHOWN = 500
 _KEPT = 20_000
 """Scenes of a kind that are told apart, some 300 bytes each; what comes later is counted with tiles alone."""
 _LONGEST = 300
-_LONGEST_DAY = 10
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 @dataclass
@@ -99,7 +100,7 @@ def _add(counts: dict[str, _Count], named: Mapping[str, str]) -> list[str]:
         if count is None:
             if len(counts) >= _KEPT:
                 continue
-            count = counts[name] = _Count(_shown(day)[:_LONGEST_DAY] or None)
+            count = counts[name] = _Count(day if _DAY.fullmatch(day) else None)
             new.append(name)
         count.tiles += 1
     return new

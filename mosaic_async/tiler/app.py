@@ -23,6 +23,7 @@ from titiler.core.resources.enums import OptionalHeader
 from titiler.mosaic.errors import MOSAIC_STATUS_CODES
 from titiler.mosaic.factory import MosaicTilerFactory
 
+from mosaic_async.access import Signer, Signing
 from mosaic_async.errors import MosaicError, UsageError
 from mosaic_async.tiler.backend import SceneBackend, definition
 from mosaic_async.tiler.composer import COMPOSED, Composed, Composer
@@ -56,16 +57,17 @@ def selection_of(
     return Selection.parse(pixel_selection, rounding=rounding)
 
 
-def make_app(mosaic: Mosaic, store: Path, *, secret: str | None = None) -> FastAPI:
+def make_app(mosaic: Mosaic, store: Path, *, secret: str | None = None, signing: Signing | None = None) -> FastAPI:
     """Make the application for one mosaic.
 
     Args:
         mosaic: what is served.
         store: folder of the mosaics that clients create, shared with the other processes.
         secret: what `access_token` must be in every request; None serves whoever asks.
+        signing: who renews signatures of scenes' URLs; None: Planetary Computer.
     """
     model, index = definition(mosaic.document)
-    composer = Composer(is_stac=mosaic.is_stac, is_local=_is_local(index.names))
+    composer = Composer(is_stac=mosaic.is_stac, is_local=_is_local(index.names), signer=Signer.of(signing or Signing()))
     factory = MosaicTilerFactory(
         backend=partial(SceneBackend, index=index, composer=composer),  # type: ignore[arg-type]
         path_dependency=lambda: model,  # no client chooses what is opened

@@ -21,17 +21,20 @@ from urllib.parse import quote, urlsplit
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from mosaic_async.access import Signer, is_ending
 from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.tiler.datasets import Bounds, DatasetPool
 from mosaic_async.tiler.frame import Frame
 from mosaic_async.tiler.pixels import Pixels
-from mosaic_async.tiler.scenes import Scene, open_scene
+from mosaic_async.tiler.scenes import Scene, open_scene, renewed
 from mosaic_async.tiler.selection import Read, Selection
 from mosaic_async.tiler.view import View
 
 _LOGGER = logging.getLogger("mosaic_async.tiler")
 _SAFE = " " + string.punctuation.replace(",", "")
 """What a name keeps in a header, where commas stand between names."""
+_RENEWED = 20_000
+"""Scenes with new signatures that are remembered."""
 _LOCAL_TILES = 2
 """Tiles of local scenes that a process composes at once: one computes while the other waits for the interpreter."""
 _REMOTE_TILES = 4
@@ -63,13 +66,16 @@ COMPOSED: ContextVar[list[Composed] | None] = ContextVar("COMPOSED", default=Non
 class Composer:
     """Composes tiles of scenes."""
 
-    def __init__(self, *, is_stac: bool, is_local: bool) -> None:
+    def __init__(self, *, is_stac: bool, is_local: bool, signer: Signer | None = None) -> None:
         """Make one with its own pool of open datasets.
 
         Args:
             is_stac: whether scenes are STAC items, or else plain files.
             is_local: whether scenes are on this machine's disks.
+            signer: renews signatures that end while tiles are made; None: `Signer()`.
         """
+        self._signer = signer or Signer()
+        self._renewed: dict[str, Scene] = {}
         self.pool = DatasetPool()
         self._is_stac = is_stac
         self._reads = 1 if is_local else _REMOTE_READS
@@ -100,7 +106,7 @@ class Composer:
 
         def pixels_of(scene: Scene, window: Window | None) -> Pixels | None:
             try:
-                pixels = view.read(self.pool, scene, frame, window)
+                pixels = view.read(self.pool, self._readable(scene), frame, window)
             except Exception as error:  # noqa: BLE001 - whatever GDAL, rasterio or a server make of a broken file
                 failures.append(error)
                 _skip(composed, scene.name, error)
@@ -115,6 +121,15 @@ class Composer:
         if failures and not composed.read:
             raise _told(failures[0], composed.skipped[0])
         return composed
+
+    def _readable(self, scene: Scene) -> Scene:
+        """Give a scene as it can be read now: in hours of tiles the signatures of its URLs end."""
+        current = self._renewed.get(scene.name, scene)
+        if is_ending(current.ends):
+            if len(self._renewed) >= _RENEWED:
+                self._renewed.clear()
+            current = self._renewed[scene.name] = renewed(scene, self._signer)
+        return current
 
     def _scenes(
         self, names: Sequence[str], degrees: Bounds, composed: Composed, failures: list[Exception], selection: Selection
