@@ -29,6 +29,7 @@ from rio_cogeo.profiles import cog_profiles
 from rio_tiler.io import STACReader
 from supermercado.burntiles import tile_extrema
 
+from mosaic_async.search import create_mosaic
 from tests.bretagne import taken, write_scenes
 from tests.loopback import free_port, wait_for
 from tests.test_cli import command
@@ -162,6 +163,17 @@ def test_its_search_finds_the_scenes_that_a_look_at_all_of_them_finds(endpoint):
     assert set(chain.from_iterable(cells.values())) == wanted.keys()
     for names in cells.values():
         assert [wanted[name] for name in names] == sorted(wanted[name] for name in names)
+
+
+def test_making_the_mosaic_beforehand_finds_the_same_scenes(scenes):
+    created = create_mosaic(search(BRETAGNE), items=scenes, seasons=["spring", "summer"])
+    assert {one["id"] for one in created.scenes["features"]} == {one.name for one in taken() if one.is_wanted}
+
+
+def test_a_filter_that_the_endpoint_cannot_apply_is_refused(endpoint):
+    query = {"bbox": BRETAGNE, "filter": "eo:cloud_cover < 1", "filter-lang": "cql2-text"}
+    answer = requests.post(f"{endpoint}/mosaic/create", json=query, timeout=60)
+    assert (answer.status_code, "filter" in answer.json()["detail"]) == (422, True)
 
 
 @pytest.mark.parametrize(
