@@ -10,9 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -33,6 +33,42 @@ _LOGIN = frozenset({"landsatlook.usgs.gov"})
 _LEAST_LEFT = 60.0
 """Seconds; a token that ends sooner is replaced (as planetary-computer 1.0 does)."""
 _TIMEOUT = 30.0
+_SIGNATURE = frozenset(
+    [
+        "st",
+        "se",
+        "sp",
+        "sv",
+        "sr",
+        "sig",
+        "sip",
+        "spr",
+        "skoid",
+        "sktid",
+        "skt",
+        "ske",
+        "sks",
+        "skv",
+        "saoid",
+        "suoid",
+        "scid",
+        "sdd",
+        "ses",
+    ]
+)
+"""Parameters of a shared access signature, see learn.microsoft.com/rest/api/storageservices/create-service-sas."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signing:
+    """Who gives signatures, and for what."""
+
+    endpoint: str = PLANETARY_COMPUTER
+    """Where tokens are given."""
+    suffix: str = _BLOBS
+    """Of hosts whose blobs are signed."""
+    subscription_key: str | None = field(default=None, repr=False)
+    """Raises the service's limits."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +105,11 @@ class Signer:
         self._lock = threading.Lock()
         self._tokens: dict[tuple[str, str], _Token] = {}
 
+    @classmethod
+    def of(cls, signing: Signing) -> Signer:
+        """Make one that asks whom it is told to."""
+        return cls(endpoint=signing.endpoint, suffix=signing.suffix, subscription_key=signing.subscription_key)
+
     @property
     def ends(self) -> float | None:
         """When the first of the tokens in use ends, in seconds since 1970; None when nothing was signed."""
@@ -87,6 +128,27 @@ class Signer:
             return href
         joint = "&" if parts.query else "?"
         return f"{href}{joint}{self._token(account, container).query}"
+
+    def renew(self, href: str) -> str:
+        """Give a URL with a new signature where its own ends within the minute; others come back as they are.
+
+        Where no token is to be had, the old one is used to its end.
+
+        Raises:
+            SourceError: there is no token to be had, and the old one has ended.
+        """
+        ends = signature_end(href)
+        host = urlsplit(href).hostname or ""
+        if ends is None or not host.endswith(self._suffix) or ends - self._clock() >= _LEAST_LEFT:
+            return href
+        bare = urlsplit(href)
+        kept = [(name, value) for name, value in parse_qsl(bare.query) if name not in _SIGNATURE]
+        try:
+            return self.sign(urlunsplit(bare._replace(query=urlencode(kept))))
+        except SourceError:
+            if ends <= self._clock():
+                raise
+            return href
 
     def _token(self, account: str, container: str) -> _Token:
         with self._lock:  # many threads want the same token at the same time: one asks
@@ -110,6 +172,21 @@ class Signer:
                 f"no token for {account}/{container}: {type(error).__name__}",
                 hint="is this a Planetary Computer scene?",
             ) from error
+
+
+def signature_end(href: str) -> float | None:
+    """Tell when the signature of a blob's URL ends, in seconds since 1970; None where it has none that says so."""
+    query = dict(parse_qsl(urlsplit(href).query)) if "sig=" in href else {}
+    try:
+        moment = datetime.fromisoformat(query["se"])
+    except (KeyError, ValueError):
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def is_ending(ends: float | None) -> bool:
+    """Tell whether a signature has to be renewed before it is used."""
+    return ends is not None and ends - time.time() < _LEAST_LEFT
 
 
 def readable(item: Item, signer: Signer) -> dict[str, Any]:

@@ -31,19 +31,23 @@ def footprints(failed: Iterable[TileFailed]) -> dict[str, Any]:
 
 
 def write_account(report: MosaicReport, geojson: Path) -> None:
-    """Leave the footprints and the report as files, or, where no tile failed, none of an earlier run; it blocks.
+    """Leave the footprints and the report as files, or, where nothing is missing, none of an earlier run; it blocks.
+
+    A tile that lacks a scene which could not be read has pixels, and they may be others than with it: so that is
+    reported too.
 
     Args:
         report: of a run that has come to its end.
         geojson: the footprints; not written where its folder has gone, with the work of a complete output.
     """
     path = report_path(report.output)
-    if report.failed:
-        if geojson.parent.is_dir():
-            _write(geojson, footprints(report.failed))
+    if not report.failed:
+        geojson.unlink(missing_ok=True)
+    elif geojson.parent.is_dir():
+        _write(geojson, footprints(report.failed))
+    if report.failed or report.scenes.lacking:
         _write(path, report.as_dict())
     else:
-        geojson.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
 
 

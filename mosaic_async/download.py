@@ -20,10 +20,20 @@ from mosaic_async.checks import check_answer, max_body
 from mosaic_async.cover import Tile
 from mosaic_async.encoding import Encoding
 from mosaic_async.errors import RequestError, TileError
-from mosaic_async.events import OnEvent, PartSealed, TileEmpty, TileFailed, TileFetched, TileParked, TilePlaced
+from mosaic_async.events import (
+    OnEvent,
+    PartSealed,
+    SceneSkipped,
+    TileEmpty,
+    TileFailed,
+    TileFetched,
+    TileParked,
+    TilePlaced,
+)
 from mosaic_async.grid import Grid
 from mosaic_async.http import Check, Client, redact
 from mosaic_async.orders import OPEN_PARTS, OpenPart, Order, Orders
+from mosaic_async.scenes import SceneTally
 from mosaic_async.sources import TileSource
 from mosaic_async.tile import TileProfile, decode
 from mosaic_async.workdir import PartRecord, WorkFolder
@@ -70,6 +80,7 @@ class Download:
         source: what to ask for.
         client: asks.
         work: keeps tiles and parts; parts that are finished there are not touched.
+        scenes: told of what tiles are made of.
         concurrency: requests in flight at most.
         attempts: tries a tile.
         on_error: what becomes of a tile whose attempts are used up: it is parked, or fails at once.
@@ -88,6 +99,7 @@ class Download:
         source: TileSource,
         client: Client,
         work: WorkFolder,
+        scenes: SceneTally,
         concurrency: int,
         attempts: int,
         on_error: OnError,
@@ -102,6 +114,7 @@ class Download:
         self._source = source
         self._client = client
         self._work = work
+        self._scenes = scenes
         self._concurrency = concurrency
         self._attempts = attempts
         self._on_error = on_error
@@ -214,6 +227,9 @@ class Download:
                 if answer.body:
                     self._on_event(TileFetched(tile, len(answer.body)))
                 await self._work.write_tile(tile, answer.body)
+                if not order.bodies:  # a second body is of the same scenes
+                    for scene in self._scenes.note(answer.headers):
+                        self._on_event(SceneSkipped(scene, tile))
                 await self._queue.put(_Arrival(order, answer.body, answer.attempts))
         except RequestError as error:
             made = order.attempts + error.attempts
@@ -303,6 +319,8 @@ class Download:
         if not opened.parked and (self.is_complete or not opened.failed):
             nbytes = await self._in(self._sealing, self._seal_canvas, opened)
             record = PartRecord(placed=opened.placed, empty=opened.empty, failed=opened.failed, nbytes=nbytes)
+            if self._scenes:
+                await self._work.save_scenes(self._scenes.as_dict())
             await self._work.finish_part(part, record)
             self.records[part.name] = record
             self._on_event(PartSealed(part.name, nbytes))

@@ -98,6 +98,15 @@ class TileFailed:
 
 
 @dataclass(frozen=True)
+class SceneSkipped:
+    """The tiler could not read a scene and left it out; told once a scene, with the first tile that lacks it."""
+
+    scene: str
+    """As the tiler names it, without secrets."""
+    tile: Tile
+
+
+@dataclass(frozen=True)
 class PartSealed:
     """All tiles of a part are in, and its COG is in the work folder."""
 
@@ -111,6 +120,38 @@ class Stitching:
     """All parts are there and become one file."""
 
     parts: int
+
+
+@dataclass(frozen=True)
+class SceneCount:
+    """A scene, and tiles of this output that it has to do with."""
+
+    name: str
+    """As the tiler names it, most often where its item is; without secrets."""
+    day: str | None
+    """Year, month and day; None when the tiler does not say."""
+    tiles: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneReport:
+    """Which scenes the tiles were made of, as far as their tiler said; a `kill -9` may lose the last tiles' count."""
+
+    total: int = 0
+    """Scenes, at most 20,000."""
+    tiles: int = 0
+    """Tiles whose tiler said of which scenes they are made."""
+    first: str | None = None
+    """The first day; None when no scene's is known."""
+    last: str | None = None
+    used: tuple[SceneCount, ...] = ()
+    """The 500 scenes that are in most tiles, the most frequent first."""
+    lacking: int = 0
+    """Tiles that lack scenes which could not be read."""
+    skipped_total: int = 0
+    """Scenes that could not be read, each in one tile at least."""
+    skipped: tuple[SceneCount, ...] = ()
+    """500 of them at most, with the tiles that lack them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +188,7 @@ class MosaicReport:
     peak_rss: int
     """Bytes; the most that this process had in memory so far."""
     failed: tuple[TileFailed, ...] = ()
+    scenes: SceneReport = SceneReport()
 
     def as_dict(self) -> dict[str, Any]:
         """Give the report as JSON types; tiles are written z/x/y."""
@@ -163,6 +205,7 @@ Event = (
     | TilePlaced
     | TileEmpty
     | TileFailed
+    | SceneSkipped
     | PartSealed
     | Stitching
 )

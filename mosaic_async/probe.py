@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 
 from mosaic_async.checks import check_answer
 from mosaic_async.cover import Cover, Tile
 from mosaic_async.errors import RequestError, SourceError, TileError
-from mosaic_async.events import OnEvent, TileFetched, zxy
-from mosaic_async.http import Client
+from mosaic_async.events import OnEvent, SceneSkipped, TileFetched, zxy
+from mosaic_async.http import Answer, Client
+from mosaic_async.scenes import SceneTally
 from mosaic_async.sources import TileSource
 from mosaic_async.tile import TileProfile, learn
 from mosaic_async.workdir import WorkFolder
@@ -36,6 +37,7 @@ async def probe(
     *,
     tile_size: int | None,
     batch: int,
+    scenes: SceneTally,
     on_event: OnEvent,
 ) -> TileProfile:
     """Find the first tile that is not empty, from the centre outwards, and learn from it.
@@ -47,16 +49,24 @@ async def probe(
         work: keeps what arrives.
         tile_size: pixels a side that tiles must have; None takes what they have.
         batch: tiles to ask for at once when the first ones tell nothing.
+        scenes: told of what tiles are made of.
         on_event: told of bodies.
 
     Raises:
         SourceError: unreachable, refused, a wrong URL, not tiles, or no tile with data in the whole area.
     """
+
+    def note(tile: Tile, answer: Answer) -> None:
+        if answer.body:
+            on_event(TileFetched(tile, len(answer.body)))
+        for scene in scenes.note(answer.headers):
+            on_event(SceneSkipped(scene, tile))
+
     answers: Counter[int] = Counter()
     failures: list[RequestError] = []
     for tiles in _batches(cover.outward(), batch):
         async with asyncio.TaskGroup() as tasks:
-            asked = [tasks.create_task(_ask(client, source, tile, work, on_event)) for tile in tiles]
+            asked = [tasks.create_task(_ask(client, source, tile, work, note)) for tile in tiles]
         for tile in tiles:
             if work.has_body(tile) and (body := await work.read_tile(tile)):
                 return await asyncio.to_thread(learn_first, body, tile, source, tile_size)
@@ -92,7 +102,7 @@ def _batches(tiles: Iterator[Tile], size: int) -> Iterator[list[Tile]]:
 
 
 async def _ask(
-    client: Client, source: TileSource, tile: Tile, work: WorkFolder, on_event: OnEvent
+    client: Client, source: TileSource, tile: Tile, work: WorkFolder, note: Callable[[Tile, Answer], None]
 ) -> int | RequestError | None:
     """Ask for a tile; give the status or what went wrong, and nothing for one that is in the folder."""
     if work.has_tile(tile):
@@ -100,9 +110,8 @@ async def _ask(
     try:
         check = partial(check_answer, tile=tile, profile=None)
         async with client.get(source.url(tile), check=check) as answer:
-            if answer.body:
-                on_event(TileFetched(tile, len(answer.body)))
             await work.write_tile(tile, answer.body)
+            note(tile, answer)
             return answer.status
     except RequestError as error:
         return error

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from mosaic_async.errors import UsageError
 
@@ -18,6 +18,7 @@ Item = Mapping[str, Any]
 """A STAC item as JSON."""
 Moment = datetime | None
 """None: without an end."""
+_Thing = TypeVar("_Thing")
 
 _KNOWN = {
     "collections", "ids", "bbox", "intersects", "datetime", "query", "filter", "filter-lang", "filter-crs", "sortby",
@@ -34,7 +35,8 @@ _SAT_NAMES = {
     "eo:row": "landsat:wrs_row",
     "landsat:tier": "landsat:collection_category",
 }
-"""What SAT-API called it, and what items of today's Landsat collections do."""
+"""What SAT-API called it, and what items of today's Landsat collections do; files may still have the older names."""
+_OLDER = {name: older for older, name in _SAT_NAMES.items()}
 _SAT_COLLECTIONS = {"landsat-8-l1": ("landsat-c2-l2", "landsat-8"), "sentinel-2-l1c": ("sentinel-2-l2a", None)}
 """SAT-API's collections: today's, and the platform that it has to be narrowed to."""
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
@@ -74,14 +76,22 @@ class Search:
     """Items a page; None leaves it to the server."""
 
     @classmethod
-    def parse(cls, document: Mapping[str, Any]) -> Search:
+    def parse(cls, document: Mapping[str, Any], *, of_files: bool = False) -> Search:
         """Read a search as it is posted to a STAC API, or to SAT-API (`time`, `sort`, `eo:platform`, ...).
+
+        Args:
+            document: the body.
+            of_files: whether files are looked through, which may lie in any collection: those of SAT-API that were one
+                platform's are then that platform alone.
 
         Raises:
             UsageError: a parameter or an operator that is not known, or a value that makes no sense.
         """
-        is_old = bool(_SAT_API & document.keys()) or "collection" in (document.get("query") or {})
-        given = _from_sat_api(document) if is_old else dict(document)
+        try:
+            is_old = bool(_SAT_API & document.keys()) or "collection" in (document.get("query") or {})
+            given = _from_sat_api(document, of_files=of_files) if is_old else dict(document)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"the search is malformed: {error!r}") from error
         if unknown := sorted(given.keys() - _KNOWN):
             raise UsageError(
                 f"the search has parameters that are not known: {', '.join(unknown)}",
@@ -158,11 +168,40 @@ class Search:
 
 
 def value_of(item: Item, name: str) -> Any:
-    """Give a property of an item, or its id or collection; None when it says nothing."""
+    """Give a property of an item, by its name of today or SAT-API's, or its id or collection; None: it has none."""
     short = name.removeprefix("properties.")
     if short in ("id", "collection"):
         return item.get(short)
-    return (item.get("properties") or {}).get(short)
+    properties = item.get("properties") or {}
+    return properties.get(short, properties.get(_OLDER.get(short, short)))
+
+
+def one_per_place(things: Iterable[_Thing], item_of: Callable[[_Thing], Item]) -> list[_Thing]:
+    """Keep the first of each WRS path and row, or of each cell of another grid.
+
+    Args:
+        things: scenes.
+        item_of: gives the item of one.
+
+    Raises:
+        UsageError: one has no place, so that nobody can tell.
+    """
+    found: dict[tuple[Any, Any], _Thing] = {}
+    for thing in things:
+        item = item_of(thing)
+        path, row = value_of(item, "landsat:wrs_path"), value_of(item, "landsat:wrs_row")
+        grid = value_of(item, "grid:code") or value_of(item, "s2:mgrs_tile")
+        if path is not None and row is not None:
+            place = str(path).lstrip("0"), str(row).lstrip("0")
+        elif grid:
+            place = grid, ""
+        else:
+            raise UsageError(
+                f"{item.get('id')} has neither landsat:wrs_path and landsat:wrs_row nor grid:code",
+                hint="leave `optimized_selection` out",
+            )
+        found.setdefault(place, thing)
+    return list(found.values())
 
 
 def _sort_key(value: Any) -> tuple[bool, Any]:
@@ -177,7 +216,7 @@ def moment_of(item: Item) -> datetime | None:
     return _moment(text) if isinstance(text, str) else None
 
 
-def _from_sat_api(document: Mapping[str, Any]) -> dict[str, Any]:
+def _from_sat_api(document: Mapping[str, Any], *, of_files: bool) -> dict[str, Any]:
     given = {name: value for name, value in document.items() if name != "page"}
     given["datetime"] = given.pop("time", None) or given.get("datetime")
     # SAT-API gave the newest first when nothing else was asked for.
@@ -191,6 +230,8 @@ def _from_sat_api(document: Mapping[str, Any]) -> dict[str, Any]:
         _, platform = _SAT_COLLECTIONS.get(name, (name, None))
         if platform and "platform" not in query:
             query["platform"] = {"eq": platform}
+    if of_files:
+        collections = [name for name in collections if _SAT_COLLECTIONS.get(name, (name, None))[1] is None]
     given["collections"] = [_SAT_COLLECTIONS.get(name, (name, None))[0] for name in collections]
     given["query"] = query
     return {name: value for name, value in given.items() if value is not None}

@@ -32,6 +32,7 @@ from mosaic_async.limits import AUTO_CAP, Concurrency
 from mosaic_async.plan import Job, choose_grid, encoded_bytes
 from mosaic_async.probe import probe
 from mosaic_async.room import bytes_needed, check_files, check_room
+from mosaic_async.scenes import SceneTally
 from mosaic_async.tile import TileProfile
 from mosaic_async.workdir import WorkFolder, label_of
 
@@ -109,6 +110,7 @@ class Run:
         self.disk_needed: int | None = None
         """Bytes, estimated; None when not known yet."""
         self._retried: Counter[str] = Counter()
+        self._scenes = SceneTally()
         self._stop = stop
         self._job = job
         self._effort = effort
@@ -138,6 +140,7 @@ class Run:
             work.close()
 
     async def _build_in(self, work: WorkFolder, cover: Cover) -> MosaicReport:
+        self._scenes = SceneTally(await work.read_scenes())
         async with self._client() as client:
             with self._stage("probe"):
                 profile = await self._profile(client, cover, work)
@@ -153,6 +156,7 @@ class Run:
                 source=self._job.source,
                 client=client,
                 work=work,
+                scenes=self._scenes,
                 concurrency=self._effort.in_flight,
                 attempts=self._effort.attempts,
                 on_error=self._effort.on_error,
@@ -221,8 +225,8 @@ class Run:
         if known := work.state.get("tile"):
             return TileProfile.from_dict(known)
         size, batch = self._job.tile_size, min(self._effort.in_flight, _MAX_BATCH)
-        source, on_event = self._job.source, self._on_event
-        return await probe(client, source, cover, work, tile_size=size, batch=batch, on_event=on_event)
+        source, on_event, scenes = self._job.source, self._on_event, self._scenes
+        return await probe(client, source, cover, work, tile_size=size, batch=batch, scenes=scenes, on_event=on_event)
 
     def _grid(self, cover: Cover, profile: TileProfile, encoding: Encoding, work: WorkFolder) -> Grid:
         """Lay the output out, in parts of the size that an earlier run began with."""
@@ -237,7 +241,11 @@ class Run:
         tiles_resumed = sum(record.placed + record.empty for record in records.values())
         self._on_event(RunStarted(grid.cover.count, grid.part_count, len(records), tiles_resumed))
         with self._stage("download"):
-            await download.run(records)
+            try:
+                await download.run(records)
+            finally:
+                if self._scenes:
+                    await work.save_scenes(self._scenes.as_dict())
         return len(records)
 
     async def _finish(self, grid: Grid, encoding: Encoding, download: Download, work: WorkFolder) -> None:
@@ -285,6 +293,7 @@ class Run:
             parts_resumed=resumed,
             peak_rss=peak,
             failed=tuple(download.failed.values()),
+            scenes=self._scenes.report(),
         )
 
     @contextmanager

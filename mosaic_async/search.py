@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from mosaic_async.cover import MAX_ZOOM, WORLD
 from mosaic_async.errors import ResourceError, SourceError, UsageError
 from mosaic_async.footprint import cell_count, cells_of, outline_of
 from mosaic_async.provenance import feature_of
-from mosaic_async.query import Search, moment_of
+from mosaic_async.query import Search, moment_of, one_per_place
 from mosaic_async.seasons import SEASONS, read_seasons, season_of
 
 _ZOOM_SPAN = 5
@@ -105,7 +105,8 @@ def create_mosaic(
         UsageError: the search or an option makes no sense.
         SourceError: the API or the files cannot be read, or nothing is found.
     """
-    wanted = (search if isinstance(search, Search) else Search.parse(search)).within(collections)
+    parsed = search if isinstance(search, Search) else Search.parse(search, of_files=items is not None)
+    wanted = parsed.within(collections)
     kept_seasons = read_seasons(seasons)
     if (api is None) == (items is None):
         raise UsageError("where are the scenes?", hint="give either `api` or `items`")
@@ -119,7 +120,7 @@ def create_mosaic(
     if kept_seasons != frozenset(SEASONS):
         placed = [one for one in placed if _season(one) in kept_seasons]
     if optimized_selection:
-        placed = list(_first_of_each(placed, _path_and_row))
+        placed = one_per_place(placed, lambda one: one.scene.item)
     if max_scenes and len(placed) > max_scenes:
         warnings.append(f"{len(placed):,} scenes were found and only the first {max_scenes:,} are used")
         placed = placed[:max_scenes]
@@ -181,34 +182,6 @@ def _season(placed: _Placed) -> str | None:
     moment = moment_of(placed.scene.item)
     _, south, _, north = placed.outline.bounds
     return season_of(moment.month, (south + north) / 2) if moment else None
-
-
-def _path_and_row(placed: _Placed) -> tuple[Any, Any] | None:
-    properties = placed.scene.item.get("properties") or {}
-    path = properties.get("landsat:wrs_path", properties.get("eo:column"))
-    row = properties.get("landsat:wrs_row", properties.get("eo:row"))
-    if path is not None and row is not None:
-        return str(path).lstrip("0"), str(row).lstrip("0")
-    grid = properties.get("grid:code") or properties.get("s2:mgrs_tile")
-    return (grid, None) if grid else None
-
-
-def _first_of_each(placed: Iterable[_Placed], key: Callable[[_Placed], tuple[Any, Any] | None]) -> Iterator[_Placed]:
-    """Keep the first of each key.
-
-    Raises:
-        UsageError: a scene has none, so that nobody can tell.
-    """
-    seen = set()
-    for one in placed:
-        if (found := key(one)) is None:
-            raise UsageError(
-                f"{one.scene.item.get('id')} has neither landsat:wrs_path and landsat:wrs_row nor grid:code",
-                hint="leave `optimized_selection` out",
-            )
-        if found not in seen:
-            seen.add(found)
-            yield one
 
 
 def _zooms(

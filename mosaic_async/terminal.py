@@ -15,6 +15,8 @@ from mosaic_async.events import (
     Event,
     MosaicReport,
     RunStarted,
+    SceneReport,
+    SceneSkipped,
     ServerTrouble,
     Stitching,
     TileEmpty,
@@ -65,6 +67,8 @@ class Progress:
                 self._advance()
             case TileParked():
                 self._say_some("for later", f"{zxy(event.tile)}: {event.reason}")
+            case SceneSkipped():
+                self._say_some("left out", f"{event.scene}, which the tiler cannot read, first in {zxy(event.tile)}")
             case ServerTrouble():
                 self._say_some(event.kind, _trouble_text(event))
             case TileRetried() if self._verbose:
@@ -128,8 +132,22 @@ def report_text(report: MosaicReport) -> str:
         f"{report.tiles_placed:,} tiles placed, {report.tiles_empty:,} empty, {report.tiles_failed:,} failed; "
         f"{report.requests:,} requests, {report.retries:,} retries, {_size(report.bytes_received)} received\n"
         f"{report.seconds:.1f} s, {report.parts_total} parts ({report.parts_resumed} resumed), "
-        f"peak memory {_size(report.peak_rss)}"
+        f"peak memory {_size(report.peak_rss)}" + _scenes_text(report.scenes)
     )
+
+
+def _scenes_text(scenes: SceneReport) -> str:
+    """Say of which scenes the tiles were made; nothing where the tiler did not tell."""
+    lines = []
+    if scenes.total:
+        days = f", {scenes.first} to {scenes.last}" if scenes.first else ""
+        lines.append(f"{scenes.total:,} scene{'s' if scenes.total > 1 else ''}{days}")
+    if scenes.lacking:
+        lines.append(
+            f"warning: {scenes.lacking:,} tiles lack scenes that could not be read, {scenes.skipped_total:,} in all, "
+            f"such as {scenes.skipped[0].name}"
+        )
+    return "".join(f"\n{line}" for line in lines)
 
 
 def plan_text(found: MosaicPlan) -> str:

@@ -62,6 +62,7 @@ class WorkFolder:
         self.parts = path / "parts"
         self._tiles = path / "tiles"
         self._job = path / "job.json"
+        self._scenes = path / "scenes.json"
         self.failed = path / "failed.geojson"
         """The tiles that failed, for people and for programs; not read again."""
         self._lock: TextIO | None = None
@@ -105,6 +106,15 @@ class WorkFolder:
         """Keep what a later run needs to know before its first request."""
         self.state = {"label": self.state["label"], **state}
         await _write(self._job, json.dumps(self.state, indent=1).encode(), flush=True)
+
+    async def save_scenes(self, tally: Mapping[str, Any]) -> None:
+        """Keep what is known of the scenes that tiles were made of."""
+        text = await asyncio.to_thread(json.dumps, tally)
+        await _write(self._scenes, text.encode())
+
+    async def read_scenes(self) -> dict[str, Any]:
+        """Give what an earlier run kept of its scenes; nothing where that is damaged."""
+        return await asyncio.to_thread(_object_in, self._scenes)
 
     def has_tile(self, tile: Tile) -> bool:
         """Tell whether the tile's body is here, be it empty."""
@@ -202,7 +212,7 @@ class WorkFolder:
     def _clear(self) -> None:
         for folder in (self.parts, self._tiles, self.path / "upper"):
             shutil.rmtree(folder, ignore_errors=True)
-        for path in (self._job, self.failed):
+        for path in (self._job, self._scenes, self.failed):
             path.unlink(missing_ok=True)
 
     def _sweep(self) -> None:
@@ -242,6 +252,14 @@ class WorkFolder:
             if path.exists():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
+
+
+def _object_in(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _record_in(path: Path) -> PartRecord | None:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlencode
 
 import aiohttp
+import mercantile
 import pytest
 import rasterio
 import requests
-from aiohttp import web
+from aiohttp import ClientSession, web
 
-from mosaic_async import SourceError
-from mosaic_async.access import Signer, readable, reader_pays
+from mosaic_async import SourceError, build_mosaic
+from mosaic_async.access import Signer, Signing, readable, reader_pays
 from mosaic_async.search import create_mosaic
+from mosaic_async.tiler import local_tiler
 from tests.conftest import PARANA
 from tests.loopback import SERVERS, environment, free_port, running, wait_for
 from tests.test_cli import command, run
@@ -98,6 +103,97 @@ def test_signed_blobs_are_read_and_unsigned_ones_are_not(tmp_path):
     assert_is_parana(tmp_path / "out.tif")
     assert created.warnings == ("the scenes' signatures end at 13:26 UTC; run this again then",)
     assert "sig=" not in json.dumps(created.document) + json.dumps(created.scenes)
+
+
+class ShortLived(Azure):
+    """The same, with tokens that say when they end, as the real ones do; and of these only the last is good."""
+
+    async def token(self, request: web.Request) -> web.Response:
+        self.asked["tokens"] += 1
+        moment = datetime.fromtimestamp(time.time() + self.life, UTC).isoformat(timespec="seconds")
+        ends = moment.replace("+00:00", "Z")
+        query = urlencode({"st": "2020-01-01T00:00:00Z", "se": ends, "sp": "rl", "sig": f"{self.asked['tokens']}"})
+        return web.json_response({"token": query, "msft:expiry": ends})
+
+    async def blob(self, request: web.Request) -> web.StreamResponse:
+        if request.query.get("sig") != str(self.asked["tokens"]):
+            self.refused += 1
+            return web.Response(status=403)
+        return web.FileResponse(PARANA / request.match_info["name"])
+
+
+@contextmanager
+def short_lived(folder: Path, life: float) -> Iterator[tuple[ShortLived, Path, Signing]]:
+    """Scenes with signatures that end so soon: their server, their mosaic, and who renews them."""
+    azure = ShortLived()
+    azure.life = life
+    with running(azure.app()) as url:
+        items = remote_items(folder / "remote", url.replace("127.0.0.1", "account.localhost") + "/scenes")
+        signing = Signing(endpoint=f"{url}/api/sas/v1/token", suffix=".localhost")
+        created = create_mosaic({}, items=items, keep_items=folder / "items", signer=Signer.of(signing))
+        (folder / "mosaic.json").write_text(json.dumps(created.document))
+        yield azure, folder / "mosaic.json", signing
+
+
+async def test_signatures_that_have_ended_before_the_run_are_renewed_once_a_process(tmp_path):
+    with short_lived(tmp_path, life=-5) as (azure, mosaic, signing):
+        signed = azure.asked["tokens"]
+        azure.life = 3600
+        async with local_tiler(mosaic, bands=["B4"], workers=1, signing=signing) as source:
+            report = await build_mosaic(source, PLACE, tmp_path / "out.tif", zoom=10)
+        assert azure.asked["tokens"] == signed + 1
+        assert azure.refused == 0
+    assert report.scenes.lacking == 0
+    assert_is_parana(tmp_path / "out.tif")
+
+
+async def test_signatures_are_renewed_before_they_end_while_tiles_are_made(tmp_path):
+    """They are good for two seconds more than the minute that is left in hand, and end with the next."""
+    with short_lived(tmp_path, life=3600) as (azure, mosaic, signing):
+        async with local_tiler(mosaic, bands=["B4"], workers=1, signing=signing) as source, ClientSession() as session:
+            tile = mercantile.tile(-54.8, -25.4, 10)
+            azure.life = 62.5
+            signer = Signer.of(signing)
+            for path in (tmp_path / "items").iterdir():  # nobody has read them yet
+                path.write_text(json.dumps(readable(stripped(json.loads(path.read_text())), signer)))
+            async with session.get(source.url(tile)) as answer:
+                assert (answer.status, answer.headers.get("X-Skipped-Assets")) == (200, None)
+                first = await answer.read()
+            before = azure.asked["tokens"]
+            await asyncio.sleep(3.5)
+            async with session.get(source.url(tile)) as answer:
+                assert (answer.status, answer.headers.get("X-Skipped-Assets")) == (200, None)
+                assert await answer.read() == first
+        assert azure.asked["tokens"] == before + 1
+        assert azure.refused == 0
+
+
+def stripped(item: dict) -> dict:
+    for asset in item["assets"].values():
+        asset["href"] = asset["href"].partition("?")[0]
+    return item
+
+
+def test_an_old_signature_is_used_to_its_end_where_there_is_no_new_one():
+    def url(seconds: float) -> str:
+        ends = datetime.fromtimestamp(NOW + seconds, UTC).isoformat()
+        return "http://one.localhost/private/a.tif?" + urlencode({"v": 1, "se": ends, "sig": "x"})
+
+    with running(Azure().app()) as service:
+        signer = Signer(endpoint=f"{service}/api/sas/v1/token", suffix=".localhost", clock=lambda: NOW)
+        assert signer.renew(url(90)) == url(90)
+        assert signer.renew(url(30)) == url(30)
+        with pytest.raises(SourceError, match="no token for one/private"):
+            signer.renew(url(-1))
+        renewed = signer.renew(url(-1).replace("private", "a"))
+    assert renewed == "http://one.localhost/a/a.tif?v=1&st=2020&sp=rl&sig=good1"
+    for plain in (
+        "/data/a.tif",
+        "s3://bucket/a.tif",
+        "http://one.localhost/a.tif?sig=x",
+        "http://other/a.tif?se=2020-01-01&sig=x",
+    ):
+        assert signer.renew(plain) == plain
 
 
 def test_a_token_is_kept_and_replaced_when_less_than_a_minute_is_left():

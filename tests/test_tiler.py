@@ -443,3 +443,11 @@ def test_a_hostile_mosaicjson_is_a_mosaic_or_our_error_and_nothing_else(tmp_path
     except MosaicError:
         return
     assert all(isinstance(name, str) for names in mosaic.document["tiles"].values() for name in names)
+
+
+def test_formulas_may_be_separated_as_for_other_tilers_and_older_names_of_selections_are_known():
+    mosaic = open_mosaic(COLORADO)
+    old = Rendering(expression="b4, where(b5>b4,b5,b4)", pixel_selection="lastband")
+    new = Rendering(expression="b4;where(b5>b4,b5,b4)", pixel_selection="lastbandhigh")
+    assert old.query(mosaic) == new.query(mosaic)
+    assert "expression=b1%3Bwhere%28b2%3Eb1%2Cb2%2Cb1%29" in new.query(mosaic)

@@ -23,9 +23,10 @@ from titiler.core.resources.enums import OptionalHeader
 from titiler.mosaic.errors import MOSAIC_STATUS_CODES
 from titiler.mosaic.factory import MosaicTilerFactory
 
+from mosaic_async.access import Signer, Signing
 from mosaic_async.errors import MosaicError, UsageError
-from mosaic_async.tiler.backend import SKIPPED, SceneBackend, definition
-from mosaic_async.tiler.composer import Composer
+from mosaic_async.tiler.backend import SceneBackend, definition
+from mosaic_async.tiler.composer import COMPOSED, Composed, Composer
 from mosaic_async.tiler.mosaic import Mosaic
 from mosaic_async.tiler.notebook import Notebook
 from mosaic_async.tiler.selection import Selection
@@ -56,16 +57,17 @@ def selection_of(
     return Selection.parse(pixel_selection, rounding=rounding)
 
 
-def make_app(mosaic: Mosaic, store: Path, *, secret: str | None = None) -> FastAPI:
+def make_app(mosaic: Mosaic, store: Path, *, secret: str | None = None, signing: Signing | None = None) -> FastAPI:
     """Make the application for one mosaic.
 
     Args:
         mosaic: what is served.
         store: folder of the mosaics that clients create, shared with the other processes.
         secret: what `access_token` must be in every request; None serves whoever asks.
+        signing: who renews signatures of scenes' URLs; None: Planetary Computer.
     """
     model, index = definition(mosaic.document)
-    composer = Composer(is_stac=mosaic.is_stac, is_local=_is_local(index.names))
+    composer = Composer(is_stac=mosaic.is_stac, is_local=_is_local(index.names), signer=Signer.of(signing or Signing()))
     factory = MosaicTilerFactory(
         backend=partial(SceneBackend, index=index, composer=composer),  # type: ignore[arg-type]
         path_dependency=lambda: model,  # no client chooses what is opened
@@ -82,7 +84,7 @@ def make_app(mosaic: Mosaic, store: Path, *, secret: str | None = None) -> FastA
     add_exception_handlers(app, MOSAIC_STATUS_CODES)
     app.add_exception_handler(UsageError, partial(_refused, 422))
     app.add_exception_handler(MosaicError, partial(_refused, 500))
-    app.add_middleware(_SkippedScenes)
+    app.add_middleware(_SceneHeaders)
     if secret is not None:
         app.add_middleware(_Guard, secret=secret)
     return app
@@ -104,19 +106,23 @@ class _Guard:
             await self._app(scope, receive, send)
 
 
-class _SkippedScenes:
-    """Adds `X-Skipped-Assets` to answers: the scenes that could not be read, separated by commas."""
+class _SceneHeaders:
+    """Tells of an answer's scenes: `X-Skipped-Assets`, those that could not be read, and the days of `X-Assets`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        skipped: list[str] = []
-        SKIPPED.set(skipped)
+        composed: list[Composed] = []
+        COMPOSED.set(composed)
 
         async def sending(message: Message) -> None:
-            if skipped and message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Skipped-Assets"] = ",".join(skipped)
+            if composed and message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if skipped := dict.fromkeys(name for one in composed for name in one.skipped):
+                    headers["X-Skipped-Assets"] = ",".join(skipped)
+                if days := [day for one in composed for _, day in one.read]:
+                    headers["X-Assets-Dates"] = ",".join(days)
             await send(message)
 
         await self._app(scope, receive, sending)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextvars import ContextVar
 from typing import Any
 
 import attr
@@ -25,8 +24,6 @@ from mosaic_async.tiler.index import QuadkeyIndex
 from mosaic_async.tiler.selection import Selection
 from mosaic_async.tiler.view import View
 
-SKIPPED: ContextVar[list[str] | None] = ContextVar("SKIPPED", default=None)
-"""The list that an answer's skipped scenes are added to; None where nobody asks."""
 _OURS = ("reflectance", "cloud_mask")
 _GENERAL = ("nodata", "unscale")
 
@@ -78,8 +75,6 @@ class SceneBackend(MemoryBackend):
         frame = self._frame(Tile(x, y, z), tilesize, options)
         west, south, east, north = self.tms.bounds(Tile(x, y, z))
         composed = self.composer.compose(names, frame, (west, south, east, north), _view(options), pixel_selection)
-        if (skipped := SKIPPED.get()) is not None:
-            skipped += composed.skipped
         pixels = composed.pixels
         if pixels is None or not pixels.valid.any():
             raise EmptyMosaicError(f"no scene has data in the tile {z}/{x}/{y}")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection
 
 from mosaic_async.errors import UsageError
+from mosaic_async.rendering import split_formulas
 
 _COMMON = ("coastal", "blue", "green", "red", "nir08", "swir16", "swir22", "", "cirrus", "lwir11", "lwir12")
 """Landsat 8's bands 1 to 11 as Landsat Collection 2 calls their assets; band 8 is not in it."""
@@ -41,17 +42,5 @@ def split_expression(text: str, assets: Collection[str]) -> tuple[list[str], str
     if not used:
         raise UsageError(f"the expression {text!r} names no band")
     places = {band: f"b{place}" for place, band in enumerate(used, start=1)}
-    blocks = [_NUMBER.sub(lambda match: places[match[1]], block) for block in _blocks(text)]
+    blocks = [_NUMBER.sub(lambda match: places[match[1]], block) for block in split_formulas(text)]
     return [asset_of(band, assets) for band in used], ";".join(blocks)
-
-
-def _blocks(text: str) -> list[str]:
-    """Split at commas that are not inside parentheses, where they separate arguments."""
-    blocks, depth = [""], 0
-    for letter in text:
-        depth += (letter == "(") - (letter == ")")
-        if letter == "," and depth == 0:
-            blocks.append("")
-        else:
-            blocks[-1] += letter
-    return [block.strip() for block in blocks if block.strip()]

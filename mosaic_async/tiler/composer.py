@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import quote, urlsplit
@@ -20,15 +21,20 @@ from urllib.parse import quote, urlsplit
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from mosaic_async.access import Signer, is_ending
 from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.tiler.datasets import Bounds, DatasetPool
 from mosaic_async.tiler.frame import Frame
 from mosaic_async.tiler.pixels import Pixels
-from mosaic_async.tiler.scenes import Scene, open_scene
+from mosaic_async.tiler.scenes import Scene, open_scene, renewed
 from mosaic_async.tiler.selection import Read, Selection
 from mosaic_async.tiler.view import View
 
 _LOGGER = logging.getLogger("mosaic_async.tiler")
+_SAFE = " " + string.punctuation.replace(",", "")
+"""What a name keeps in a header, where commas stand between names."""
+_RENEWED = 20_000
+"""Scenes with new signatures that are remembered."""
 _LOCAL_TILES = 2
 """Tiles of local scenes that a process composes at once: one computes while the other waits for the interpreter."""
 _REMOTE_TILES = 4
@@ -42,26 +48,41 @@ class Composed:
 
     pixels: Pixels | None
     """None where no scene reaches the tile."""
-    used: list[str] = field(default_factory=list)
-    """Names of the scenes that were read, in order."""
+    read: list[tuple[str, str]] = field(default_factory=list)
+    """Names of the scenes that were read, and their dates, "" where they have none; in order."""
     skipped: list[str] = field(default_factory=list)
     """Names of those that could not be."""
+
+    @property
+    def used(self) -> list[str]:
+        """Names of the scenes that were read, in order."""
+        return [name for name, _ in self.read]
+
+
+COMPOSED: ContextVar[list[Composed] | None] = ContextVar("COMPOSED", default=None)
+"""The list that an answer's tiles are added to; None where nobody asks."""
 
 
 class Composer:
     """Composes tiles of scenes."""
 
-    def __init__(self, *, is_stac: bool, is_local: bool) -> None:
+    def __init__(self, *, is_stac: bool, is_local: bool, signer: Signer | None = None) -> None:
         """Make one with its own pool of open datasets.
 
         Args:
             is_stac: whether scenes are STAC items, or else plain files.
             is_local: whether scenes are on this machine's disks.
+            signer: renews signatures that end while tiles are made; None: `Signer()`.
         """
+        self._signer = signer or Signer()
+        self._renewed: dict[str, Scene] = {}
         self.pool = DatasetPool()
         self._is_stac = is_stac
         self._reads = 1 if is_local else _REMOTE_READS
         self._turns = threading.BoundedSemaphore(_LOCAL_TILES if is_local else _REMOTE_TILES)
+        self.finishing = threading.BoundedSemaphore(_LOCAL_TILES)
+        """Held while a tile is coloured and written, which takes ten times the tile's size: as many threads as there
+        are requests would take gigabytes, and be no quicker."""
 
     def compose(
         self, names: Sequence[str], frame: Frame, degrees: Bounds, view: View, selection: Selection
@@ -80,24 +101,35 @@ class Composer:
             Exception: that of the first scene, when all failed.
         """
         composed, failures = Composed(None), []
+        if (answer := COMPOSED.get()) is not None:
+            answer.append(composed)
 
         def pixels_of(scene: Scene, window: Window | None) -> Pixels | None:
             try:
-                pixels = view.read(self.pool, scene, frame, window)
+                pixels = view.read(self.pool, self._readable(scene), frame, window)
             except Exception as error:  # noqa: BLE001 - whatever GDAL, rasterio or a server make of a broken file
                 failures.append(error)
                 _skip(composed, scene.name, error)
                 return None
             if pixels is not None:
-                composed.used.append(_shown(scene.name))
+                composed.read.append((_shown(scene.name), scene.taken.date().isoformat() if scene.taken else ""))
             return pixels and view.finish(pixels)
 
         with self._turns:
             scenes = self._scenes(names, degrees, composed, failures, selection)
             composed.pixels = selection.compose(self._ahead(partial(pixels_of, scene) for scene in scenes))
-        if failures and not composed.used:
+        if failures and not composed.read:
             raise _told(failures[0], composed.skipped[0])
         return composed
+
+    def _readable(self, scene: Scene) -> Scene:
+        """Give a scene as it can be read now: in hours of tiles the signatures of its URLs end."""
+        current = self._renewed.get(scene.name, scene)
+        if is_ending(current.ends):
+            if len(self._renewed) >= _RENEWED:
+                self._renewed.clear()
+            current = self._renewed[scene.name] = renewed(scene, self._signer)
+        return current
 
     def _scenes(
         self, names: Sequence[str], degrees: Bounds, composed: Composed, failures: list[Exception], selection: Selection
@@ -176,4 +208,4 @@ def _shown(name: str) -> str:
     """Name a scene without its query and its user, which may hold secrets, in letters that a header may have."""
     parts = urlsplit(name)
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else name
-    return quote(shown, safe=f"{string.punctuation} ")
+    return quote(shown, safe=_SAFE)

@@ -9,10 +9,12 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from secrets import token_urlsafe
 from tempfile import TemporaryDirectory
 
+from mosaic_async.access import Signing
 from mosaic_async.errors import ResourceError, SourceError, UsageError
 from mosaic_async.sources import TileSource
 from mosaic_async.tiler.mosaic import Mosaic, open_mosaic
@@ -55,6 +57,7 @@ async def local_tiler(
     rounding: bool = False,
     reflectance: str | None = None,
     cloud_mask: str | None = None,
+    signing: Signing | None = None,
 ) -> AsyncIterator[TileSource]:
     """Serve scenes as tiles on this machine until the block is left, and give the source to ask.
 
@@ -73,6 +76,7 @@ async def local_tiler(
         rounding: round means, medians and percentiles of integers; otherwise their fraction is cut off.
         reflectance: `float`, or `integer` for 10 000 times that in 16 bits; None: counts as they are stored.
         cloud_mask: the quality band whose bad pixels are left out, such as `qa_pixel` or `fmask:values=2,4`.
+        signing: who renews signatures of scenes' URLs that end during the run; None: Planetary Computer.
 
     Raises:
         SourceError: the scenes cannot be read, or the tiler does not start.
@@ -93,7 +97,7 @@ async def local_tiler(
         cloud_mask=cloud_mask,
     ).query(opened)
     secret = token_urlsafe(16)
-    async with serve(opened, host="127.0.0.1", port=0, workers=workers, secret=secret) as url:
+    async with serve(opened, host="127.0.0.1", port=0, workers=workers, secret=secret, signing=signing) as url:
         path = f"tiles/WebMercatorQuad/{{z}}/{{x}}/{{y}}.{tile_format}"
         yield TileSource(
             template=f"{url}/{path}?tilesize={tile_size}&{query}&access_token={secret}",
@@ -108,7 +112,13 @@ async def local_tiler(
 
 @asynccontextmanager
 async def serve(
-    mosaic: Mosaic, *, host: str, port: int, workers: int | None = None, secret: str | None = None
+    mosaic: Mosaic,
+    *,
+    host: str,
+    port: int,
+    workers: int | None = None,
+    secret: str | None = None,
+    signing: Signing | None = None,
 ) -> AsyncIterator[str]:
     """Run the processes until the block is left, and give their common URL.
 
@@ -118,6 +128,7 @@ async def serve(
         port: 0 takes a free one.
         workers: processes; None: one a core.
         secret: what every request must have as `access_token`; None serves whoever asks.
+        signing: who renews signatures of scenes' URLs; None: Planetary Computer.
 
     Raises:
         ResourceError: the address is taken.
@@ -126,6 +137,7 @@ async def serve(
     with TemporaryDirectory(prefix="mosaic-async-") as folder:
         path = Path(folder) / "mosaic.json"
         given = {"document": mosaic.document, "assets": mosaic.assets, "secret": secret}
+        given["signing"] = asdict(signing or Signing())
         await asyncio.to_thread(path.write_text, json.dumps(given))  # in a folder that only this user can open
         try:
             holder = _held(host, port)

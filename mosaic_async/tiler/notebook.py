@@ -23,7 +23,9 @@ from fastapi.responses import JSONResponse
 from starlette.convertors import Convertor, register_url_convertor
 
 from mosaic_async.errors import UsageError
-from mosaic_async.tiler.catalogue import SEASONS, Item, find_items
+from mosaic_async.query import Item
+from mosaic_async.seasons import SEASONS
+from mosaic_async.tiler.catalogue import find_items
 from mosaic_async.tiler.composer import Composer
 from mosaic_async.tiler.index import QuadkeyIndex
 from mosaic_async.tiler.mosaic import Mosaic, outline_of_item

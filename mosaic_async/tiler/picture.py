@@ -93,7 +93,9 @@ def draw(
     if composed.pixels is None or not composed.pixels.valid.any():
         return Response(status_code=204)
     headers = {"X-Assets": ",".join(composed.used)}
-    return Response(_written(composed.pixels, frame, ext, asked), media_type=_MEDIA[ext], headers=headers)
+    with composer.finishing:
+        body = _written(composed.pixels, frame, ext, asked)
+    return Response(body, media_type=_MEDIA[ext], headers=headers)
 
 
 def _written(pixels: Pixels, frame: Frame, ext: str, asked: Asked) -> bytes:

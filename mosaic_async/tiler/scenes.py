@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,8 @@ from urllib.parse import urljoin, urlsplit
 
 from rasterio.features import bounds as bounds_of
 from rio_tiler.io.stac import fetch
+
+from mosaic_async.access import Signer, signature_end
 
 _MARGIN = 0.1
 """Of its size, by which a footprint is taken larger: pixels reach beyond an outline that was drawn through them."""
@@ -45,6 +47,8 @@ class Scene:
     """West, south, east, north in degrees of the footprint; None when not known."""
     taken: datetime | None = None
     properties: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    ends: float | None = None
+    """When the first signature of its files' URLs ends, in seconds since 1970; None: never."""
 
     def may_touch(self, bounds: tuple[float, float, float, float]) -> bool:
         """Tell whether its footprint comes near a box in degrees; True also when that is not known."""
@@ -73,13 +77,23 @@ def open_scene(name: str, *, is_item: bool) -> Scene:
         return Scene(name, {"": SceneFile(name)})
     item = read_item(name)
     properties = item.get("properties") or {}
-    return Scene(
-        name,
-        {key: SceneFile(_absolute(asset["href"], name), _scales(asset)) for key, asset in item["assets"].items()},
-        _bounds(item),
-        _date(properties),
-        properties,
-    )
+    files = {key: SceneFile(_absolute(asset["href"], name), _scales(asset)) for key, asset in item["assets"].items()}
+    return Scene(name, files, _bounds(item), _date(properties), properties, _end_of(files))
+
+
+def renewed(scene: Scene, signer: Signer) -> Scene:
+    """Give a scene whose signatures are good for a minute at least.
+
+    Raises:
+        SourceError: there are none to be had.
+    """
+    files = {key: replace(file, href=signer.renew(file.href)) for key, file in scene.files.items()}
+    return replace(scene, files=files, ends=_end_of(files))
+
+
+def _end_of(files: Mapping[str, SceneFile]) -> float | None:
+    ends = (signature_end(file.href) for file in files.values())
+    return min((end for end in ends if end is not None), default=None)
 
 
 def read_item(location: str) -> dict[str, Any]:

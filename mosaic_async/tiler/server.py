@@ -16,6 +16,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+from mosaic_async.access import Signing
 from mosaic_async.tiler.app import make_app
 from mosaic_async.tiler.mosaic import Mosaic
 
@@ -33,7 +34,8 @@ def main(path: str, host: str, port: str) -> None:
     """Serve a mosaic that the launcher wrote, on an address that it shares with the other processes."""
     given = json.loads(Path(path).read_text())
     mosaic = Mosaic(given["document"], tuple(given["assets"]))
-    serve_app(make_app(mosaic, Path(path).parent / "created", secret=given["secret"]), host, int(port))
+    signing = Signing(**given["signing"])
+    serve_app(make_app(mosaic, Path(path).parent / "created", secret=given["secret"], signing=signing), host, int(port))
 
 
 def serve_app(app: FastAPI, host: str, port: int) -> None:

@@ -1,0 +1,117 @@
+"""Which scenes tiles were made of, and which could not be read, as far as their tiler says: counted, tile by tile.
+
+TiTiler names them in `X-Assets`; the embedded tiler adds their days, and those it left out. It knows nothing of who
+asks, and of scenes only what the headers say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from mosaic_async.events import SceneCount, SceneReport
+from mosaic_async.redaction import redact
+
+SHOWN = 500
+"""Scenes of a kind that a report lists; a country has tens of thousands."""
+_KEPT = 20_000
+"""Scenes of a kind that are told apart, some 300 bytes each; what comes later is counted with tiles alone."""
+_LONGEST = 300
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+@dataclass
+class _Count:
+    day: str | None
+    tiles: int = 0
+
+
+class SceneTally:
+    """Counts tiles by scene."""
+
+    def __init__(self, known: Mapping[str, Any] | None = None) -> None:
+        """Begin, or go on from what `as_dict` gave."""
+        known = known or {}
+        self._used = _counts(known.get("used"))
+        self._skipped = _counts(known.get("skipped"))
+        self._tiles = int(known.get("tiles", 0))
+        self._lacking = int(known.get("lacking", 0))
+
+    def __bool__(self) -> bool:
+        """Whether any tile has told of scenes."""
+        return bool(self._used or self._skipped)
+
+    def note(self, headers: Mapping[str, str]) -> list[str]:
+        """Take note of a tile's headers, and give the scenes that could not be read for the first time.
+
+        Args:
+            headers: of its answer; names are looked up whatever their case.
+        """
+        used, days = _listed(headers.get("X-Assets")), _listed(headers.get("X-Assets-Dates"))
+        skipped = _listed(headers.get("X-Skipped-Assets"))
+        if used:
+            self._tiles += 1
+            named = dict(zip(used, days if len(days) == len(used) else [""] * len(used), strict=True))
+            _add(self._used, named)
+        if not skipped:
+            return []
+        self._lacking += 1
+        return _add(self._skipped, dict.fromkeys(skipped, ""))
+
+    def report(self) -> SceneReport:
+        """Say what was counted, the scenes of most tiles first."""
+        days = sorted(count.day for count in self._used.values() if count.day)
+        return SceneReport(
+            total=len(self._used),
+            tiles=self._tiles,
+            first=days[0] if days else None,
+            last=days[-1] if days else None,
+            used=_most(self._used),
+            lacking=self._lacking,
+            skipped_total=len(self._skipped),
+            skipped=_most(self._skipped),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give what a later run goes on from, as JSON types."""
+        used, skipped = (
+            {name: [count.day, count.tiles] for name, count in counts.items()} for counts in (self._used, self._skipped)
+        )
+        return {"used": used, "skipped": skipped, "tiles": self._tiles, "lacking": self._lacking}
+
+
+def _counts(known: Mapping[str, Any] | None) -> dict[str, _Count]:
+    return {name: _Count(day, int(tiles)) for name, (day, tiles) in (known or {}).items()}
+
+
+def _listed(header: str | None) -> list[str]:
+    return header.split(",") if header else []
+
+
+def _add(counts: dict[str, _Count], named: Mapping[str, str]) -> list[str]:
+    """Count a tile's scenes, and give those that were not known before."""
+    new = []
+    for text, day in named.items():
+        name = _shown(text)
+        count = counts.get(name)
+        if count is None:
+            if len(counts) >= _KEPT:
+                continue
+            count = counts[name] = _Count(day if _DAY.fullmatch(day) else None)
+            new.append(name)
+        count.tiles += 1
+    return new
+
+
+@lru_cache(maxsize=4096)
+def _shown(text: str) -> str:
+    """Give a text of the server's without secrets, and without what would change a terminal."""
+    return "".join(letter for letter in redact(text.strip()) if letter.isprintable())[:_LONGEST]
+
+
+def _most(counts: Mapping[str, _Count]) -> tuple[SceneCount, ...]:
+    order: Iterable[tuple[str, _Count]] = sorted(counts.items(), key=lambda one: (-one[1].tiles, one[0]))
+    return tuple(SceneCount(name, count.day, count.tiles) for name, count in list(order)[:SHOWN])
