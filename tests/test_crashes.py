@@ -264,6 +264,25 @@ def test_the_tiles_that_failed_can_be_built_alone(serve, tmp_path):
     assert dict(tiler.hits) == {BAD: 3}
 
 
+@pytest.mark.parametrize("name", ["out.tif.report.json", "out.tif.work/failed.geojson"])
+def test_the_tiles_that_an_output_lacks_do_not_take_its_place(serve, tmp_path, name):
+    tiler = serve()
+    tiler.mood = at(tiler, BAD, status(422), times=99)
+    args = ("build", tiler.template, tmp_path / "out.tif", "-z", ZOOM, "--overwrite")
+    _, stderr = run(*args, "--bounds", *BOUNDS, "--max-failures", 1)
+    assert "out.tif.work is kept: the same command with --overwrite" in stderr
+    tiler.mood = None
+    tiler.hits.clear()
+    _, stderr = run(*args, "--tiles", tmp_path / name, code=2)
+    assert "those tiles alone would take its place" in stderr
+    assert "with --overwrite: only they are asked for" in stderr
+    assert tiler.requests == 0
+    run(*args, "--bounds", *BOUNDS)
+    assert dict(tiler.hits) == {BAD: 1}
+    assert_is_the_world(tmp_path / "out.tif", tiler, AREA, ZOOM)
+    assert left_behind(tmp_path) == ["out.tif"]
+
+
 def mercantile_centre(x, y):
     west, south, east, north = mercantile.bounds(x, y, ZOOM)
     return (west + 0.1, south + 0.1, east - 0.1, north - 0.1)

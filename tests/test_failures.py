@@ -26,6 +26,7 @@ from mosaic_async import (
     TilePlaced,
     TileRetried,
     UsageError,
+    WorkFolderError,
     build_mosaic,
 )
 from mosaic_async.http import Client
@@ -153,6 +154,39 @@ async def test_holes_that_are_accepted_are_masked_listed_and_tagged(serve, tmp_p
     missing = {tile for tile in mercantile.tiles(*AREA, zooms=[ZOOM]) if tile.x == 64}
     assert {failure["tile"] for failure in listed["failed"]} == {f"7/{tile.x}/{tile.y}" for tile in missing}
     assert {(failure["status"], failure["attempts"]) for failure in listed["failed"]} == {(504, 2)}
+
+
+@pytest.mark.parametrize("options", [{"part_size": 512}, {}, {"clip": True, "part_size": 512}])
+async def test_holes_are_filled_by_asking_for_nothing_but_the_tiles_that_failed(serve, tmp_path, fast, options):
+    tiler, output = serve(pattern=Pattern(masked=False)), tmp_path / "out.tif"
+    tiler.mood = at(tiler, BAD, status(422), times=99)
+    options = {"zoom": ZOOM, "max_failures": 1, **options}
+    await build_mosaic(tiler.template, AREA, output, **options)
+    assert left_behind(tmp_path) == ["out.tif", "out.tif.report.json", "out.tif.work"]
+    (feature,) = json.loads((tmp_path / "out.tif.work" / "failed.geojson").read_text())["features"]
+    assert feature["id"] == "7/64/49"
+    holed = output.read_bytes()
+    with pytest.raises(UsageError, match=r"give `overwrite`; what is kept in out.tif.work is not asked for again"):
+        await build_mosaic(tiler.template, AREA, output, **options)
+    tiler.hits.clear()
+    await build_mosaic(tiler.template, AREA, output, overwrite=True, **options)  # it fails again
+    assert dict(tiler.hits) == {BAD: 1}
+    with rasterio.open(output) as dataset:
+        assert dataset.tags()["MOSAIC_TILES_FAILED"] == "1"
+    tiler.hits.clear()
+    tiler.mood = None
+    with pytest.raises(WorkFolderError):  # the list alone is another job, and would take the mosaic's place
+        await build_mosaic(tiler.template, feature, output, zoom=ZOOM, overwrite=True)
+    assert len(output.read_bytes()) == len(holed)
+    report = await build_mosaic(tiler.template, AREA, output, overwrite=True, **options)
+    assert dict(tiler.hits) == {BAD: 1}
+    assert (report.tiles_placed, report.tiles_failed, report.requests) == (report.tiles_total, 0, 1)
+    assert left_behind(tmp_path) == ["out.tif"]
+    await build_mosaic(tiler.template, AREA, tmp_path / "calm.tif", **options)
+    with rasterio.open(output) as found, rasterio.open(tmp_path / "calm.tif") as calm:
+        np.testing.assert_array_equal(found.read(), calm.read())
+        np.testing.assert_array_equal(found.dataset_mask(), calm.dataset_mask())
+        assert found.tags()["MOSAIC_TILES_FAILED"] == "0"
 
 
 @pytest.mark.parametrize("value", [-1, "-1%", "101%", "some", "1.5", "nan%"])
