@@ -124,7 +124,7 @@ class Download:
         self._parked: dict[Tile, TileFailed] = {}
         """Tiles that are asked for once more when all others are there."""
         self._missed: dict[Tile, _Arrival] = {}
-        """Tiles that were asked for in vain in this pass; other parts that they touch must know before they are settled."""
+        """Tiles that this pass asked for in vain; other parts that they touch must know before they are settled."""
         self._swept: frozenset[Tile] = frozenset()
         """Those that are being asked for once more."""
         self._lacking: set[str] = set()

@@ -68,8 +68,8 @@ async def build_mosaic(
     """Fetch all tiles of an area and write one validated Cloud Optimized GeoTIFF.
 
     A run that ends early, even by `kill -9`, is continued by the same call: finished tiles are not asked for again.
-    Until the output is complete everything lies in `OUTPUT.work` beside it. So an output with holes that were accepted is
-    completed by the same call with `overwrite`: only the tiles that failed are asked for.
+    Until the output is complete everything lies in `OUTPUT.work` beside it. So an output with holes that were accepted
+    is completed by the same call with `overwrite`: only the tiles that failed are asked for.
 
     Args:
         source: an XYZ template, the URL or path of a TileJSON, or a `TileSource`.
