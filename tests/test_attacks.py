@@ -84,7 +84,14 @@ def in_boxes(stream):
 @pytest.mark.parametrize("wrapped", [in_boxes, bytes])
 @pytest.mark.parametrize(
     "stream",
-    [jp2(2**31, 256), jp2(256, 13_000_000), jp2(256, 256, tile=2), jp2(256, 256, tile=16, count=300), jp2(0, 256)],
+    [
+        jp2(2**31, 256),
+        jp2(256, 13_000_000),
+        jp2(2**30, 256, tile=2**30),
+        jp2(256, 256, tile=2),
+        jp2(256, 256, tile=16, count=300),
+        jp2(0, 256),
+    ],
 )
 def test_a_jpeg_2000_that_claims_much_is_refused_before_anything_opens_it(stream, wrapped, monkeypatch):
     """OpenJPEG takes memory by the size that is claimed when it opens a file: 700 MB for a tile with a byte changed."""

@@ -21,10 +21,11 @@ import mercantile
 import numpy as np
 import pytest
 import rasterio
+import tifffile
 from aiohttp import web
 from rio_cogeo import cog_validate
 
-from mosaic_async import ResourceError
+from mosaic_async import ResourceError, build_mosaic
 from mosaic_async.canvas import Canvas
 from mosaic_async.encoding import Encoding
 from mosaic_async.readback import check_blocks
@@ -170,7 +171,7 @@ def test_a_folder_that_cannot_be_written_to_ends_with_5(serve, tmp_path):
 
 def is_whole(path):
     try:
-        check_blocks(path)
+        check_blocks(path, images=4)
     except ResourceError:
         return False
     return True
@@ -192,16 +193,42 @@ def test_a_cog_whose_blocks_did_not_all_arrive_is_found_before_it_counts(tmp_pat
     assert is_whole(path)
     whole = path.read_bytes()
     middle = len(whole) // 2
+    with tifffile.TiffFile(path) as tiff:
+        second = tiff.pages[1].offset
     damaged = {
         "cut short": whole[:-1000],
         "cut in half": whole[:middle],
         "a hole to the end": whole[:middle] + bytes(len(whole) - middle),
         "a hole in the middle": whole[:middle] + bytes(300_000) + whole[middle + 300_000 :],
+        "a directory without its entries": whole[:second] + bytes(200) + whole[second + 200 :],
         "nothing": b"",
     }
     for name, data in damaged.items():
         path.write_bytes(data)
         assert not is_whole(path), name
+
+
+async def test_a_part_that_the_disk_has_lost_a_piece_of_does_not_count(serve, tmp_path, monkeypatch):
+    """As GDAL leaves it when its writing thread meets a full disk: no error, and a hole."""
+    copy = rasterio.shutil.copy
+
+    def lossy(source, target, **options):
+        copy(source, target, **options)
+        if target.parent.name == "parts":  # and not what the first tile is tried on
+            with target.open("r+b") as file:
+                file.seek(target.stat().st_size // 2)
+                file.write(bytes(100_000))
+
+    monkeypatch.setattr("rasterio.shutil.copy", lossy)
+    tiler = serve()
+    with pytest.raises(ResourceError, match="was not written as a whole"):
+        await build_mosaic(tiler.template, AREA, tmp_path / "out.tif", zoom=ZOOM, check_disk=False)
+    assert left_behind(tmp_path) == ["out.tif.work"]
+    assert list((tmp_path / "out.tif.work" / "parts").iterdir()) == []
+    monkeypatch.undo()
+    await build_mosaic(tiler.template, AREA, tmp_path / "out.tif", zoom=ZOOM)
+    assert tiler.requests == 16
+    assert_is_the_world(tmp_path / "out.tif", tiler, AREA, ZOOM)
 
 
 TOKEN = "hunter2hunter2hunter2"
@@ -337,16 +364,7 @@ def test_a_run_under_nohup_outlives_its_terminal(serve, tmp_path):
 
 
 def test_a_certificate_that_nobody_vouches_for_ends_the_run_at_once(tmp_path):
-    if not shutil.which("openssl"):
-        pytest.skip("making a certificate needs openssl")
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2",
-         "-keyout", str(key), "-out", str(certificate)],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    _, context = certificate_of(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=shake_hands, args=(server, context), daemon=True).start()
         url = f"https://localhost:{server.getsockname()[1]}/{{z}}/{{x}}/{{y}}"
@@ -355,11 +373,42 @@ def test_a_certificate_that_nobody_vouches_for_ends_the_run_at_once(tmp_path):
     assert not (tmp_path / "out.tif.work").exists()
 
 
-def shake_hands(server, context):
+def test_a_redirect_from_https_to_http_is_refused_even_to_a_host_that_is_allowed(serve, tmp_path):
+    tiler = serve()
+    target = tiler.template.replace("127.0.0.1", "localhost")
+    certificate, context = certificate_of(tmp_path, "-addext", "subjectAltName=DNS:localhost")
+    answer = f"HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n".encode()
+    environment = dict(os.environ, SSL_CERT_FILE=str(certificate))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=shake_hands, args=(server, context, answer), daemon=True).start()
+        url = f"https://localhost:{server.getsockname()[1]}/{{z}}/{{x}}/{{y}}"
+        args = ("plan", url, "--bounds", *BOUNDS, "-z", ZOOM, "--allow-host", "localhost")
+        _, stderr = run(*args, code=4, env=environment)
+    assert "redirected to another host, localhost, without encryption" in stderr
+    assert tiler.requests == 0
+
+
+def certificate_of(folder, *options):
+    if not shutil.which("openssl"):
+        pytest.skip("making a certificate needs openssl")
+    key, certificate = folder / "key.pem", folder / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2",
+         "-keyout", str(key), "-out", str(certificate), *options],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return certificate, context
+
+
+def shake_hands(server, context, answer=b""):
     while True:
         try:
             connection, _ = server.accept()
-            context.wrap_socket(connection, server_side=True).close()
+            with context.wrap_socket(connection, server_side=True) as secure:
+                if answer and secure.recv(65536):
+                    secure.sendall(answer)
         except ssl.SSLError:
             continue
         except OSError:
