@@ -182,7 +182,7 @@ class Requester:
         if not is_same and (is_weaker or (target.host or "").lower() not in self._allow_hosts):
             host = f"{target.host}, without encryption" if is_weaker else target.host
             raise AttemptError(
-                f"redirected to another host, {host} (`allow_hosts` would permit it)",
+                f"redirected to another host, {host}, where nobody allowed it to go",
                 Outcome.FAIL,
                 status=response.status,
             )

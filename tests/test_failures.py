@@ -28,6 +28,7 @@ from mosaic_async import (
     RunStarted,
     ServerTrouble,
     SourceError,
+    StitchError,
     StoppedError,
     TileFailed,
     TileParked,
@@ -38,6 +39,7 @@ from mosaic_async import (
     build_mosaic,
 )
 from mosaic_async.http import Client
+from mosaic_async.room import check_room
 from mosaic_async.terminal import Progress
 from tests.fake_tiler import FakeTiler, Pattern
 from tests.moods import BAD_BODIES, PASSING, Reset, at, cut_body, hang, now_and_then, reset, says, status, truncated
@@ -473,6 +475,23 @@ async def test_a_damaged_record_of_a_part_has_it_made_again(serve, tmp_path, dam
     tiler.mood = None
     await build_mosaic(tiler.template, AREA, tmp_path / "out.tif", **options)
     assert_is_the_world(tmp_path / "out.tif", tiler, AREA, ZOOM)
+
+
+def test_what_is_written_already_needs_no_room_any_more(tmp_path, monkeypatch):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "0-0.tif").write_bytes(bytes(600_000))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=500_000))
+    check_room(tmp_path, 1_100_000)
+    with pytest.raises(ResourceError, match=r"has 500.0 kB free, about 500.0 kB are needed"):
+        check_room(tmp_path, 1_100_001)
+
+
+async def test_a_cog_that_is_not_valid_does_not_become_the_output(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr("mosaic_async.assembly.cog_validate", lambda *_, **__: (False, ["no overviews"], []))
+    tiler = serve()
+    with pytest.raises(StitchError, match="is no valid COG: no overviews"):
+        await build_mosaic(tiler.template, AREA, tmp_path / "out.tif", zoom=ZOOM)
+    assert left_behind(tmp_path) == ["out.tif.work"]
 
 
 async def test_too_little_room_on_the_disk_is_found_before_the_run(serve, tmp_path, monkeypatch):
