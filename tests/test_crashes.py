@@ -413,3 +413,16 @@ def shake_hands(server, context, answer=b""):
             continue
         except OSError:
             return
+
+
+@pytest.mark.parametrize("way", ["header", "param", "header file", "environment"])
+def test_a_token_without_its_name_is_a_mistake_that_is_not_repeated(tmp_path, way):
+    options, environment = [f"--{way}", TOKEN], dict(os.environ)
+    if way == "header file":
+        (tmp_path / "headers").write_text(f"X-Fine: yes\n{TOKEN}\n")
+        options = ["--header-file", tmp_path / "headers"]
+    elif way == "environment":
+        options, environment["MOSAIC_ASYNC_HEADERS"] = [], TOKEN
+    _, stderr = run("plan", "http://127.0.0.1:9/{z}/{x}/{y}", "--bounds", *BOUNDS, *options, code=2, env=environment)
+    assert "not of the form NAME" in stderr
+    assert TOKEN not in stderr
