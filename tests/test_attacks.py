@@ -187,6 +187,18 @@ def test_a_few_bytes_that_claim_much_are_refused_before_anything_opens_them(body
         check(body)
 
 
+def test_a_tag_of_a_million_numbers_is_not_read():
+    """A first tile may be large, and a number in Python is several times as large as one in a file."""
+    body = small_tiff(t34264=8).replace(struct.pack("<HHL", 34264, 4, 1), struct.pack("<HHL", 34264, 12, 1_000_000))
+    body += bytes(8_000_000)
+    tracemalloc.start()
+    try:
+        check(body, None)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("body", [small_tiff(t256=10**6, t257=10**6), small_tiff(t277=65535)])
 def test_a_first_tile_may_not_claim_much_either(body):
     with pytest.raises(TileError, match="claims"):
@@ -446,7 +458,10 @@ def test_a_corner_that_is_no_number_is_refused_wherever_it_stands(place, value):
         Area.parse({"type": "Polygon", "coordinates": [ring]})
 
 
-@pytest.mark.parametrize("area", [(-500_000, 4_000_000, 500_000, 5_000_000), (0, 0, 1, 91), (0, -91, 1, 0)])
+@pytest.mark.parametrize(
+    "area",
+    [(-500_000, 4_000_000, 500_000, 5_000_000), (0, 0, 1, 91), (0, -91, 1, 0), (370, 0, 380, 1), (-380, 0, -370, 1)],
+)
 def test_metres_are_no_degrees(area):
     with pytest.raises(RefusedError, match="no degrees of longitude and latitude"):
         Area.parse(area)
