@@ -16,6 +16,7 @@ import mercantile
 from mosaic_async.cover import MAX_ZOOM, Tile
 from mosaic_async.errors import UsageError
 from mosaic_async.events import MosaicReport, TileFailed, zxy
+from mosaic_async.workdir import failed_path, work_path
 
 _LINE = re.compile(r"\s*(\d+)[/\s,]+(\d+)[/\s,]+(\d+)\s*")
 
@@ -49,6 +50,19 @@ def write_account(report: MosaicReport, geojson: Path) -> None:
         _write(path, report.as_dict())
     else:
         path.unlink(missing_ok=True)
+
+
+def check_not_own(tiles: Path, output: Path) -> None:
+    """Insist that a list of tiles is not what is missing in the very output: they alone would take its place.
+
+    Raises:
+        UsageError: it is.
+    """
+    if tiles.resolve() in (report_path(output).resolve(), failed_path(work_path(output)).resolve()):
+        raise UsageError(
+            f"{tiles} lists what {output} lacks, and those tiles alone would take its place",
+            hint="to fill the holes give the command that made it, with `overwrite`: only they are asked for",
+        )
 
 
 def read_tiles(path: Path) -> list[Tile]:

@@ -135,7 +135,7 @@ class Canvas:
                 rasterio.shutil.copy(
                     self._memory.name, aside, driver="COG", OVERVIEWS="FORCE_USE_EXISTING", **self._cog_options()
                 )
-                check_blocks(aside)
+                check_blocks(aside, (self.levels + 1) * (2 if self.encoding.mask == "internal" else 1))
                 if top is not None:
                     self._keep_top(top)
             aside.replace(path)

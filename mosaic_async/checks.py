@@ -32,9 +32,9 @@ _CODECS = frozenset((1, 5, 7, 8, 32773, 32946, 50000, 50001))
 """None, LZW, JPEG, deflate, packbits, deflate again, ZSTD and WebP."""
 _INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _DOUBLES = {12: "d"}
-_WANTED = dict.fromkeys((256, 257, 259, 277, 278, 322, 323, 34735), _INTEGERS) | dict.fromkeys(
-    (33550, 33922, 34264), _DOUBLES
-)
+_COSTS = (256, 257, 259, 277, 278, 322, 323)
+"""Tags of what decoding takes. Libtiff reads signed ones, too, and the first of two: neither may pass the checks."""
+_WANTED = dict.fromkeys((*_COSTS, 34735), _INTEGERS) | dict.fromkeys((33550, 33922, 34264), _DOUBLES)
 """Tags, and the types that their values may have."""
 _MAX_DIRECTORIES = 32
 _MAX_ENTRIES = 512
@@ -118,8 +118,8 @@ def _headers(body: bytes) -> Iterator[_Header]:
             (count,) = counter.unpack_from(body, offset)
             start = offset + counter.size
             end = start + count * entry.size
-            if count > _MAX_ENTRIES or end + pointer.size > len(body):
-                raise ValueError("the directory is cut short")
+            if count > _MAX_ENTRIES:
+                raise ValueError("the directory has no end")
             yield _Header(_tags(body, order, entry.iter_unpack(body[start:end]), pointer))
             (offset,) = pointer.unpack_from(body, end)
             if not offset:
@@ -136,7 +136,10 @@ def _tags(
     tags: dict[int, tuple[float, ...]] = {}
     for code, kind, length, value in entries:
         types = _WANTED.get(code, {})
-        if kind in types and 0 < length <= _MAX_VALUES:
+        is_usable = kind in types and 0 < length <= _MAX_VALUES
+        if code in tags or (code in _COSTS and not (is_usable and length == 1)):
+            raise ValueError("a tag is there twice, or is no number")
+        if is_usable:
             values = struct.Struct(f"{order}{length}{types[kind]}")
             is_inside = values.size <= len(value)
             tags[code] = values.unpack_from(value) if is_inside else values.unpack_from(body, *pointer.unpack(value))

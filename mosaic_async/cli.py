@@ -18,7 +18,7 @@ from typing import IO, Any, NoReturn, TypeVar
 import click
 
 from mosaic_async import __version__
-from mosaic_async.account import area_of_tiles, read_tiles
+from mosaic_async.account import area_of_tiles, check_not_own, read_tiles
 from mosaic_async.arguments import (
     HEADERS_VARIABLE,
     PARAMS_VARIABLE,
@@ -121,6 +121,8 @@ def build(source: str, output: Path, scenes: Path | None, **options: Any) -> Non
     """Write OUTPUT, one COG of all tiles that touch the area. Run it again to go on after an interruption."""
     as_json = options.pop("as_json")
     options["resume"] = not options.pop("fresh")
+    if options["tiles"]:
+        check_not_own(options["tiles"], output)
     with Progress(quiet=options.pop("quiet"), verbose=options.pop("verbose")) as progress:
         area, rendering, arguments = _arguments(options)
         if scenes and (_is_remote(source) or _is_tilejson(Path(source))):
@@ -143,6 +145,9 @@ def build(source: str, output: Path, scenes: Path | None, **options: Any) -> Non
     if scenes:
         write_whole(scenes, json.dumps(listed))
     click.echo(json.dumps(report.as_dict()) if as_json else report_text(report))
+    if report.tiles_failed:
+        kept = f"hint: {output.name}.work is kept: the same command with --overwrite asks for what failed and fills the"
+        click.echo(f"{kept} holes; if they may stay, delete it", err=True)
 
 
 @main.command(cls=BoundsCommand)

@@ -136,6 +136,8 @@ class Download:
         """Tiles that could not be had, by tile."""
         self._parked: dict[Tile, TileFailed] = {}
         """Tiles that are asked for once more when all others are there."""
+        self._missed: dict[Tile, _Arrival] = {}
+        """Tiles that this pass asked for in vain; other parts that they touch must know before they are settled."""
         self._swept: frozenset[Tile] = frozenset()
         """Those that are being asked for once more."""
         self._lacking: set[str] = set()
@@ -166,7 +168,7 @@ class Download:
             # Twice as many fetchers as permits: a tile that backs off keeps its task but not its permit.
             await self._pass(2 * self._concurrency)
             if self._parked and not self.is_stopped:
-                self._swept, self._parked = frozenset(self._parked), {}
+                self._swept, self._parked, self._missed = frozenset(self._parked), {}, {}
                 await self._pass(max(1, self._concurrency // _SWEEP_SHARE))
             self.failed.update(self._parked)
         finally:
@@ -206,9 +208,10 @@ class Download:
 
     async def _fetch_tile(self, order: Order) -> None:
         tile = order.tile
-        failure = self.failed.get(tile) or self._parked.get(tile)
-        if failure is not None:  # another part has tried
-            await self._queue.put(_Arrival(order, failure=failure, is_passing=tile in self._parked))
+        if tile in self._missed:  # another part has tried
+            await self._queue.put(replace(self._missed[tile], order=order))
+        elif tile in self.failed:  # it came, and could not be read
+            await self._queue.put(_Arrival(order, failure=self.failed[tile]))
         elif not self._work.has_tile(tile) or not await self._from_folder(order):
             await self._ask(order)
 
@@ -234,7 +237,8 @@ class Download:
         except RequestError as error:
             made = order.attempts + error.attempts
             failure = self._failure(tile, error.message, status=error.status, attempts=made)
-            await self._queue.put(_Arrival(order, failure=failure, is_passing=error.is_passing))
+            self._missed[tile] = _Arrival(order, failure=failure, is_passing=error.is_passing)
+            await self._queue.put(self._missed[tile])
 
     def _check(self, tile: Tile) -> Check:
         return lambda answer: check_answer(answer, tile, self._profile)

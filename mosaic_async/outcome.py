@@ -89,6 +89,8 @@ def reason_of(error: BaseException, timeout: float) -> str:
             reason = f"no answer within {timeout:g} seconds"
         case aiohttp.ClientSSLError() | aiohttp.InvalidURL():
             reason = f"{type(error).__name__}: the certificate or the URL is not valid"
+        case aiohttp.ClientConnectorDNSError():
+            reason = f"the host's name is not found: {error.os_error.strerror or type(error.os_error).__name__}"
         case aiohttp.ClientConnectorError():
             reason = f"cannot connect: {error.os_error.strerror or type(error.os_error).__name__}"
         case aiohttp.ClientPayloadError():

@@ -24,18 +24,31 @@ _POLL = 0.5
 """Seconds between looks whether the probe has come back."""
 
 
-def retry_after(value: str | None, *, now: datetime | None = None) -> float | None:
-    """Read a Retry-After header, seconds or an HTTP date, as seconds; None when it says nothing usable."""
+def retry_after(value: str | None, *, date: str | None = None) -> float | None:
+    """Read a Retry-After header, seconds or an HTTP date, as seconds; None when it says nothing usable.
+
+    Args:
+        value: of the header.
+        date: the answer's Date header. A time is one of the server's clock; ours may be wrong, or be set on the way.
+    """
     if value is None:
         return None
     try:
         seconds = float(value)
     except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(value) - (now or datetime.now(UTC))).total_seconds()
-        except (ValueError, TypeError, OverflowError):  # TypeError: a date without a zone
+        until = _http_date(value)
+        if until is None:
             return None
+        seconds = (until - (_http_date(date or "") or datetime.now(UTC))).total_seconds()
     return seconds if math.isfinite(seconds) and seconds > 0 else None
+
+
+def _http_date(value: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(value)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return date if date.tzinfo else None
 
 
 class Pause:

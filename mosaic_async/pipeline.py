@@ -26,6 +26,7 @@ from mosaic_async.plan import Job, MosaicPlan, make_plan
 from mosaic_async.room import room_hint
 from mosaic_async.run import Effort, Run
 from mosaic_async.sources import TileSource, open_source
+from mosaic_async.workdir import work_path
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
@@ -67,7 +68,8 @@ async def build_mosaic(
     """Fetch all tiles of an area and write one validated Cloud Optimized GeoTIFF.
 
     A run that ends early, even by `kill -9`, is continued by the same call: finished tiles are not asked for again.
-    Until the output is complete everything lies in `OUTPUT.work` beside it.
+    Until the output is complete everything lies in `OUTPUT.work` beside it. So an output with holes that were accepted
+    is completed by the same call with `overwrite`: only the tiles that failed are asked for.
 
     Args:
         source: an XYZ template, the URL or path of a TileJSON, or a `TileSource`.
@@ -261,7 +263,10 @@ def _checked_output(output: Path, *, overwrite: bool) -> Path:
     if output.is_dir():
         raise UsageError(f"{output} is a folder", hint="give the name of a file")
     if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists", hint="choose another name, or give `overwrite`")
+        hint = "choose another name, or give `overwrite`"
+        if (work := work_path(output)).exists():
+            hint += f"; what is kept in {work.name} is not asked for again"
+        raise UsageError(f"{output} exists", hint=hint)
     return output
 
 

@@ -112,6 +112,8 @@ class Requester:
         self._connections = connections
         self._timeout = timeout
         self._headers = dict(headers)
+        self._plain = {name: value for name, value in headers.items() if name.lower() != "authorization"}
+        self._middlewares = tuple(_authorised(headers[name]) for name in headers if name not in self._plain)
         self.max_body = max_body
         self._allow_hosts = frozenset(host.lower() for host in allow_hosts)
         self._refusals = 0
@@ -153,15 +155,18 @@ class Requester:
 
     async def _request(self, url: URL) -> Answer:
         assert self._session is not None, "the client is used inside `async with`"
-        headers = self._headers
+        asked, is_own = str(url), True
         for _ in range(_MAX_REDIRECTS + 1):
-            async with self._session.get(url, allow_redirects=False, headers=headers) as response:
+            headers, middlewares = (self._plain, self._middlewares) if is_own else ({}, ())
+            async with self._session.get(
+                url, allow_redirects=False, headers=headers, middlewares=middlewares
+            ) as response:
                 if response.status in (301, 302, 303, 307, 308):
                     target = self._redirected(response)
-                    headers = headers if is_same_place(url, target) else {}
+                    is_own = is_own and is_same_place(url, target)
                     url = target
                     continue
-                return await self._read(response)
+                return await self._read(response, asked)
         raise AttemptError(f"more than {_MAX_REDIRECTS} redirects", Outcome.FAIL, status=response.status)
 
     def _redirected(self, response: aiohttp.ClientResponse) -> URL:
@@ -177,20 +182,20 @@ class Requester:
         if not is_same and (is_weaker or (target.host or "").lower() not in self._allow_hosts):
             host = f"{target.host}, without encryption" if is_weaker else target.host
             raise AttemptError(
-                f"redirected to another host, {host} (`allow_hosts` would permit it)",
+                f"redirected to another host, {host}, where nobody allowed it to go",
                 Outcome.FAIL,
                 status=response.status,
             )
         return target
 
-    async def _read(self, response: aiohttp.ClientResponse) -> Answer:
+    async def _read(self, response: aiohttp.ClientResponse, asked: str) -> Answer:
         kind = of_status(response.status, refusals=self._refusals)
         self._refusals = self._refusals + 1 if response.status in REFUSALS else 0
         if kind not in (Outcome.OK, Outcome.EMPTY):
-            secrets = secrets_of(str(response.request_info.url), self._headers)
+            secrets = secrets_of(asked, self._headers)  # the answer's own URL has lost its user
             words = f"HTTP {response.status} {response.reason or ''}".rstrip() + await _detail(response)
-            asked = retry_after(response.headers.get("Retry-After"))
-            raise AttemptError(scrub(words, secrets), kind, status=response.status, asked=asked)
+            pause = retry_after(response.headers.get("Retry-After"), date=response.headers.get("Date"))
+            raise AttemptError(scrub(words, secrets), kind, status=response.status, asked=pause)
         if kind is Outcome.EMPTY:
             return Answer(response.status, b"", response.headers)
         body = await self._body(response)
@@ -212,6 +217,16 @@ class Requester:
 
     def _too_large(self, response: aiohttp.ClientResponse) -> AttemptError:
         return AttemptError(f"the body is larger than {self.max_body:,} bytes", Outcome.FAIL, status=response.status)
+
+
+def _authorised(value: str) -> aiohttp.ClientMiddlewareType:
+    """Send a header in place of what ~/.netrc or the URL's user says; aiohttp itself takes both for a mistake."""
+
+    async def send(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        request.headers["Authorization"] = value
+        return await handler(request)
+
+    return send
 
 
 def _check(check: Callable[[Answer], None], answer: Answer) -> None:

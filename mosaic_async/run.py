@@ -259,7 +259,8 @@ class Run:
         self._on_event(Stitching(len(parts)))
         made = await _to_its_end(assemble, grid, encoding, work.path, parts, download.tags)
         self._bytes_written = await _to_its_end(publish, made, self._output, overwrite=self._effort.overwrite)
-        await work.remove()
+        if not download.failed:  # holes can still be filled, by asking for nothing but the tiles that failed
+            await work.remove()
 
     def _tags(self) -> Mapping[str, str]:
         """Say in the file where its pixels come from."""

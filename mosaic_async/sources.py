@@ -165,7 +165,7 @@ async def _document(location: str, headers: Mapping[str, str], allow_hosts: Coll
                 body = answer.body
         else:
             body = await asyncio.to_thread(Path(location).read_bytes)
-        document = json.loads(body, parse_constant=_no_constant)
+        document = json.loads(body)
     except RequestError as error:
         raise SourceError(
             f"no TileJSON at {_shown(location)}: {error}", hint="check the URL and, for 401 or 403, the headers"
@@ -219,10 +219,6 @@ def _bounds(value: Any) -> Bounds | None:
     if not all(map(math.isfinite, (west, south, east, north))) or south >= north:
         raise ValueError(f"`bounds` are {value}")
     return (west, south, east, north)
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _reason(error: Exception) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from time import monotonic
 from typing import NoReturn, Self
 
 from tqdm import tqdm
@@ -92,6 +93,8 @@ class Progress:
             dynamic_ncols=True,
             disable=True if self._quiet else None,  # None: off when stderr is no terminal
         )
+        # Its own clock is the wall's: set back by an hour on the way it would stand still for so long.
+        vars(self._bar).update(_time=monotonic, start_t=monotonic(), last_print_t=monotonic())
 
     def _advance(self) -> None:
         if self._bar is not None and not self._bar.disable:

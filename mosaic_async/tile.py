@@ -6,6 +6,7 @@ The only place where bytes from a server are opened. It knows nothing of where a
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +39,13 @@ _GDAL_OPTIONS = {
     "GDAL_GEOREF_SOURCES": "NONE",
 }
 _PNG_END = b"IEND\xaeB`\x82"
+_JP2_BOX = struct.Struct(">L4s")
+_JP2_LONG = struct.Struct(">Q")
+_JP2_SIZE = struct.Struct(">4s4x8LH")
+"""At the begin of a code stream: markers, two corners of the image, those of its tiles' grid, components."""
+_JP2_START = b"\xff\x4f\xff\x51"
+_MAX_JP2_TILES = 4096
+"""Times components: OpenJPEG takes some kilobytes for each before it has read a pixel."""
 _MAX_SIZE = 4096
 """Pixels a side; a first tile larger than this is a bomb or no tile."""
 _MAX_BANDS = 1024
@@ -142,6 +150,8 @@ def _opened(body: bytes, driver: str) -> Iterator[DatasetReader]:
     """Open with exactly one driver, so that no other format's tricks (VRT, WMS, zip) are reachable."""
     if driver == "PNG" and _PNG_END not in body[-1024:]:
         raise TileError("the PNG is cut short")  # GDAL reads it without an error, as zeros
+    if driver == "JP2OpenJPEG":
+        _check_jp2(body)  # opening alone takes memory by the size that is claimed
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -149,6 +159,42 @@ def _opened(body: bytes, driver: str) -> Iterator[DatasetReader]:
                 yield dataset
     except (RasterioError, CPLE_BaseError, ValueError, MemoryError) as error:
         raise TileError(f"the {driver} cannot be read: {error}") from error
+
+
+def _check_jp2(body: bytes) -> None:
+    try:
+        start, right, lower, left, top, tile_width, tile_height, tile_left, tile_top, components = (
+            _JP2_SIZE.unpack_from(body, _jp2_stream(body))
+        )
+        tiles = -(-(right - tile_left) // tile_width) * -(-(lower - tile_top) // tile_height)
+    except (struct.error, ZeroDivisionError) as error:
+        raise TileError("the JP2OpenJPEG is cut short, or its header is damaged") from error
+    width, height = right - left, lower - top
+    is_sane = 0 < width <= _MAX_SIZE and 0 < height <= _MAX_SIZE and 0 < tiles * components <= _MAX_JP2_TILES
+    if start != _JP2_START or not is_sane:
+        raise TileError(f"the tile claims {width:,} x {height:,} pixels, {tiles:,} tiles and {components:,} bands")
+
+
+def _jp2_stream(body: bytes) -> int:
+    """Find the code stream: the body, or the first box of it that holds one.
+
+    Raises:
+        struct.error: there is none.
+    """
+    if body.startswith(_JP2_START):
+        return 0
+    offset = 0
+    while True:
+        size, kind = _JP2_BOX.unpack_from(body, offset)
+        head = _JP2_BOX.size
+        if size == 1:
+            (size,) = _JP2_LONG.unpack_from(body, offset + head)
+            head += _JP2_LONG.size
+        if kind == b"jp2c":
+            return offset + head
+        if size < head:
+            raise struct.error
+        offset += size
 
 
 def _profile_of(dataset: DatasetReader, *, mask_band: bool | None) -> TileProfile:

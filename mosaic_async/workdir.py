@@ -49,6 +49,16 @@ class PartRecord:
     """Size of its COG; 0 when the part has no data and no file."""
 
 
+def work_path(output: Path) -> Path:
+    """Name the folder that belongs to an output."""
+    return output.with_name(output.name + ".work")
+
+
+def failed_path(folder: Path) -> Path:
+    """Name the list of the tiles that failed."""
+    return folder / "failed.geojson"
+
+
 def label_of(job: Mapping[str, Any]) -> str:
     """Give the digest of everything that decides the output's pixels; it tells nothing of its parts."""
     return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
@@ -63,7 +73,7 @@ class WorkFolder:
         self._tiles = path / "tiles"
         self._job = path / "job.json"
         self._scenes = path / "scenes.json"
-        self.failed = path / "failed.geojson"
+        self.failed = failed_path(path)
         """The tiles that failed, for people and for programs; not read again."""
         self._lock: TextIO | None = None
         self._spooled: dict[Tile, int] = {}
@@ -88,7 +98,7 @@ class WorkFolder:
         Raises:
             WorkFolderError: another process uses it, or it belongs to another job.
         """
-        folder = cls(output.with_name(output.name + ".work"))
+        folder = cls(work_path(output))
         await asyncio.to_thread(folder._open, label, resume=resume)
         return folder
 

@@ -37,6 +37,22 @@ class Cut(web.StreamResponse):
         return writer
 
 
+class Raw(web.StreamResponse):
+    """Sends bytes as they are, headers included, and then ends the connection, in order or not."""
+
+    def __init__(self, sent: bytes, *, abort: bool = False) -> None:
+        super().__init__()
+        self._raw = sent
+        self._abort = abort
+
+    async def prepare(self, request):
+        transport = request.transport
+        transport.write(self._raw)
+        await asyncio.sleep(0.02)
+        transport.abort() if self._abort else transport.close()
+        return await super().prepare(request)
+
+
 class Reset(web.StreamResponse):
     """Ends the connection before a single byte."""
 
@@ -68,6 +84,21 @@ async def cut_body(tiler, tile):
 
 async def cut_chunks(tiler, tile):
     return Cut(tiler.body(tile)[:5000], {}, chunked=True)
+
+
+async def end_in_body(tiler, tile):
+    body = tiler.body(tile)
+    return Raw(b"HTTP/1.1 200 OK\r\nContent-Type: image/tiff\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:1000])
+
+
+async def reset_after_headers(tiler, tile):
+    return Raw(b"HTTP/1.1 200 OK\r\nContent-Type: image/tiff\r\nContent-Length: 1000\r\n\r\n", abort=True)
+
+
+async def length_too_short(tiler, tile):
+    body = tiler.body(tile)
+    half = len(body) // 2
+    return Raw(b"HTTP/1.1 200 OK\r\nContent-Type: image/tiff\r\nContent-Length: %d\r\n\r\n" % half + body)
 
 
 async def truncated(tiler, tile):
@@ -133,6 +164,9 @@ PASSING: dict[str, Answering] = {
     "a reset": reset,
     "half a body": cut_body,
     "half the chunks": cut_chunks,
+    "the end of the connection in the body": end_in_body,
+    "a reset after the headers": reset_after_headers,
+    "a length that is too short": length_too_short,
     "no answer": hang,
     "no end of the body": hang_in_body,
     "endless headers": long_header,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import resource
 import socket
@@ -10,7 +11,9 @@ import struct
 import subprocess
 import sys
 import threading
+import tracemalloc
 import zlib
+from dataclasses import replace
 
 import mercantile
 import numpy as np
@@ -22,7 +25,7 @@ from hypothesis import strategies as st
 from rasterio.io import MemoryFile
 from rasterio.transform import from_bounds
 
-from mosaic_async import IncompleteError, MosaicError, RefusedError, SourceError, TileSource, build_mosaic
+from mosaic_async import IncompleteError, MosaicError, RefusedError, SourceError, TileSource, UsageError, build_mosaic
 from mosaic_async.area import Area
 from mosaic_async.checks import check_answer, max_body
 from mosaic_async.cover import Cover, Tile
@@ -64,6 +67,45 @@ def small_tiff(**tags: int) -> bytes:
     return b"II*\0" + struct.pack("<L", 8) + struct.pack("<H", len(fields)) + entries + struct.pack("<L", 0)
 
 
+HUGE_BLOCKS = small_tiff(t322=16384, t323=16384, t324=8, t325=1)
+
+
+def jp2(width, height, tile=256, count=3):
+    """Write the begin of a code stream of JPEG 2000 that claims what it is told to."""
+    sizes = struct.pack(">HHLLLLLLLLH", 38 + 3 * count, 0, width, height, 0, 0, tile, tile, 0, 0, count % 2**16)
+    return b"\xff\x4f\xff\x51" + sizes + b"\x07\x01\x01" * count
+
+
+def in_boxes(stream):
+    boxes = [(b"jP  ", b"\r\n\x87\n"), (b"ftyp", b"jp2 \0\0\0\0jp2 "), (b"xml ", jp2(256, 256)), (b"jp2c", stream)]
+    return b"".join(struct.pack(">L4s", len(data) + 8, kind) + data for kind, data in boxes)
+
+
+@pytest.mark.parametrize("wrapped", [in_boxes, bytes])
+@pytest.mark.parametrize(
+    "stream",
+    [
+        jp2(2**31, 256),
+        jp2(256, 13_000_000),
+        jp2(2**30, 256, tile=2**30),
+        jp2(256, 256, tile=2),
+        jp2(256, 256, tile=16, count=300),
+        jp2(0, 256),
+    ],
+)
+def test_a_jpeg_2000_that_claims_much_is_refused_before_anything_opens_it(stream, wrapped, monkeypatch):
+    """OpenJPEG takes memory by the size that is claimed when it opens a file: 700 MB for a tile with a byte changed."""
+    monkeypatch.setattr("mosaic_async.tile.MemoryFile", None)
+    with pytest.raises(TileError, match="the tile claims"):
+        learn(wrapped(stream))
+
+
+@pytest.mark.parametrize("cut", [3, 11, 12, 20, 40, 60, 90])
+def test_a_jpeg_2000_whose_header_is_cut_is_refused(cut):
+    with pytest.raises(TileError, match=r"cut short|known format"):
+        learn(in_boxes(b"")[:cut])
+
+
 def test_a_good_tile_passes():
     check(GOOD)
     check(GOOD, None)
@@ -101,6 +143,21 @@ async def test_a_vrt_in_place_of_a_tile_reads_no_file_and_asks_no_server(serve, 
     assert other.requests == 0
 
 
+@pytest.mark.parametrize("magic", [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
+def test_a_vrt_that_begins_like_an_image_is_not_opened_as_one(tmp_path, magic):
+    """GDAL takes whatever has `<VRTDataset` in its first kilobyte for one, unless it is told what to expect."""
+    secret = tmp_path / "secret.txt"
+    secret.write_bytes(b"A" * 256 * 256)
+    vrt = VRT.format(bands="".join(RAW_BAND.format(band=number, path=secret) for number in range(1, 4))).encode()
+    body = magic + vrt + b"\0IEND\xaeB`\x82"
+    with MemoryFile(body) as file, file.open() as dataset:
+        assert dataset.driver == "VRT"
+    with pytest.raises(TileError, match="cannot be read"):
+        learn(body)
+    with pytest.raises(TileError, match="cannot be read"):
+        decode(body, replace(PROFILE, driver="JPEG" if magic.startswith(b"\xff") else "PNG"))
+
+
 @pytest.mark.parametrize(
     ("body", "says_what"),
     [
@@ -119,11 +176,27 @@ async def test_a_vrt_in_place_of_a_tile_reads_no_file_and_asks_no_server(serve, 
         (b"II*\0" + struct.pack("<LH", 8, 65535) + bytes(70000), "cut short"),
         (b"II+\0" + struct.pack("<HHQ", 8, 0, 2**63), "cut short"),
         (b"II*\0", "cut short"),
+        (small_tiff(**{f"t{code}": 1 for code in range(1000, 1600)}), "damaged"),
+        (HUGE_BLOCKS.replace(struct.pack("<HH", 322, 4), struct.pack("<HH", 322, 9)), "damaged"),
+        (HUGE_BLOCKS.replace(struct.pack("<HHLL", 324, 4, 1, 8), struct.pack("<HHLL", 322, 4, 1, 256)), "damaged"),
+        (HUGE_BLOCKS.replace(struct.pack("<HHL", 322, 4, 1), struct.pack("<HHL", 322, 4, 5000)), "damaged"),
     ],
 )
 def test_a_few_bytes_that_claim_much_are_refused_before_anything_opens_them(body, says_what):
     with pytest.raises(TileError, match=says_what):
         check(body)
+
+
+def test_a_tag_of_a_million_numbers_is_not_read():
+    """A first tile may be large, and a number in Python is several times as large as one in a file."""
+    body = small_tiff(t34264=8).replace(struct.pack("<HHL", 34264, 4, 1), struct.pack("<HHL", 34264, 12, 1_000_000))
+    body += bytes(8_000_000)
+    tracemalloc.start()
+    try:
+        check(body, None)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("body", [small_tiff(t256=10**6, t257=10**6), small_tiff(t277=65535)])
@@ -178,8 +251,6 @@ def test_a_bomb_of_another_format_takes_no_memory(ext, size):
 
 
 def test_a_pickle_in_an_npy_is_not_opened(tmp_path):
-    import io
-
     class Evil:
         def __reduce__(self):
             return (open, (str(tmp_path / "pwned"), "w"))
@@ -215,6 +286,19 @@ def test_a_place_within_half_a_pixel_is_that_place(shift):
     check(tiff(bounds=moved))
     with pytest.raises(TileError, match="another place"):
         check(tiff(bounds=tuple(value + np.sign(shift) * pixel * 0.1 for value in moved)))
+
+
+def test_a_tile_of_another_format_is_found_while_its_request_has_attempts_left():
+    with pytest.raises(TileError, match="is a PNG, the first one was a GTiff"):
+        check(FakeTiler(ext="png").body((7, 64, 49)))
+
+
+def test_an_array_without_bands_or_with_thousands_is_no_first_tile():
+    for shape in ((1, 4, 4), (5000, 4, 4)):
+        stream = io.BytesIO()
+        np.save(stream, np.zeros(shape, "uint8"))
+        with pytest.raises(TileError, match="bands beside its mask"):
+            learn(stream.getvalue())
 
 
 def test_the_header_s_place_counts_in_web_mercator_only():
@@ -361,8 +445,52 @@ async def test_an_absurd_number_of_tiles_is_refused_at_once(tmp_path, zoom):
     "area", [(float("nan"), 0, 1, 1), (float("-inf"), 0, float("inf"), 1), (0, 5, 1, float("nan"))]
 )
 async def test_an_area_that_is_no_number_is_refused(tmp_path, area):
-    with pytest.raises(MosaicError):
+    with pytest.raises(RefusedError, match="must be finite"):
         await build_mosaic("http://127.0.0.1:9/{z}/{x}/{y}", area, tmp_path / "out.tif", zoom=3)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_corner_that_is_no_number_is_refused_wherever_it_stands(place, value):
+    ring = [(0, 0), (8, 0), (8, 8), (0, 8)]
+    ring[place] = (4, value)
+    with pytest.raises(RefusedError, match="not finite"):
+        Area.parse({"type": "Polygon", "coordinates": [ring]})
+
+
+@pytest.mark.parametrize(
+    "area",
+    [(-500_000, 4_000_000, 500_000, 5_000_000), (0, 0, 1, 91), (0, -91, 1, 0), (370, 0, 380, 1), (-380, 0, -370, 1)],
+)
+def test_metres_are_no_degrees(area):
+    with pytest.raises(RefusedError, match="no degrees of longitude and latitude"):
+        Area.parse(area)
+
+
+@pytest.mark.parametrize("zoom", [-1, 25, 60])
+def test_a_zoom_beyond_all_tilers_is_refused(zoom):
+    with pytest.raises(UsageError, match="zoom must be from 0 to 24"):
+        Cover.of(Area.parse((0, 0, 1e-6, 1e-6)), zoom)
+
+
+def test_a_polygon_around_the_world_at_an_absurd_zoom_is_refused_before_it_takes_memory():
+    ring = [(-179, -80), (179, -80), (179, 80), (-179, 80)]
+    area = Area.parse({"type": "Polygon", "coordinates": [ring]})
+    tracemalloc.start()
+    try:
+        with pytest.raises(RefusedError, match="bounding box has"):
+            Cover.of(area, 24)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_small_polygons_far_apart_are_refused_before_the_box_around_them_takes_memory():
+    places = [(-170, -80), (170, 80)]
+    rings = [[(x, y), (x + 1e-4, y), (x + 1e-4, y + 1e-4)] for x, y in places]
+    area = Area.parse({"type": "MultiPolygon", "coordinates": [[ring] for ring in rings]})
+    with pytest.raises(RefusedError, match="bounding box has"):
+        Cover.of(area, 20)
 
 
 @pytest.mark.parametrize("name", ["../../x", "a/b", "x" * 300, ".hidden", "CON"])

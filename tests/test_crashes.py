@@ -21,10 +21,11 @@ import mercantile
 import numpy as np
 import pytest
 import rasterio
+import tifffile
 from aiohttp import web
 from rio_cogeo import cog_validate
 
-from mosaic_async import ResourceError
+from mosaic_async import ResourceError, build_mosaic
 from mosaic_async.canvas import Canvas
 from mosaic_async.encoding import Encoding
 from mosaic_async.readback import check_blocks
@@ -170,7 +171,7 @@ def test_a_folder_that_cannot_be_written_to_ends_with_5(serve, tmp_path):
 
 def is_whole(path):
     try:
-        check_blocks(path)
+        check_blocks(path, images=4)
     except ResourceError:
         return False
     return True
@@ -192,16 +193,42 @@ def test_a_cog_whose_blocks_did_not_all_arrive_is_found_before_it_counts(tmp_pat
     assert is_whole(path)
     whole = path.read_bytes()
     middle = len(whole) // 2
+    with tifffile.TiffFile(path) as tiff:
+        second = tiff.pages[1].offset
     damaged = {
         "cut short": whole[:-1000],
         "cut in half": whole[:middle],
         "a hole to the end": whole[:middle] + bytes(len(whole) - middle),
         "a hole in the middle": whole[:middle] + bytes(300_000) + whole[middle + 300_000 :],
+        "a directory without its entries": whole[:second] + bytes(200) + whole[second + 200 :],
         "nothing": b"",
     }
     for name, data in damaged.items():
         path.write_bytes(data)
         assert not is_whole(path), name
+
+
+async def test_a_part_that_the_disk_has_lost_a_piece_of_does_not_count(serve, tmp_path, monkeypatch):
+    """As GDAL leaves it when its writing thread meets a full disk: no error, and a hole."""
+    copy = rasterio.shutil.copy
+
+    def lossy(source, target, **options):
+        copy(source, target, **options)
+        if target.parent.name == "parts":  # and not what the first tile is tried on
+            with target.open("r+b") as file:
+                file.seek(target.stat().st_size // 2)
+                file.write(bytes(100_000))
+
+    monkeypatch.setattr("rasterio.shutil.copy", lossy)
+    tiler = serve()
+    with pytest.raises(ResourceError, match="was not written as a whole"):
+        await build_mosaic(tiler.template, AREA, tmp_path / "out.tif", zoom=ZOOM, check_disk=False)
+    assert left_behind(tmp_path) == ["out.tif.work"]
+    assert list((tmp_path / "out.tif.work" / "parts").iterdir()) == []
+    monkeypatch.undo()
+    await build_mosaic(tiler.template, AREA, tmp_path / "out.tif", zoom=ZOOM)
+    assert tiler.requests == 16
+    assert_is_the_world(tmp_path / "out.tif", tiler, AREA, ZOOM)
 
 
 TOKEN = "hunter2hunter2hunter2"
@@ -264,6 +291,25 @@ def test_the_tiles_that_failed_can_be_built_alone(serve, tmp_path):
     assert dict(tiler.hits) == {BAD: 3}
 
 
+@pytest.mark.parametrize("name", ["out.tif.report.json", "out.tif.work/failed.geojson"])
+def test_the_tiles_that_an_output_lacks_do_not_take_its_place(serve, tmp_path, name):
+    tiler = serve()
+    tiler.mood = at(tiler, BAD, status(422), times=99)
+    args = ("build", tiler.template, tmp_path / "out.tif", "-z", ZOOM, "--overwrite")
+    _, stderr = run(*args, "--bounds", *BOUNDS, "--max-failures", 1)
+    assert "out.tif.work is kept: the same command with --overwrite" in stderr
+    tiler.mood = None
+    tiler.hits.clear()
+    _, stderr = run(*args, "--tiles", tmp_path / name, code=2)
+    assert "those tiles alone would take its place" in stderr
+    assert "with --overwrite: only they are asked for" in stderr
+    assert tiler.requests == 0
+    run(*args, "--bounds", *BOUNDS)
+    assert dict(tiler.hits) == {BAD: 1}
+    assert_is_the_world(tmp_path / "out.tif", tiler, AREA, ZOOM)
+    assert left_behind(tmp_path) == ["out.tif"]
+
+
 def mercantile_centre(x, y):
     west, south, east, north = mercantile.bounds(x, y, ZOOM)
     return (west + 0.1, south + 0.1, east - 0.1, north - 0.1)
@@ -318,16 +364,7 @@ def test_a_run_under_nohup_outlives_its_terminal(serve, tmp_path):
 
 
 def test_a_certificate_that_nobody_vouches_for_ends_the_run_at_once(tmp_path):
-    if not shutil.which("openssl"):
-        pytest.skip("making a certificate needs openssl")
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2",
-         "-keyout", str(key), "-out", str(certificate)],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    _, context = certificate_of(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=shake_hands, args=(server, context), daemon=True).start()
         url = f"https://localhost:{server.getsockname()[1]}/{{z}}/{{x}}/{{y}}"
@@ -336,12 +373,56 @@ def test_a_certificate_that_nobody_vouches_for_ends_the_run_at_once(tmp_path):
     assert not (tmp_path / "out.tif.work").exists()
 
 
-def shake_hands(server, context):
+def test_a_redirect_from_https_to_http_is_refused_even_to_a_host_that_is_allowed(serve, tmp_path):
+    tiler = serve()
+    target = tiler.template.replace("127.0.0.1", "localhost")
+    certificate, context = certificate_of(tmp_path, "-addext", "subjectAltName=DNS:localhost")
+    answer = f"HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n".encode()
+    environment = dict(os.environ, SSL_CERT_FILE=str(certificate))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=shake_hands, args=(server, context, answer), daemon=True).start()
+        url = f"https://localhost:{server.getsockname()[1]}/{{z}}/{{x}}/{{y}}"
+        args = ("plan", url, "--bounds", *BOUNDS, "-z", ZOOM, "--allow-host", "localhost")
+        _, stderr = run(*args, code=4, env=environment)
+    assert "redirected to another host, localhost, without encryption" in stderr
+    assert tiler.requests == 0
+
+
+def certificate_of(folder, *options):
+    if not shutil.which("openssl"):
+        pytest.skip("making a certificate needs openssl")
+    key, certificate = folder / "key.pem", folder / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2",
+         "-keyout", str(key), "-out", str(certificate), *options],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return certificate, context
+
+
+def shake_hands(server, context, answer=b""):
     while True:
         try:
             connection, _ = server.accept()
-            context.wrap_socket(connection, server_side=True).close()
+            with context.wrap_socket(connection, server_side=True) as secure:
+                if answer and secure.recv(65536):
+                    secure.sendall(answer)
         except ssl.SSLError:
             continue
         except OSError:
             return
+
+
+@pytest.mark.parametrize("way", ["header", "param", "header file", "environment"])
+def test_a_token_without_its_name_is_a_mistake_that_is_not_repeated(tmp_path, way):
+    options, environment = [f"--{way}", TOKEN], dict(os.environ)
+    if way == "header file":
+        (tmp_path / "headers").write_text(f"X-Fine: yes\n{TOKEN}\n")
+        options = ["--header-file", tmp_path / "headers"]
+    elif way == "environment":
+        options, environment["MOSAIC_ASYNC_HEADERS"] = [], TOKEN
+    _, stderr = run("plan", "http://127.0.0.1:9/{z}/{x}/{y}", "--bounds", *BOUNDS, *options, code=2, env=environment)
+    assert "not of the form NAME" in stderr
+    assert TOKEN not in stderr

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import io
 import json
 import random
+import socket
+import sys
 import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from types import SimpleNamespace
 
+import aiohttp
 import mercantile
 import numpy as np
 import pytest
@@ -18,19 +25,24 @@ import mosaic_async.run
 from mosaic_async import (
     IncompleteError,
     ResourceError,
+    RunStarted,
     ServerTrouble,
     SourceError,
+    StitchError,
     StoppedError,
     TileFailed,
     TileParked,
     TilePlaced,
     TileRetried,
     UsageError,
+    WorkFolderError,
     build_mosaic,
 )
 from mosaic_async.http import Client
+from mosaic_async.room import check_room
+from mosaic_async.terminal import Progress
 from tests.fake_tiler import FakeTiler, Pattern
-from tests.moods import BAD_BODIES, PASSING, at, cut_body, hang, now_and_then, reset, says, status, truncated
+from tests.moods import BAD_BODIES, PASSING, Reset, at, cut_body, hang, now_and_then, reset, says, status, truncated
 from tests.test_pipeline import AREA, BAD, ZOOM, assert_is_the_world, expected, left_behind
 
 pytestmark = pytest.mark.usefixtures("unblocked_loop")
@@ -155,6 +167,39 @@ async def test_holes_that_are_accepted_are_masked_listed_and_tagged(serve, tmp_p
     assert {(failure["status"], failure["attempts"]) for failure in listed["failed"]} == {(504, 2)}
 
 
+@pytest.mark.parametrize("options", [{"part_size": 512}, {}, {"clip": True, "part_size": 512}])
+async def test_holes_are_filled_by_asking_for_nothing_but_the_tiles_that_failed(serve, tmp_path, fast, options):
+    tiler, output = serve(pattern=Pattern(masked=False)), tmp_path / "out.tif"
+    tiler.mood = at(tiler, BAD, status(422), times=99)
+    options = {"zoom": ZOOM, "max_failures": 1, **options}
+    await build_mosaic(tiler.template, AREA, output, **options)
+    assert left_behind(tmp_path) == ["out.tif", "out.tif.report.json", "out.tif.work"]
+    (feature,) = json.loads((tmp_path / "out.tif.work" / "failed.geojson").read_text())["features"]
+    assert feature["id"] == "7/64/49"
+    holed = output.read_bytes()
+    with pytest.raises(UsageError, match=r"give `overwrite`; what is kept in out.tif.work is not asked for again"):
+        await build_mosaic(tiler.template, AREA, output, **options)
+    tiler.hits.clear()
+    await build_mosaic(tiler.template, AREA, output, overwrite=True, **options)  # it fails again
+    assert dict(tiler.hits) == {BAD: 1}
+    with rasterio.open(output) as dataset:
+        assert dataset.tags()["MOSAIC_TILES_FAILED"] == "1"
+    tiler.hits.clear()
+    tiler.mood = None
+    with pytest.raises(WorkFolderError):  # the list alone is another job, and would take the mosaic's place
+        await build_mosaic(tiler.template, feature, output, zoom=ZOOM, overwrite=True)
+    assert len(output.read_bytes()) == len(holed)
+    report = await build_mosaic(tiler.template, AREA, output, overwrite=True, **options)
+    assert dict(tiler.hits) == {BAD: 1}
+    assert (report.tiles_placed, report.tiles_failed, report.requests) == (report.tiles_total, 0, 1)
+    assert left_behind(tmp_path) == ["out.tif"]
+    await build_mosaic(tiler.template, AREA, tmp_path / "calm.tif", **options)
+    with rasterio.open(output) as found, rasterio.open(tmp_path / "calm.tif") as calm:
+        np.testing.assert_array_equal(found.read(), calm.read())
+        np.testing.assert_array_equal(found.dataset_mask(), calm.dataset_mask())
+        assert found.tags()["MOSAIC_TILES_FAILED"] == "0"
+
+
 @pytest.mark.parametrize("value", [-1, "-1%", "101%", "some", "1.5", "nan%"])
 async def test_a_number_of_failures_that_cannot_be_is_a_usage_error(tmp_path, value):
     with pytest.raises(UsageError, match="max_failures"):
@@ -216,6 +261,100 @@ async def test_nearly_nothing_but_404_is_a_wrong_url_and_no_empty_mosaic(serve, 
     assert error.value.exit_code == 4
     assert tiler.requests < 64
     assert left_behind(tmp_path) == []
+
+
+async def test_a_host_that_has_no_name_ends_the_run_with_words_of_that(tmp_path, fast, monkeypatch):
+    def look_up(*args, **options):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with pytest.raises(SourceError, match="the host's name is not found: Name or service not known") as error:
+        await build_mosaic("http://tiler.test/{z}/{x}/{y}", AREA, tmp_path / "out.tif", zoom=ZOOM)
+    assert (error.value.exit_code, error.value.hint) == (4, "check host, port and network")
+    assert left_behind(tmp_path) == []
+
+
+async def test_a_name_that_gets_lost_on_the_way_is_waited_for(serve, tmp_path, fast, monkeypatch):
+    """A router that restarts: connections break, and nothing has a name for a while."""
+    tiler, found, lost = serve(), socket.getaddrinfo, []
+
+    async def restart(tile, hit):
+        if tiler.requests == 8:
+            lost.extend([None] * 30)
+        return Reset() if lost else None
+
+    def look_up(host, *args, **options):
+        if host != "tiler.test":
+            return found(host, *args, **options)
+        if lost:
+            lost.pop()
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return found("127.0.0.1", *args, **options)
+
+    tiler.mood = restart
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr("aiohttp.TCPConnector", functools.partial(aiohttp.TCPConnector, use_dns_cache=False))
+    template = tiler.template.replace("127.0.0.1", "tiler.test")
+    report = await build_mosaic(template, AREA, tmp_path / "out.tif", zoom=ZOOM, concurrency=4)
+    assert not lost
+    assert report.tiles_placed == 16
+    assert_is_the_world(tmp_path / "out.tif", tiler, AREA, ZOOM)
+
+
+@pytest.mark.parametrize("jump", [-10 * 365 * 86400, 10 * 365 * 86400])
+async def test_a_wall_clock_that_is_set_on_the_way_disturbs_nothing(serve, tmp_path, fast, monkeypatch, jump):
+    """The server asks for a pause until a time of its own clock, which is right."""
+    real, tiler = time.time, serve()
+    jumped = []
+
+    def wall():
+        return real() + (jump if jumped else 0)
+
+    async def busy(tile, hit):
+        if tile != BAD or hit > 1:
+            return None
+        jumped.append(True)
+        now = datetime.now(UTC)
+        dates = {
+            "Date": format_datetime(now, usegmt=True),
+            "Retry-After": format_datetime(now + timedelta(seconds=30), usegmt=True),
+        }
+        return web.Response(status=503, headers=dates)
+
+    tiler.mood = busy
+    monkeypatch.setattr(time, "time", wall)
+    monkeypatch.setattr(
+        "mosaic_async.pacing.datetime", SimpleNamespace(now=lambda zone: datetime.fromtimestamp(wall(), zone))
+    )
+    events, started = [], time.monotonic()
+    report = await build_mosaic(tiler.template, AREA, tmp_path / "out.tif", zoom=ZOOM, on_event=events.append)
+    assert jumped
+    assert [event.seconds for event in events if isinstance(event, ServerTrouble)] == [30]
+    assert 0 <= report.seconds <= time.monotonic() - started
+    assert all(0 <= seconds <= report.seconds for seconds in report.seconds_by_stage.values())
+    assert_is_the_world(tmp_path / "out.tif", tiler, AREA, ZOOM)
+
+
+@pytest.mark.parametrize("jump", [-3600, 3600])
+def test_a_wall_clock_that_is_set_on_the_way_neither_stops_the_bar_nor_its_estimate(monkeypatch, jump):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    real, shift = time.time, [0]
+    monkeypatch.setattr("tqdm.std.time", lambda: real() + shift[0])
+    monkeypatch.setattr("sys.stderr", Terminal())
+    with Progress(quiet=False, verbose=False) as progress:
+        progress(RunStarted(100, 1, 0, 0))
+        shift[0] = jump
+        for x in range(50):
+            time.sleep(0.005)  # the bar is drawn ten times a second
+            progress(TilePlaced(mercantile.Tile(x, 0, 7)))
+        shown = sys.stderr.getvalue()
+        assert 0 < progress._bar.format_dict["elapsed"] < 60
+    drawn = shown.split("\r")[-1]
+    assert " 0%" not in drawn
+    assert "00:00<00:00" in drawn
 
 
 async def test_a_server_that_goes_for_good_ends_the_run_with_all_kept(tmp_path, fast):
@@ -336,6 +475,23 @@ async def test_a_damaged_record_of_a_part_has_it_made_again(serve, tmp_path, dam
     tiler.mood = None
     await build_mosaic(tiler.template, AREA, tmp_path / "out.tif", **options)
     assert_is_the_world(tmp_path / "out.tif", tiler, AREA, ZOOM)
+
+
+def test_what_is_written_already_needs_no_room_any_more(tmp_path, monkeypatch):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "0-0.tif").write_bytes(bytes(600_000))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=500_000))
+    check_room(tmp_path, 1_100_000)
+    with pytest.raises(ResourceError, match=r"has 500.0 kB free, about 500.0 kB are needed"):
+        check_room(tmp_path, 1_100_001)
+
+
+async def test_a_cog_that_is_not_valid_does_not_become_the_output(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr("mosaic_async.assembly.cog_validate", lambda *_, **__: (False, ["no overviews"], []))
+    tiler = serve()
+    with pytest.raises(StitchError, match="is no valid COG: no overviews"):
+        await build_mosaic(tiler.template, AREA, tmp_path / "out.tif", zoom=ZOOM)
+    assert left_behind(tmp_path) == ["out.tif.work"]
 
 
 async def test_too_little_room_on_the_disk_is_found_before_the_run(serve, tmp_path, monkeypatch):

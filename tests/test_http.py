@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 
 import pytest
 from aiohttp import web
 
 from mosaic_async.errors import RequestError, SourceError, TileError, UsageError
 from mosaic_async.http import USER_AGENT, Client, redact
+from tests.moods import Cut
 
 TILE = (3, 4, 2)
 OTHER_TILE = (3, 5, 2)
@@ -234,6 +236,80 @@ async def test_an_already_quoted_url_is_sent_as_it_is(serve):
     async with Client() as client:
         await get(client, url_of(tiler) + '?url=a%2Fb&c=%2C,&j={"a b"}')
     assert tiler.queries_seen == ["url=a%2Fb&c=%2C,&j=%7B%22a%20b%22%7D"]
+
+
+async def test_a_cookie_that_a_server_sets_is_not_kept(serve):
+    tiler = serve(mood=answering(status(200, {"Set-Cookie": "session=abc; Path=/"}, b"body")))
+    async with Client() as client:
+        answer = await get(client, url_of(tiler))
+        await get(client, url_of(tiler, OTHER_TILE))
+    assert "Cookie" not in tiler.headers_seen[1]
+    assert "session" not in repr(answer)
+
+
+async def test_headers_without_end_are_malformed_and_named_without_the_url(serve):
+    tiler = serve(mood=answering(*[status(200, {"X-Long": "x" * 300_000}, b"body")] * 9))
+    async with Waits().client(attempts=2) as client:
+        with pytest.raises(RequestError, match="malformed HTTP") as failure:
+            await get(client, url_of(tiler) + "?token=hunter2")
+    assert "hunter2" not in str(failure.value)
+
+
+async def test_a_body_that_is_said_to_be_too_large_is_not_waited_for(serve):
+    async def boast(tile, hit):
+        return Cut(b"x", {"Content-Length": "1000000000000"}, hang=True)
+
+    tiler = serve(mood=boast)
+    async with Client(timeout=5) as client:
+        with pytest.raises(RequestError, match="larger than"):
+            await get(client, url_of(tiler))
+
+
+async def test_the_server_s_words_are_read_only_so_far_and_said_in_short(serve):
+    async def chunks():
+        yield b'{"detail": "' + b"word " * 600 + b'"}'
+        while True:
+            await asyncio.sleep(0)
+            yield b" " * 65536
+
+    async def talk(tile, hit):
+        body = chunks() if tile == TILE else b'{"detail": "' + b"word " * 600 + b'"}'
+        return web.Response(status=400, body=body, content_type="application/json")
+
+    tiler = serve(mood=talk)
+    async with Client(timeout=5) as client:
+        with pytest.raises(RequestError, match="HTTP 400 Bad Request"):
+            await get(client, url_of(tiler))
+        with pytest.raises(RequestError, match="word word") as failure:
+            await get(client, url_of(tiler, OTHER_TILE))
+    assert len(failure.value.message) < 300
+
+
+async def test_a_name_that_is_not_found_for_a_while_is_asked_for_again(serve, monkeypatch):
+    tiler = serve()
+    url = url_of(tiler).replace("127.0.0.1", "tiler.test")
+    looked, found = [], socket.getaddrinfo
+
+    def look_up(host, *args, **options):
+        looked.append(host)
+        if len(looked) < 3:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return found("127.0.0.1", *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    async with Waits().client() as client:
+        assert (await get(client, url)).body
+    assert looked == ["tiler.test"] * 3
+    assert client.retries == 2
+
+
+async def test_a_time_to_wait_until_is_one_of_the_server_s_clock_and_not_of_ours(serve):
+    dates = {"Date": "Sun, 22 Nov 2020 12:00:00 GMT", "Retry-After": "Sun, 22 Nov 2020 12:00:30 GMT"}
+    tiler = serve(mood=answering(status(503, dates)))
+    waits, troubles = Waits(), []
+    async with waits.client(on_trouble=troubles.append) as client:
+        await get(client, url_of(tiler))
+    assert [(trouble.kind, trouble.seconds) for trouble in troubles] == [("pause", 30)]
 
 
 async def test_what_is_no_url_is_our_error():
@@ -474,6 +550,31 @@ async def test_a_server_that_repeats_a_secret_does_not_get_it_into_the_error(ser
             await get(client, url_of(tiler) + "?api_key=hunter2hunter2")
     assert "hunter2" not in failure.value.message
     assert "abcdefgh" not in failure.value.message
+
+
+async def test_a_server_that_repeats_a_token_or_a_password_alone_does_not_get_it_into_the_error(serve):
+    async def echo(tile, hit):
+        return web.json_response({"detail": "neither abcdefgh nor hunter2hunter2 is known"}, status=422)
+
+    tiler = serve(mood=echo)
+    async with Client(headers={"Authorization": "Bearer abcdefgh"}) as client:
+        with pytest.raises(RequestError, match="is known") as failure:
+            await get(client, url_of(tiler).replace("http://", "http://me:hunter2hunter2@"))
+    assert "hunter2" not in failure.value.message
+    assert "abcdefgh" not in failure.value.message
+
+
+async def test_a_header_goes_before_the_url_s_user_and_a_netrc(serve, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password hunter2hunter2\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    tiler = serve()
+    async with Client(headers={"authorization": "Bearer abcdefgh"}) as client:
+        await get(client, url_of(tiler))
+        await get(client, url_of(tiler).replace("http://", "http://me:hunter2hunter2@"))
+    assert [headers["Authorization"] for headers in tiler.headers_seen] == ["Bearer abcdefgh"] * 2
+    async with Client(headers={"X-Token": "t"}) as client:
+        await get(client, url_of(tiler))
+    assert tiler.headers_seen[-1]["Authorization"].startswith("Basic ")
 
 
 async def test_an_endless_body_is_left_at_the_cap(serve):

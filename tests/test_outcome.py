@@ -7,9 +7,13 @@ from unittest.mock import Mock
 
 import aiohttp
 import pytest
+import yarl
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from mosaic_async.outcome import Outcome, attempts_at, of_error, of_status, reason_of
 
+URL = "http://tiler.example/1/2/3?token=hunter2"
+REQUEST = aiohttp.RequestInfo(yarl.URL(URL), "GET", CIMultiDictProxy(CIMultiDict()), yarl.URL(URL))
 KEY = Mock(ssl=None, host="tiler.example", port=443)
 
 
@@ -48,13 +52,17 @@ def test_a_second_refusal_in_a_row_is_the_run_s(status, expected):
         (aiohttp.ClientPayloadError(), Outcome.RETRY),
         (aiohttp.ClientConnectorCertificateError(KEY, ssl.SSLCertVerificationError()), Outcome.END),
         (aiohttp.ClientConnectorSSLError(KEY, ssl.SSLError()), Outcome.END),
-        (aiohttp.InvalidURL("http://"), Outcome.END),
+        (aiohttp.InvalidURL(URL), Outcome.END),
+        (aiohttp.ClientResponseError(REQUEST, (), status=400, message=URL), Outcome.RETRY),
+        (aiohttp.ClientError(URL), Outcome.RETRY),
         (RuntimeError(), Outcome.FAIL),
     ],
 )
 def test_every_exception_has_one_outcome_and_a_reason(error, expected):
     assert of_error(error) is expected
-    assert reason_of(error, 30)
+    reason = reason_of(error, 30)
+    assert reason
+    assert "hunter2" not in reason
 
 
 @pytest.mark.parametrize(("status", "attempts", "expected"), [(500, 5, 3), (500, 2, 2), (503, 5, 5), (None, 5, 5)])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
 
 from mosaic_async.pacing import Breaker, Pause, RetryBudget, retry_after
@@ -34,7 +32,13 @@ class Clock:
     ],
 )
 def test_retry_after_is_read_as_seconds_or_a_date(value, seconds):
-    assert retry_after(value, now=datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)) == seconds
+    assert retry_after(value, date="Sun, 22 Nov 2026 12:00:00 GMT") == seconds
+
+
+@pytest.mark.parametrize("date", [None, "", "garbage", "Sun, 22 Nov 2026 12:00:00"])
+def test_where_the_answer_has_no_date_ours_counts(date):
+    assert retry_after("Fri, 31 Dec 9999 00:00:00 GMT", date=date) > 1e9
+    assert retry_after("Sun, 22 Nov 2020 12:00:30 GMT", date=date) is None
 
 
 def test_the_longest_pause_that_was_asked_for_counts():

@@ -600,6 +600,7 @@ async def test_an_output_that_exists_is_kept_unless_it_may_be_replaced(serve, tm
     with pytest.raises(UsageError, match="exists"):
         await build_mosaic(tiler.template, AREA, output, zoom=ZOOM)
     assert output.read_text() == "precious"
+    assert tiler.requests == 0
     await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, overwrite=True)
     assert_is_the_world(output, tiler, AREA, ZOOM)
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
 import pytest
 from mercantile import Tile
 
@@ -75,6 +81,49 @@ async def test_a_fresh_start_drops_everything(tmp_path):
     assert not fresh.has_tile(TILE)
     assert await fresh.finished_parts() == {}
     fresh.close()
+
+
+@pytest.mark.parametrize("left", [None, b"", b"pix", b"pixels and more"])
+async def test_a_part_whose_file_has_not_its_size_is_not_finished(tmp_path, left):
+    work = await opened(tmp_path)
+    work.part_path(PART).write_bytes(b"pixels")
+    await work.finish_part(PART, replace(RECORD, nbytes=6))
+    assert list(await work.finished_parts()) == ["0-1"]
+    work.part_path(PART).unlink()
+    if left is not None:
+        work.part_path(PART).write_bytes(left)
+    assert await work.finished_parts() == {}
+    work.close()
+
+
+@pytest.mark.parametrize("name", ["placed", "empty", "failed", "nbytes"])
+@pytest.mark.parametrize("value", ["3", 1.5, None, True, [], {}])
+async def test_a_record_with_anything_but_whole_numbers_is_none(tmp_path, name, value):
+    work = await opened(tmp_path)
+    await work.finish_part(PART, RECORD)
+    (work.parts / "0-1.json").write_text(json.dumps({**asdict(RECORD), name: value}))
+    assert await work.finished_parts() == {}
+    work.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names what is flushed by /proc")
+async def test_the_disk_holds_a_part_before_its_record_says_so(tmp_path, monkeypatch):
+    work = await opened(tmp_path)
+    work.part_path(PART).write_bytes(b"pixels")
+    work.top_path(PART).write_bytes(b"top")
+    flushed = []
+    flush = os.fsync
+
+    def note(descriptor):
+        flushed.append((Path(f"/proc/self/fd/{descriptor}").readlink().name, (work.parts / "0-1.json").exists()))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    await work.finish_part(PART, replace(RECORD, nbytes=6))
+    assert flushed == [("0-1.tif", False), ("0-1.top.tif", False), ("0-1.json.partial", False)]
+    await work.save_state({})
+    assert flushed[-1][0] == "job.json.partial"
+    work.close()
 
 
 async def test_two_runs_cannot_share_a_folder(tmp_path):
