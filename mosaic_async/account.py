@@ -14,6 +14,7 @@ from typing import Any
 import mercantile
 
 from mosaic_async.cover import MAX_ZOOM, Tile
+from mosaic_async.document import parse
 from mosaic_async.errors import UsageError
 from mosaic_async.events import MosaicReport, TileFailed, zxy
 from mosaic_async.workdir import failed_path, work_path
@@ -75,7 +76,7 @@ def read_tiles(path: Path) -> list[Tile]:
         names = list(_names(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} lists no tiles", hint="write z/x/y, one a line, or give a failed.geojson") from error
     tiles = [_tile(path, name) for name in dict.fromkeys(names)]
     if len({tile.z for tile in tiles}) != 1:
@@ -91,7 +92,7 @@ def area_of_tiles(tiles: Iterable[Tile]) -> dict[str, Any]:
 def _names(text: str) -> Iterable[str]:
     if not text.lstrip().startswith("{"):
         return [line.partition("#")[0] for line in text.splitlines() if line.partition("#")[0].strip()]
-    document = json.loads(text)
+    document = parse(text)
     if "features" in document:
         return [str(feature["properties"]["tile"]) for feature in document["features"]]
     return [str(failure["tile"]) for failure in document["failed"]]

@@ -5,7 +5,6 @@ The only user of pystac-client, cql2 and rustac. It knows nothing of seasons, ce
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from requests import RequestException
 from shapely.geometry import shape
 from urllib3.util import Retry
 
+from mosaic_async.document import parse, read_text
 from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.footprint import box_of, outline_of
 from mosaic_async.http import redact
@@ -143,7 +143,7 @@ def read_scenes(path: Path) -> Iterator[Scene]:
     elif path.suffix in (".parquet", ".geoparquet"):
         yield from _features(_read_parquet(path), path)
     elif path.suffix in (".ndjson", ".jsonl", ".geojsonl"):
-        yield from _features({"features": [json.loads(line) for line in _text(path).splitlines() if line]}, path)
+        yield from _features({"features": [parse(line) for line in _text(path).splitlines() if line]}, path)
     else:
         yield from _followed(read_document(path), path, set())
 
@@ -232,7 +232,7 @@ def read_document(path: Path) -> dict[str, Any]:
         SourceError: it cannot be read, or is not JSON.
     """
     try:
-        document = json.loads(_text(path))
+        document = parse(_text(path))
     except ValueError as error:
         raise SourceError(f"{path} is not JSON: {error}") from error
     return document if isinstance(document, dict) else {}
@@ -240,8 +240,7 @@ def read_document(path: Path) -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+        return read_text(path)
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
 

@@ -28,6 +28,7 @@ from mosaic_async.arguments import (
     split_list,
     write_whole,
 )
+from mosaic_async.document import parse
 from mosaic_async.download import ON_ERROR
 from mosaic_async.endpoints import rendered_by, with_rendering
 from mosaic_async.errors import IncompleteError, MosaicError, StoppedError, UsageError
@@ -262,8 +263,8 @@ def _area(bounds: tuple[float, ...] | None, file: IO[str] | None, tiles: dict[st
 
 def _json_object(file: IO[str]) -> dict[str, Any]:
     try:
-        found = json.load(file)
-    except (ValueError, RecursionError) as error:
+        found = parse(file.read())
+    except ValueError as error:
         raise UsageError(f"{file.name} is not JSON: {error}") from error
     if not isinstance(found, dict):
         raise UsageError(f"{file.name} is no JSON object")
@@ -322,7 +323,7 @@ def _is_tilejson(path: Path) -> bool:
     if path.is_dir() or path.suffix == ".gz":
         return False
     try:
-        document = json.loads(path.read_bytes())
+        document = parse(path.read_bytes())
     except ValueError as error:
         raise UsageError(f"{path} is not JSON: {error}") from error
     return isinstance(document, dict) and isinstance(document.get("tiles"), list)

@@ -19,6 +19,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import mercantile
 
 from mosaic_async.dialects import DIALECTS, TMS, Dialect, Params
+from mosaic_async.document import read
 from mosaic_async.endpoint import REGISTER, Endpoint, dialect_named, kind_of, open_endpoint, spoken_by
 from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.http import redact
@@ -236,7 +237,7 @@ async def rendered_by(
 
 def _read_search(path: str) -> dict[str, Any]:
     try:
-        document = json.loads(Path(path).read_text())
+        document = read(Path(path))
     except (OSError, ValueError) as error:
         raise UsageError(
             f"{path} is no search: {error}", hint="this tiler renders searches: give the file of one as the source"

@@ -6,7 +6,6 @@ It knows nothing of attempts, pauses and permits. No exception of aiohttp leaves
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -17,6 +16,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
+from mosaic_async.document import parse
 from mosaic_async.errors import SourceError, TileError
 from mosaic_async.outcome import REFUSALS, Outcome, connect_timeout, of_error, of_status, reason_of
 from mosaic_async.pacing import retry_after
@@ -241,8 +241,8 @@ async def _detail(response: aiohttp.ClientResponse) -> str:
     if response.content_type != "application/json":
         return ""
     try:
-        document = json.loads(await response.content.read(_MAX_DETAIL))
-    except (ValueError, RecursionError):
+        document = parse(await response.content.read(_MAX_DETAIL))
+    except ValueError:
         return ""
     words = next((document[key] for key in _DETAIL_KEYS if key in document), "") if isinstance(document, dict) else ""
     return f": {' '.join(str(words).split())[:200]}" if words else ""

@@ -5,7 +5,6 @@ It knows nothing of tiles; those have `http.Client`, which holds what thousands 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import aiohttp
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from mosaic_async.document import parse
 from mosaic_async.errors import SourceError
 from mosaic_async.http import USER_AGENT
 from mosaic_async.outcome import Outcome, of_status
@@ -93,6 +93,6 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 
 def _parsed(body: bytes) -> Any:
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
+        return parse(body)
+    except ValueError:
         return None

@@ -6,7 +6,6 @@ A source is data. It knows nothing of areas, and of HTTP only that a TileJSON ha
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import re
 from collections.abc import Collection, Mapping
@@ -19,6 +18,7 @@ from yarl import URL
 
 from mosaic_async.area import Bounds
 from mosaic_async.cover import MAX_ZOOM, Tile
+from mosaic_async.document import parse
 from mosaic_async.errors import RequestError, SourceError, UsageError
 from mosaic_async.http import Client
 from mosaic_async.request import is_same_place
@@ -165,7 +165,7 @@ async def _document(location: str, headers: Mapping[str, str], allow_hosts: Coll
                 body = answer.body
         else:
             body = await asyncio.to_thread(Path(location).read_bytes)
-        document = json.loads(body)
+        document = parse(body)
     except RequestError as error:
         raise SourceError(
             f"no TileJSON at {_shown(location)}: {error}", hint="check the URL and, for 401 or 403, the headers"
@@ -175,7 +175,7 @@ async def _document(location: str, headers: Mapping[str, str], allow_hosts: Coll
             f"no TileJSON at {location}: {error.strerror}",
             hint="a source is an XYZ template with {z}/{x}/{y}, or the URL or path of a TileJSON",
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise SourceError(f"{_shown(location)} is not JSON", hint="is it the address of a web page?") from error
     if not isinstance(document, dict):
         raise SourceError(f"{_shown(location)} is no TileJSON: not a JSON object")

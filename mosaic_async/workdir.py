@@ -26,6 +26,7 @@ import aiofiles
 import aiofiles.os
 
 from mosaic_async.cover import Tile
+from mosaic_async.document import read
 from mosaic_async.errors import WorkFolderError
 from mosaic_async.grid import Part
 
@@ -212,7 +213,7 @@ class WorkFolder:
 
     def _read_state(self) -> dict[str, Any]:
         try:
-            state = json.loads(self._job.read_bytes())
+            state = read(self._job)
         except FileNotFoundError:
             return {}
         except ValueError as error:
@@ -266,7 +267,7 @@ class WorkFolder:
 
 def _object_in(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        found = read(path)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -275,7 +276,7 @@ def _object_in(path: Path) -> dict[str, Any]:
 def _record_in(path: Path) -> PartRecord | None:
     """Read a part's record; one that is damaged counts as none, and the part is made again."""
     try:
-        record = PartRecord(**json.loads(path.read_bytes()))
+        record = PartRecord(**read(path))
     except (ValueError, TypeError):
         return None
     return record if all(type(value) is int for value in asdict(record).values()) else None

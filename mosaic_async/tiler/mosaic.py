@@ -5,7 +5,6 @@ It knows nothing of rendering. Asset paths are absolute, so that the document ca
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from rio_tiler.io import Reader, STACReader
 
 from mosaic_async.area import Area
 from mosaic_async.cover import Cover
+from mosaic_async.document import read
 from mosaic_async.errors import MosaicError, SourceError
 
 _INDEX_LEVELS = 3
@@ -251,10 +251,9 @@ def _absolute(name: str, folder: Path) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        data = path.read_bytes()
-        document = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+        document = read(path)
     except FileNotFoundError as error:
         raise SourceError(f"there is no {path}") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError) as error:
         raise SourceError(f"{path} cannot be read as JSON: {error}") from error
     return document if isinstance(document, dict) else {}

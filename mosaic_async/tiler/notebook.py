@@ -22,6 +22,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.convertors import Convertor, register_url_convertor
 
+from mosaic_async.document import parse
 from mosaic_async.errors import UsageError
 from mosaic_async.query import Item
 from mosaic_async.seasons import SEASONS
@@ -130,7 +131,7 @@ class Creation:
 async def _search(request: Request) -> dict[str, Any]:
     """Read the body, whatever media type it is sent with: the notebook names none."""
     try:
-        search = json.loads(await request.body())
+        search = parse(await request.body())
     except ValueError as error:
         raise UsageError(f"the search is not JSON: {error}") from error
     if not isinstance(search, dict):

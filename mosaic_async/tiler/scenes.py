@@ -5,7 +5,6 @@ It knows nothing of pixels.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from rasterio.features import bounds as bounds_of
 from rio_tiler.io.stac import fetch
 
 from mosaic_async.access import Signer, signature_end
+from mosaic_async.document import read
 
 _MARGIN = 0.1
 """Of its size, by which a footprint is taken larger: pixels reach beyond an outline that was drawn through them."""
@@ -99,7 +99,7 @@ def _end_of(files: Mapping[str, SceneFile]) -> float | None:
 def read_item(location: str) -> dict[str, Any]:
     """Read a STAC item from a path or a URL."""
     if urlsplit(location).scheme in ("", "file"):
-        document = json.loads(Path(location.removeprefix("file://")).read_bytes())
+        document = read(Path(location.removeprefix("file://")))
     else:
         document = fetch(location)
     if not isinstance(document, dict):
