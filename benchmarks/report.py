@@ -12,11 +12,13 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from benchmarks.contestants import OURS
+from benchmarks.contestants import FLOOR, OURS
 from benchmarks.measure import Measurement
 from benchmarks.scenarios import TARGETS, Scenario, ratio_of
 
 mpl.use("Agg")
+_COLORS = {"probe": "C2", "download": "C0", "all": "C0", "finish": "C1"}
+"""Of the stages."""
 Medians = Mapping[tuple[str, str], Measurement]
 """By scenario and contestant: the run whose wall time is the median."""
 
@@ -113,8 +115,8 @@ def _plot_walls(path: Path, scenarios: Sequence[Scenario], medians: Medians) -> 
         found = [one for (name, _), one in medians.items() if name == scenario.name]
         for place, one in enumerate(found):
             left = 0.0
-            for index, (stage, seconds) in enumerate(one.stages.items()):
-                panel.barh(place, seconds, left=left, color=f"C{index}")
+            for stage, seconds in one.stages.items():
+                panel.barh(place, seconds, left=left, color=_COLORS.get(stage, "C3"))
                 if seconds > 0.05 * max(other.wall for other in found):
                     panel.text(left + seconds / 2, place, stage, ha="center", va="center", fontsize=7, color="white")
                 left += seconds
@@ -146,20 +148,21 @@ def _plot_memory(path: Path, scenarios: Sequence[Scenario], medians: Medians) ->
 
 
 def _plot_scaling(path: Path, scenarios: Sequence[Scenario], medians: Medians) -> None:
-    """Draw CPU seconds and memory over the number of tiles."""
-    tiles = {scenario.name: scenario.tiles for scenario in scenarios}
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    """Draw CPU seconds and memory over the number of tiles: what the servers' laws change little."""
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
     by_cpu, by_memory = figure.subplots(1, 2)
-    for contestant in dict.fromkeys(contestant for _, contestant in medians):
-        found = sorted(
-            (tiles[name], one.cpu, one.peak_rss / 2**20)
-            for (name, other), one in medians.items()
-            if other == contestant and not one.problem
-        )
-        if len({count for count, *_ in found}) > 1:
-            counts, seconds, sizes = zip(*found, strict=True)
-            by_cpu.plot(counts, seconds, "o-", label=contestant)
-            by_memory.plot(counts, sizes, "o-", label=contestant)
+    lines: dict[tuple[str, str], dict[int, list[Measurement]]] = {}
+    for scenario in scenarios:
+        for (name, contestant), one in medians.items():
+            if name == scenario.name and not one.problem:
+                line = lines.setdefault((contestant, "" if contestant == FLOOR else scenario.profile), {})
+                line.setdefault(scenario.tiles, []).append(one)
+    for names, line in lines.items():
+        if len(line) > 1:
+            label, counts = ", ".join(filter(None, names)), sorted(line)
+            by_cpu.plot(counts, [median_low(one.cpu for one in line[count]) for count in counts], "o-", label=label)
+            sizes = [max(one.peak_rss for one in line[count]) / 2**20 for count in counts]
+            by_memory.plot(counts, sizes, "o-", label=label)
     for panel, what in ((by_cpu, "CPU seconds"), (by_memory, "peak MiB")):
         panel.set_xscale("log")
         panel.set_yscale("log")
@@ -167,5 +170,5 @@ def _plot_scaling(path: Path, scenarios: Sequence[Scenario], medians: Medians) -
         panel.set_ylabel(what)
         panel.spines[["top", "right"]].set_visible(False)
     if by_cpu.lines:
-        by_cpu.legend(fontsize=8)
+        figure.legend(*by_cpu.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path, dpi=110)
