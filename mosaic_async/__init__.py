@@ -2,7 +2,8 @@
 
 from importlib.metadata import version
 
-from mosaic_async.endpoints import awspds_mosaic, titiler_mosaic, titiler_search
+from mosaic_async.api import build_mosaic, build_mosaic_sync, plan_mosaic
+from mosaic_async.build.plan import MosaicPlan
 from mosaic_async.errors import (
     IncompleteError,
     MosaicError,
@@ -32,10 +33,9 @@ from mosaic_async.events import (
     TilePlaced,
     TileRetried,
 )
-from mosaic_async.pipeline import build_mosaic, build_mosaic_sync, plan_mosaic
-from mosaic_async.plan import MosaicPlan
-from mosaic_async.rendering import Rendering
-from mosaic_async.sources import TileSource, from_template, from_tilejson
+from mosaic_async.sources.rendering import Rendering
+from mosaic_async.sources.source import TileSource, from_template, from_tilejson
+from mosaic_async.sources.tilers import awspds_mosaic, titiler_mosaic, titiler_search
 
 __version__ = version("mosaic-async")
 

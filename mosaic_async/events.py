@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mosaic_async.area import Bounds
-from mosaic_async.cover import Tile
+from mosaic_async.geo.area import Bounds
+from mosaic_async.geo.cover import Tile
 
 
 def zxy(tile: Tile) -> str:

@@ -8,7 +8,7 @@ import inspect
 import pytest
 
 from mosaic_async import SourceError, build_mosaic, build_mosaic_sync
-from tests.test_pipeline import AREA, ZOOM, assert_is_the_world
+from tests.test_api import AREA, ZOOM, assert_is_the_world
 
 
 async def test_the_sync_form_works_inside_a_running_loop(serve, tmp_path):

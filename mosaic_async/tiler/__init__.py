@@ -1,8 +1,8 @@
 """The embedded dynamic tiler (extra `tiler`): a real TiTiler over scenes, on this machine, for the length of a run."""
 
 from mosaic_async.tiler.launcher import local_tiler, serve
-from mosaic_async.tiler.mosaic import Mosaic, open_mosaic
-from mosaic_async.tiler.rendering import Rendering
-from mosaic_async.tiler.selection import PIXEL_SELECTIONS
+from mosaic_async.tiler.local_rendering import Rendering
+from mosaic_async.tiler.pixels.selection import PIXEL_SELECTIONS
+from mosaic_async.tiler.scenes.mosaic import Mosaic, open_mosaic
 
 __all__ = ["PIXEL_SELECTIONS", "Mosaic", "Rendering", "local_tiler", "open_mosaic", "serve"]

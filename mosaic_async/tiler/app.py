@@ -23,14 +23,14 @@ from titiler.core.resources.enums import OptionalHeader
 from titiler.mosaic.errors import MOSAIC_STATUS_CODES
 from titiler.mosaic.factory import MosaicTilerFactory
 
-from mosaic_async.access import Signer, Signing
 from mosaic_async.errors import MosaicError, UsageError
+from mosaic_async.sources.signing import Signer, Signing
+from mosaic_async.tiler.awspds.routes import Notebook
+from mosaic_async.tiler.awspds.store import MosaicStore
 from mosaic_async.tiler.backend import SceneBackend, definition
-from mosaic_async.tiler.composer import COMPOSED, Composed, Composer
-from mosaic_async.tiler.mosaic import Mosaic
-from mosaic_async.tiler.notebook import Notebook
-from mosaic_async.tiler.selection import Selection
-from mosaic_async.tiler.store import MosaicStore
+from mosaic_async.tiler.pixels.composer import COMPOSED, Composed, Composer
+from mosaic_async.tiler.pixels.selection import Selection
+from mosaic_async.tiler.scenes.mosaic import Mosaic
 
 
 @dataclass

@@ -17,12 +17,12 @@ from rio_tiler.expression import parse_expression
 from rio_tiler.models import ImageData, PointData
 
 from mosaic_async.errors import UsageError
-from mosaic_async.tiler.clouds import CloudMask
-from mosaic_async.tiler.composer import Composer
-from mosaic_async.tiler.frame import Frame
-from mosaic_async.tiler.index import QuadkeyIndex
-from mosaic_async.tiler.selection import Selection
-from mosaic_async.tiler.view import View
+from mosaic_async.tiler.pixels.clouds import CloudMask
+from mosaic_async.tiler.pixels.composer import Composer
+from mosaic_async.tiler.pixels.frame import Frame
+from mosaic_async.tiler.pixels.selection import Selection
+from mosaic_async.tiler.pixels.view import View
+from mosaic_async.tiler.scenes.quadkey_index import QuadkeyIndex
 
 _OURS = ("reflectance", "cloud_mask")
 _GENERAL = ("nodata", "unscale")

@@ -14,11 +14,11 @@ from pathlib import Path
 from secrets import token_urlsafe
 from tempfile import TemporaryDirectory
 
-from mosaic_async.access import Signing
 from mosaic_async.errors import ResourceError, SourceError, UsageError
-from mosaic_async.sources import TileSource
-from mosaic_async.tiler.mosaic import Mosaic, open_mosaic
-from mosaic_async.tiler.rendering import Rendering
+from mosaic_async.sources.signing import Signing
+from mosaic_async.sources.source import TileSource
+from mosaic_async.tiler.local_rendering import Rendering
+from mosaic_async.tiler.scenes.mosaic import Mosaic, open_mosaic
 from mosaic_async.tiler.server import READY, family_of, shared_socket
 
 _START_TIMEOUT = 60.0

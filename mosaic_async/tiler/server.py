@@ -16,9 +16,9 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from mosaic_async.access import Signing
+from mosaic_async.sources.signing import Signing
 from mosaic_async.tiler.app import make_app
-from mosaic_async.tiler.mosaic import Mosaic
+from mosaic_async.tiler.scenes.mosaic import Mosaic
 
 READY = "ready"
 _BACKLOG = 2048

@@ -1,0 +1,214 @@
+"""What can be told of a tile's body before anything opens it: kind, size, blocks, codec, place.
+
+A few dozen microseconds a tile, without GDAL: a body that is no tile, or another tile, or a bomb, is found while its
+request still has attempts left. That pixels decode is found later, where they are decoded.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mosaic_async.errors import TileError
+from mosaic_async.geo.cover import WORLD, Tile
+from mosaic_async.http.request import Answer
+from mosaic_async.raster.tile import TileProfile, driver_of
+
+MAX_SIDE = 4096
+"""Pixels a side of a first tile; whatever is larger is a bomb or no tile."""
+_MAX_BLOCK = 1024
+"""Pixels a side that a tile's block may have where the tile is smaller."""
+_MAX_SAMPLES = 1025
+_ALLOWANCE = 2**20
+"""Bytes that a body may have beside twice its pixels: headers, and metadata of a talkative tiler."""
+_WORDS = re.compile(rb"[\x20-\x7e]+")
+_TEXTS = ("text/", "application/json", "application/xml", "application/problem+json", "application/xhtml")
+_MERCATOR = re.compile(r"EPSG/(?:\d[\d.]*/)?(3857|900913|3785)\b")
+_CODECS = frozenset((1, 5, 7, 8, 32773, 32946, 50000, 50001))
+"""None, LZW, JPEG, deflate, packbits, deflate again, ZSTD and WebP."""
+_INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_DOUBLES = {12: "d"}
+_COSTS = (256, 257, 259, 277, 278, 322, 323)
+"""Tags of what decoding takes. Libtiff reads signed ones, too, and the first of two: neither may pass the checks."""
+_WANTED = dict.fromkeys((*_COSTS, 34735), _INTEGERS) | dict.fromkeys((33550, 33922, 34264), _DOUBLES)
+"""Tags, and the types that their values may have."""
+_MAX_DIRECTORIES = 32
+_MAX_ENTRIES = 512
+_MAX_VALUES = 4096
+_MODEL_TYPE, _RASTER_TYPE, _PROJECTED = 1024, 1025, 3072
+_USER_DEFINED = 32767
+_MERCATOR_CODES = frozenset((3857, 3785, 900913, _USER_DEFINED))
+
+
+def max_body(profile: TileProfile) -> int:
+    """Give the bytes that a body of such a tile can have at most: twice its pixels with a mask, and some headers."""
+    mask = profile.nbytes // profile.count
+    return 2 * (profile.nbytes + mask) + _ALLOWANCE
+
+
+def check_answer(answer: Answer, tile: Tile, profile: TileProfile | None) -> None:
+    """Look at an answer with a body.
+
+    Args:
+        answer: of a server that nothing is known of.
+        tile: that was asked for.
+        profile: what tiles look like; None for the first.
+
+    Raises:
+        TileError: it is no tile, not like the first one, not the one that was asked for, or would hurt to decode.
+    """
+    kind = answer.headers.get("Content-Type", "").lower()
+    if kind.startswith(_TEXTS):
+        raise TileError(f"the body is {kind.partition(';')[0]}, no tile: {_first_words(answer.body)}")
+    driver = driver_of(answer.body)
+    if profile is not None and driver != profile.driver:
+        raise TileError(f"the tile is a {driver}, the first one was a {profile.driver}")
+    _check_bbox(answer.headers, tile)
+    if driver == "GTiff":
+        _check_tiff(answer.body, tile, profile)
+
+
+@dataclass(frozen=True)
+class _Header:
+    """A directory of a TIFF."""
+
+    tags: Mapping[int, tuple[float, ...]]
+    """Those that are looked at."""
+
+    def one(self, tag: int, default: int) -> int:
+        """Give the value of a tag that has one."""
+        values = self.tags.get(tag)
+        return int(values[0]) if values else default
+
+    def key(self, number: int) -> int | None:
+        """Give the value of a GeoKey."""
+        keys = self.tags.get(34735, ())
+        return next((int(keys[i + 3]) for i in range(4, len(keys) - 3, 4) if keys[i] == number), None)
+
+    @property
+    def corner(self) -> tuple[float, float, float, float] | None:
+        """X and y of the upper left corner, and the size of a pixel in both directions; None when not said."""
+        scale, tie, matrix = (self.tags.get(tag, ()) for tag in (33550, 33922, 34264))
+        if len(matrix) == 16:
+            x, y, width, height = matrix[3], matrix[7], matrix[0], -matrix[5]
+        elif len(scale) >= 2 and len(tie) >= 6:
+            width, height = scale[0], scale[1]
+            x, y = tie[3] - tie[0] * width, tie[4] + tie[1] * height
+        else:
+            return None
+        shift = 0.5 if self.key(_RASTER_TYPE) == 2 else 0.0  # the point in the middle of the pixel
+        return x - shift * width, y + shift * height, width, height
+
+
+def _headers(body: bytes) -> Iterator[_Header]:
+    """Read the directories of a TIFF one after the other: the image, and a mask or levels if there are any."""
+    order = "<" if body[:2] == b"II" else ">"
+    # offset of the first directory, its counter, the entries (code, type, count and value), an offset
+    layout = ("H", "HHQ8s", "Q") if body[2:4] in (b"+\0", b"\0+") else ("H", "HHL4s", "L")
+    counter, entry, pointer = (struct.Struct(order + code) for code in layout)
+    if pointer.size == 8:
+        counter = pointer
+    try:
+        (offset,) = pointer.unpack_from(body, pointer.size if pointer.size == 8 else 4)
+        for _ in range(_MAX_DIRECTORIES):
+            (count,) = counter.unpack_from(body, offset)
+            start = offset + counter.size
+            end = start + count * entry.size
+            if count > _MAX_ENTRIES:
+                raise ValueError("the directory has no end")
+            yield _Header(_tags(body, order, entry.iter_unpack(body[start:end]), pointer))
+            (offset,) = pointer.unpack_from(body, end)
+            if not offset:
+                return
+    except (struct.error, ValueError, OverflowError) as error:
+        raise TileError("the GTiff is cut short, or its header is damaged") from error
+    raise TileError(f"the GTiff has more than {_MAX_DIRECTORIES} images")
+
+
+def _tags(
+    body: bytes, order: str, entries: Iterable[tuple[Any, ...]], pointer: struct.Struct
+) -> dict[int, tuple[float, ...]]:
+    """Read those entries that are wanted; nothing promises that they make sense."""
+    tags: dict[int, tuple[float, ...]] = {}
+    for code, kind, length, value in entries:
+        types = _WANTED.get(code, {})
+        is_usable = kind in types and 0 < length <= _MAX_VALUES
+        if code in tags or (code in _COSTS and not (is_usable and length == 1)):
+            raise ValueError("a tag is there twice, or is no number")
+        if is_usable:
+            values = struct.Struct(f"{order}{length}{types[kind]}")
+            is_inside = values.size <= len(value)
+            tags[code] = values.unpack_from(value) if is_inside else values.unpack_from(body, *pointer.unpack(value))
+    return tags
+
+
+def _check_tiff(body: bytes, tile: Tile, profile: TileProfile | None) -> None:
+    for index, header in enumerate(_headers(body)):
+        width, height = header.one(256, 0), header.one(257, 0)
+        if index == 0:
+            _check_size(width, height, profile)
+            _check_corner(header, width, height, tile)
+        _check_cost(header, width, height, profile)
+
+
+def _check_size(width: int, height: int, profile: TileProfile | None) -> None:
+    if profile is not None and (width, height) != (profile.size, profile.size):
+        raise TileError(f"the tile's size is {width} x {height}, the first one's was {profile.size} x {profile.size}")
+
+
+def _check_cost(header: _Header, width: int, height: int, profile: TileProfile | None) -> None:
+    """Refuse what would take more memory or work to decode than a tile can need: a few bytes can claim gigabytes."""
+    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
+        raise TileError(f"the tile claims {width:,} x {height:,} pixels")
+    samples = header.one(277, 1)
+    if not 0 < samples <= (_MAX_SAMPLES if profile is None else profile.count + 1):
+        raise TileError(f"the tile claims {samples:,} bands")
+    block = (header.one(322, width), header.one(323, min(header.one(278, height), height)))
+    most = max(width, height, _MAX_BLOCK)
+    if not all(0 < side <= most for side in block):
+        raise TileError(f"the tile's blocks claim {block[0]:,} x {block[1]:,} pixels")
+    codec = header.one(259, 1)
+    if codec not in _CODECS:
+        raise TileError(f"the tile is compressed with codec {codec}, which no tiler uses")
+
+
+def _check_corner(header: _Header, width: int, height: int, tile: Tile) -> None:
+    corner = header.corner
+    if corner is None:
+        return
+    code = header.key(_PROJECTED)
+    if header.key(_MODEL_TYPE) == 2 or (code is not None and code not in _MERCATOR_CODES):
+        raise TileError(f"the tile is in EPSG:{code}, not in EPSG:3857" if code else "the tile is in degrees")
+    x, y, pixel_width, pixel_height = corner
+    _check_place((x, y - height * pixel_height, x + width * pixel_width, y), tile, side=max(width, height))
+
+
+def _check_bbox(headers: Mapping[str, str], tile: Tile) -> None:
+    """Compare what TiTiler says of the place; a tile has at least 128 pixels, which is all that is known here."""
+    bbox, crs = headers.get("Content-Bbox"), headers.get("Content-Crs", "")
+    if bbox is None or not _MERCATOR.search(crs):
+        return
+    try:
+        west, south, east, north = (float(value) for value in bbox.split(","))
+    except ValueError as error:
+        raise TileError("the answer's Content-Bbox is not four numbers") from error
+    _check_place((west, south, east, north), tile, side=128)
+
+
+def _check_place(found: tuple[float, float, float, float], tile: Tile, *, side: int) -> None:
+    """Insist that all four edges, in metres, are those of the tile, within half a pixel."""
+    size = WORLD / 2**tile.z
+    west, north = tile.x * size - WORLD / 2, WORLD / 2 - tile.y * size
+    expected = (west, north - size, west + size, north)
+    if not all(abs(a - b) <= size / side / 2 for a, b in zip(found, expected, strict=True)):  # NaN is not, either
+        places = " ".join(f"{value:.0f}" if math.isfinite(value) else str(value) for value in found)
+        raise TileError(f"the server sent another place than tile {tile.z}/{tile.x}/{tile.y}: {places} in metres")
+
+
+def _first_words(body: bytes) -> str:
+    """Quote the begin of what should have been a tile."""
+    return repr(b" ".join(_WORDS.findall(body[:400]))[:120].decode())

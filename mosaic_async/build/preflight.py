@@ -1,0 +1,83 @@
+"""Whether this machine has room for a run, before it starts; and the words for when it has not.
+
+It knows nothing of what is written.
+"""
+
+from __future__ import annotations
+
+import resource
+import shutil
+from pathlib import Path
+
+from mosaic_async.build.tile_queue import OPEN_PARTS
+from mosaic_async.errors import ResourceError
+from mosaic_async.geo.grid import Grid
+
+_MARGIN = 1.1
+_SPARE_FILES = 40
+"""Beside connections: the work folder, GDAL with PROJ's database, the loop."""
+
+
+def bytes_needed(grid: Grid, encoded: int, body: int) -> int:
+    """Estimate the bytes that a run has on the disk at most.
+
+    Args:
+        grid: the output.
+        encoded: bytes of the output, estimated.
+        body: bytes of a tile's body.
+    """
+    tiles_a_side = grid.part_size // grid.tile_size + 1
+    bodies = min(grid.cover.count, OPEN_PARTS * tiles_a_side**2) * body
+    copies = 1 if grid.is_single else 2  # the parts, and the file that is made of them
+    return int(_MARGIN * (copies * encoded + bodies))
+
+
+def check_files(connections: int) -> None:
+    """Insist that the process may open so many connections and its files: without, any of its libraries may fail.
+
+    Raises:
+        ResourceError: it may not.
+    """
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed != resource.RLIM_INFINITY and allowed < connections + _SPARE_FILES:
+        raise ResourceError(
+            f"the process may open {allowed} files, {connections + _SPARE_FILES} are needed",
+            hint="lower `concurrency`, or let it open more (ulimit -n)",
+        )
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Insist on free disk for what a run still has to write; it blocks.
+
+    Args:
+        folder: where it writes; what is there already is counted as written.
+        needed: bytes in all.
+
+    Raises:
+        ResourceError: the disk has less.
+    """
+    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    free = shutil.disk_usage(folder).free
+    if free + there < needed:
+        raise ResourceError(
+            f"the disk of {folder.parent} has {size_text(free)} free, about {size_text(needed - there)} are needed",
+            hint="make room, choose another folder, or, if the tile in the centre is not typical, "
+            "leave out `check_disk`",
+        )
+
+
+def room_hint(folder: Path, needed: int | None) -> str:
+    """Say how much is needed where writing has failed."""
+    if needed is None:
+        return "make room and run the same again"
+    free = shutil.disk_usage(folder).free
+    return f"about {size_text(needed)} are needed in all, {size_text(free)} are free; make room and run the same again"
+
+
+def size_text(nbytes: float) -> str:
+    """Write bytes for people."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if abs(nbytes) < 1000:
+            return f"{nbytes:.0f} {unit}" if unit == "bytes" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:,.1f} TB"

@@ -1,0 +1,148 @@
+"""The first tiles of a run: what they look like decides everything else, so they are asked for before it is planned.
+
+Whatever is fetched here goes into the work folder and is not asked for again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+
+from mosaic_async.build.body_checks import check_answer
+from mosaic_async.build.scene_tally import SceneTally
+from mosaic_async.build.work_folder import WorkFolder
+from mosaic_async.errors import RequestError, SourceError, TileError
+from mosaic_async.events import OnEvent, SceneSkipped, TileFetched, zxy
+from mosaic_async.geo.cover import Cover, Tile
+from mosaic_async.http.client import Answer, Client
+from mosaic_async.raster.tile import TileProfile, learn
+from mosaic_async.sources.source import TileSource
+
+_WRONG_AFTER = 32
+"""Tiles; a source that answers 404 to the first this many, and nothing else, is a wrong URL."""
+_WRONG_SHARE = 0.95
+"""Of them; a few may be empty by the word of a cache."""
+_FEW = 3
+"""Tiles; when so many fail before anything has arrived, the others will too."""
+
+
+async def probe(
+    client: Client,
+    source: TileSource,
+    cover: Cover,
+    work: WorkFolder,
+    *,
+    tile_size: int | None,
+    batch: int,
+    scenes: SceneTally,
+    on_event: OnEvent,
+) -> TileProfile:
+    """Find the first tile that is not empty, from the centre outwards, and learn from it.
+
+    Args:
+        client: asks.
+        source: what to ask for.
+        cover: the tiles of the run.
+        work: keeps what arrives.
+        tile_size: pixels a side that tiles must have; None takes what they have.
+        batch: tiles to ask for at once when the first ones tell nothing.
+        scenes: told of what tiles are made of.
+        on_event: told of bodies.
+
+    Raises:
+        SourceError: unreachable, refused, a wrong URL, not tiles, or no tile with data in the whole area.
+    """
+
+    def note(tile: Tile, answer: Answer) -> None:
+        if answer.body:
+            on_event(TileFetched(tile, len(answer.body)))
+        for scene in scenes.note(answer.headers):
+            on_event(SceneSkipped(scene, tile))
+
+    answers: Counter[int] = Counter()
+    failures: list[RequestError] = []
+    for tiles in _batches(cover.outward(), batch):
+        async with asyncio.TaskGroup() as tasks:
+            asked = [tasks.create_task(_ask(client, source, tile, work, note)) for tile in tiles]
+        for tile in tiles:
+            if work.has_body(tile) and (body := await work.read_tile(tile)):
+                return await asyncio.to_thread(learn_first, body, tile, source, tile_size)
+        results = [task.result() for task in asked]
+        failures += [result for result in results if isinstance(result, RequestError)]
+        answers.update(result for result in results if isinstance(result, int))
+        _check_failures(failures, cover.count)
+        _check_answers(answers, cover.count)
+    raise SourceError(
+        f"none of the {cover.count:,} tiles has data (HTTP {', '.join(map(str, sorted(answers)))})", hint=_place(source)
+    )
+
+
+def learn_first(body: bytes, tile: Tile, source: TileSource, tile_size: int | None) -> TileProfile:
+    """Learn from a first tile.
+
+    Raises:
+        SourceError: it is no tile, or not of the size that was said.
+    """
+    try:
+        return learn(body, tile_size=tile_size, mask_band=source.mask_band)
+    except TileError as error:
+        raise SourceError(f"tile {zxy(tile)} is not usable: {error}") from error
+
+
+def _batches(tiles: Iterator[Tile], size: int) -> Iterator[list[Tile]]:
+    """Give the centre, its neighbours, then many at a time."""
+    for count in (1, _FEW):
+        if batch := list(islice(tiles, count)):
+            yield batch
+    while batch := list(islice(tiles, size)):
+        yield batch
+
+
+async def _ask(
+    client: Client, source: TileSource, tile: Tile, work: WorkFolder, note: Callable[[Tile, Answer], None]
+) -> int | RequestError | None:
+    """Ask for a tile; give the status or what went wrong, and nothing for one that is in the folder."""
+    if work.has_tile(tile):
+        return None
+    try:
+        check = partial(check_answer, tile=tile, profile=None)
+        async with client.get(source.url(tile), check=check) as answer:
+            await work.write_tile(tile, answer.body)
+            note(tile, answer)
+            return answer.status
+    except RequestError as error:
+        return error
+
+
+def _check_failures(failures: list[RequestError], count: int) -> None:
+    """End where asking on is pointless: no connection, or nothing but failures."""
+    if not failures:
+        return
+    last = failures[-1]
+    if last.status is None:
+        raise SourceError(f"the source cannot be reached: {last}", hint="check host, port and network") from last
+    if len(failures) >= min(_FEW, count):
+        hints = {401: "check the token or the headers", 403: "check the token or the headers"}
+        raise SourceError(
+            f"the first {len(failures)} tiles fail, the last with: {last}",
+            hint=hints.get(last.status, "check the URL and its parameters"),
+        ) from last
+
+
+def _check_answers(answers: Counter[int], count: int) -> None:
+    asked = answers.total()
+    if asked >= min(_WRONG_AFTER, count) and answers[404] >= _WRONG_SHARE * asked:
+        raise SourceError(
+            f"{answers[404]} of the first {asked} tiles are 404, not found, and none has data",
+            hint="check the URL template, the zoom and the area",
+        )
+
+
+def _place(source: TileSource) -> str:
+    if source.bounds is None:
+        return "compare the area and the zoom with what the source covers"
+    west, south, east, north = source.bounds
+    return f"the source covers W {west:g} S {south:g} E {east:g} N {north:g}"

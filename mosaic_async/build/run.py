@@ -1,0 +1,330 @@
+"""One run of a job, stage by stage: probe, download, assemble, report.
+
+It owns the order of things and the work folder's life; each stage's own work is elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from mosaic_async.build.download import ON_ERROR, Download, OnError
+from mosaic_async.build.failed_tiles import write_account
+from mosaic_async.build.plan import Job, choose_grid, encoded_bytes
+from mosaic_async.build.preflight import bytes_needed, check_files, check_room
+from mosaic_async.build.probe import probe
+from mosaic_async.build.scene_tally import SceneTally
+from mosaic_async.build.work_folder import WorkFolder, label_of
+from mosaic_async.errors import IncompleteError, SourceError, StoppedError, TileError, UsageError
+from mosaic_async.events import MosaicReport, OnEvent, RunStarted, ServerTrouble, Stitching, TileRetried
+from mosaic_async.geo.cover import Cover
+from mosaic_async.geo.grid import Grid
+from mosaic_async.http.client import Client
+from mosaic_async.http.limits import AUTO_CAP, Concurrency
+from mosaic_async.raster.assembly import assemble, publish
+from mosaic_async.raster.block_cache import small_block_cache
+from mosaic_async.raster.encoding import Encoding
+from mosaic_async.raster.tile import TileProfile
+from mosaic_async.redaction import redact
+
+_Params = ParamSpec("_Params")
+_Result = TypeVar("_Result")
+_MAX_BATCH = 50
+_MAX_REASONS = 100
+_SHOWN_REASONS = 20
+_SOFTWARE = f"mosaic-async {version('mosaic-async')}"
+
+
+class _NothingToKeepError(SourceError):
+    """The run came to its end and what it leaves is of no use to another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How a run goes about its job; nothing of this changes a pixel of a complete output."""
+
+    concurrency: Concurrency
+    rate: float | None
+    """Requests a second; None does not limit."""
+    attempts: int
+    timeout: float
+    """Seconds an attempt."""
+    memory: int
+    """Bytes."""
+    max_tiles: int
+    max_failures: int | str
+    """Tiles, or a share of them such as "1%"."""
+    on_error: OnError
+    max_outage: float
+    """Seconds."""
+    allow_hosts: Collection[str]
+    check_disk: bool
+    overwrite: bool
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ON_ERROR:
+            raise UsageError(f"on_error {self.on_error!r} is not known", hint=f"use one of {', '.join(ON_ERROR)}")
+        self.allowed_failures(0)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests at once at most."""
+        return AUTO_CAP if self.concurrency == "auto" else self.concurrency
+
+    def allowed_failures(self, tiles: int) -> int:
+        """Give how many of so many tiles may stay holes.
+
+        Raises:
+            UsageError: `max_failures` is neither a number nor a share.
+        """
+        if self.on_error == "nodata":
+            return tiles
+        text = str(self.max_failures).strip()
+        number = text.removesuffix("%")
+        try:
+            value = float(number) / 100 if number != text else int(number)
+        except ValueError:
+            value = -1
+        if not (0 <= value <= 1 if number != text else value >= 0):
+            raise UsageError(
+                f"max_failures must be 0 or more, or a share up to 100%, got {text}", hint="write 12 or 0.5%"
+            )
+        return math.floor(value * tiles) if number != text else int(value)
+
+
+class Run:
+    """One run of a job towards one output."""
+
+    def __init__(
+        self, job: Job, effort: Effort, output: Path, on_event: OnEvent, stop: asyncio.Event | None = None
+    ) -> None:
+        self.disk_needed: int | None = None
+        """Bytes, estimated; None when not known yet."""
+        self._retried: Counter[str] = Counter()
+        self._scenes = SceneTally()
+        self._stop = stop
+        self._job = job
+        self._effort = effort
+        self._output = output
+        self._on_event = on_event
+        self._seconds: dict[str, float] = {}
+        self._bytes_written = 0
+
+    async def build(self, *, resume: bool) -> MosaicReport:
+        """Make the output and give the report.
+
+        Raises:
+            MosaicError: as documented for `build_mosaic`; or a group with one of them in it.
+            OSError: what the disk says.
+        """
+        check_files(self._effort.in_flight)
+        cover = await asyncio.to_thread(Cover.of, self._job.area, self._job.zoom, max_tiles=self._effort.max_tiles)
+        work = await WorkFolder.open(self._output, label_of(self._job.identity()), resume=resume)
+        try:
+            with small_block_cache():
+                return await self._build_in(work, cover)
+        except Exception as error:
+            if work.is_new or isinstance(error, _NothingToKeepError):
+                await work.remove()  # with mended arguments it would be another job's folder
+            raise
+        finally:
+            work.close()
+
+    async def _build_in(self, work: WorkFolder, cover: Cover) -> MosaicReport:
+        self._scenes = SceneTally(await work.read_scenes())
+        async with self._client() as client:
+            with self._stage("probe"):
+                profile = await self._profile(client, cover, work)
+            encoding = self._job.encoding(profile, cover)
+            grid = self._grid(cover, profile, encoding, work)
+            await self._check_disk(grid, profile, encoding, work)
+            state = {"tile": asdict(profile), "part_blocks": grid.part_blocks, "disk": self.disk_needed}
+            await work.save_state(state)
+            download = Download(
+                grid=grid,
+                encoding=encoding,
+                profile=profile,
+                source=self._job.source,
+                client=client,
+                work=work,
+                scenes=self._scenes,
+                concurrency=self._effort.in_flight,
+                attempts=self._effort.attempts,
+                on_error=self._effort.on_error,
+                stop=self._stop,
+                max_failures=self._effort.allowed_failures(cover.count),
+                tags=self._tags(),
+                on_event=self._on_event,
+            )
+            resumed = await self._download(download, grid, work)
+        is_stopped = download.is_stopped and len(download.records) < grid.part_count
+        if download.is_complete and not is_stopped:
+            with self._stage("finish"):
+                await self._finish(grid, encoding, download, work)
+        report = self._report(grid, download, client, resumed, await asyncio.to_thread(peak_rss))
+        await asyncio.to_thread(write_account, report, work.failed)
+        if not download.is_complete:
+            raise IncompleteError(
+                f"{report.tiles_failed:,} of {report.tiles_total:,} tiles failed",
+                report=report,
+                hint=f"run the same again: only they are asked for, all others are kept in {work.path.name}, "
+                f"and failed.geojson there says which and why",
+            )
+        if is_stopped:
+            done = report.tiles_placed + report.tiles_empty
+            raise StoppedError(
+                f"stopped with {done:,} of {report.tiles_total:,} tiles",
+                report=report,
+                hint="the same call goes on from here",
+            )
+        return report
+
+    async def _check_disk(self, grid: Grid, profile: TileProfile, encoding: Encoding, work: WorkFolder) -> None:
+        """Estimate what the run writes from the first tile, and insist on room for it."""
+        self.disk_needed = work.state.get("disk")
+        tile = next(filter(work.has_body, grid.cover.outward()), None) if work.is_new else None
+        body = await work.read_tile(tile) if tile else None
+        if body:
+            with suppress(TileError):  # an unreadable one is asked for again
+                encoded = await asyncio.to_thread(encoded_bytes, body, profile, encoding, grid.cover.count)
+                self.disk_needed = bytes_needed(grid, encoded, len(body))
+        if self.disk_needed and self._effort.check_disk:
+            await asyncio.to_thread(check_room, work.path, self.disk_needed)
+
+    def _client(self) -> Client:
+        effort = self._effort
+        return Client(
+            concurrency=effort.concurrency,
+            rate=effort.rate,
+            attempts=effort.attempts,
+            timeout=effort.timeout,
+            headers=self._job.source.headers,
+            max_outage=effort.max_outage,
+            allow_hosts=effort.allow_hosts,
+            on_retry=self._note_retry,
+            on_trouble=lambda trouble: self._on_event(ServerTrouble(trouble.kind, trouble.seconds, trouble.reason)),
+        )
+
+    def _note_retry(self, url: str, attempt: int, reason: str, wait: float) -> None:
+        """Count a retry by its reason; servers that put the tile into it would have as many reasons as tiles."""
+        is_room = reason in self._retried or len(self._retried) < _MAX_REASONS
+        self._retried[reason if is_room else "others"] += 1
+        self._on_event(TileRetried(redact(url), attempt, reason, wait))
+
+    async def _profile(self, client: Client, cover: Cover, work: WorkFolder) -> TileProfile:
+        """Learn what tiles look like, or remember it from the run that is being continued."""
+        if known := work.state.get("tile"):
+            return TileProfile.from_dict(known)
+        size, batch = self._job.tile_size, min(self._effort.in_flight, _MAX_BATCH)
+        source, on_event, scenes = self._job.source, self._on_event, self._scenes
+        return await probe(client, source, cover, work, tile_size=size, batch=batch, scenes=scenes, on_event=on_event)
+
+    def _grid(self, cover: Cover, profile: TileProfile, encoding: Encoding, work: WorkFolder) -> Grid:
+        """Lay the output out, in parts of the size that an earlier run began with."""
+        job, effort = self._job, self._effort
+        if known := work.state.get("part_blocks"):
+            return job.grid(cover, profile, encoding, known)
+        return choose_grid(job, cover, profile, encoding, memory=effort.memory, concurrency=effort.in_flight)
+
+    async def _download(self, download: Download, grid: Grid, work: WorkFolder) -> int:
+        """Download what is missing and give how many parts were there already."""
+        records = await work.finished_parts()
+        tiles_resumed = sum(record.placed + record.empty for record in records.values())
+        self._on_event(RunStarted(grid.cover.count, grid.part_count, len(records), tiles_resumed))
+        with self._stage("download"):
+            try:
+                await download.run(records)
+            finally:
+                if self._scenes:
+                    await work.save_scenes(self._scenes.as_dict())
+        return len(records)
+
+    async def _finish(self, grid: Grid, encoding: Encoding, download: Download, work: WorkFolder) -> None:
+        parts = {
+            (part.row, part.col): work.part_path(part) for part in grid.parts() if download.records[part.name].nbytes
+        }
+        if not parts:
+            raise _NothingToKeepError(
+                "no tile has a single valid pixel", hint="compare the area with what the source covers"
+            )
+        self._on_event(Stitching(len(parts)))
+        made = await _to_its_end(assemble, grid, encoding, work.path, parts, download.tags)
+        self._bytes_written = await _to_its_end(publish, made, self._output, overwrite=self._effort.overwrite)
+        if not download.failed:  # holes can still be filled, by asking for nothing but the tiles that failed
+            await work.remove()
+
+    def _tags(self) -> Mapping[str, str]:
+        """Say in the file where its pixels come from."""
+        source = self._job.source
+        return {
+            "TIFFTAG_SOFTWARE": _SOFTWARE,
+            "MOSAIC_SOURCE": source.identity or redact(source.template),
+            "MOSAIC_ZOOM": str(self._job.zoom),
+        }
+
+    def _report(self, grid: Grid, download: Download, client: Client, resumed: int, peak: int) -> MosaicReport:
+        return MosaicReport(
+            output=self._output,
+            bounds=grid.bounds,
+            zoom=self._job.zoom,
+            tile_size=grid.tile_size,
+            width=grid.width,
+            height=grid.height,
+            tiles_total=grid.cover.count,
+            tiles_placed=download.placed,
+            tiles_empty=download.empty,
+            tiles_failed=len(download.failed),
+            requests=client.requests,
+            retries=client.retries,
+            retried=dict(self._retried.most_common(_SHOWN_REASONS)),
+            bytes_received=client.bytes_received,
+            bytes_written=self._bytes_written,
+            seconds=sum(self._seconds.values()),
+            seconds_by_stage=dict(self._seconds),
+            parts_total=grid.part_count,
+            parts_resumed=resumed,
+            peak_rss=peak,
+            failed=tuple(download.failed.values()),
+            scenes=self._scenes.report(),
+        )
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[name] = time.monotonic() - started
+
+
+async def _to_its_end(function: Callable[_Params, _Result], *args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
+    """Run in a thread, and when cancelled wait for its end all the same: the folder stays locked while it writes."""
+    thread = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        await asyncio.wait([thread])
+        raise
+
+
+def peak_rss() -> int:
+    """Give the most bytes that this process had in memory so far.
+
+    Linux counts the parent's memory at the fork into `ru_maxrss`, and not into the status.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024

@@ -1,0 +1,117 @@
+"""Which tile is asked for next: those that come back first, then tile after tile, part after part.
+
+It knows nothing of requests and pixels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from mosaic_async.geo.cover import Tile
+from mosaic_async.geo.grid import Grid, Part
+from mosaic_async.raster.canvas import Canvas
+
+OPEN_PARTS = 4
+"""Canvases in memory at most: one being sealed, one that waits for it, one with late tiles, one being filled."""
+
+
+@dataclass
+class OpenPart:
+    """A part that is being filled."""
+
+    part: Part
+    tiles: list[Tile]
+    waiting: int
+    """Tiles that are neither placed nor known to be empty or failed."""
+    canvas: Canvas | None = None
+    """Made when the first pixels arrive."""
+    placed: int = 0
+    empty: int = 0
+    failed: int = 0
+    parked: int = 0
+    """Tiles that are asked for once more when all others are there."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One tile that one part waits for."""
+
+    opened: OpenPart
+    tile: Tile
+    bodies: int = 0
+    """That the server has sent and that were not readable."""
+    attempts: int = 0
+    """That these took."""
+
+
+class Orders:
+    """Hands out orders to any number of fetchers, and knows which of them are not settled.
+
+    A fetcher waits here, and not in the writer, until there is room for a part's canvas. This cannot lock up: tiles of
+    open parts need no room, neither the first time nor when they come back.
+
+    Args:
+        grid: whose tiles are wanted.
+        is_stopped: tells that nothing new is to be asked for.
+    """
+
+    def __init__(self, grid: Grid, is_stopped: Callable[[], bool]) -> None:
+        self._grid = grid
+        self._is_stopped = is_stopped
+        self._parts: Iterator[Part] = iter(())
+        self._fresh: Iterator[Order] = iter(())
+        self._again: deque[Order] = deque()
+        self._unsettled = 0
+        self._changed = asyncio.Condition()
+        self.open: dict[str, OpenPart] = {}
+        """Parts that are being filled or sealed, by name."""
+
+    def begin(self, parts: Iterable[Part]) -> None:
+        """Say which parts are wanted; those before have come to their end."""
+        self._parts = iter(parts)
+
+    async def next(self) -> Order | None:
+        """Give the next order, as soon as there is one; None when all are settled and all parts closed."""
+        async with self._changed:
+            while True:
+                order = self._take()
+                if order is not None:
+                    self._unsettled += 1
+                    return order
+                if not self._unsettled and (self._is_stopped() or not self.open):
+                    return None
+                await self._changed.wait()
+
+    def _take(self) -> Order | None:
+        """Give an order that needs no waiting."""
+        if self._again:
+            return self._again.popleft()
+        if self._is_stopped():
+            return None
+        order = next(self._fresh, None)
+        if order is None and len(self.open) < OPEN_PARTS and (part := next(self._parts, None)) is not None:
+            tiles = self._grid.tiles(part)
+            opened = self.open[part.name] = OpenPart(part, tiles, waiting=len(tiles))
+            self._fresh = (Order(opened, tile) for tile in tiles)
+            order = next(self._fresh)
+        return order
+
+    async def settle(self, again: Order | None = None) -> None:
+        """Take note that an order is settled, or comes back."""
+        self._unsettled -= 1
+        if again is not None:
+            self._again.append(again)
+        if again is not None or not self._unsettled:
+            await self._notify()
+
+    async def close(self, opened: OpenPart) -> None:
+        """Take note that a part needs its room no longer."""
+        del self.open[opened.part.name]
+        await self._notify()
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()

@@ -1,0 +1,244 @@
+"""From tiles to pixels: the output's shape, where each tile goes, and the parts that the output is built in.
+
+It knows nothing of bytes, servers or files. A tile column may run past the last column of its zoom where the area
+crosses the antimeridian.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import mercantile
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from mosaic_async.errors import RefusedError, UsageError
+from mosaic_async.geo.area import Area, Bounds, Ring
+from mosaic_async.geo.cover import MAX_ZOOM, SNAP, WORLD, Cover, Tile, snapped, x_share, y_share
+
+COG_UNTILED_SIZE = 512
+"""Pixels; up to this a COG needs neither tiles nor overviews."""
+_MAX_PIXELS = 2**31 - 1
+"""Width or height that GDAL can address."""
+
+
+def default_zoom(maxzoom: int, tile_size: int) -> int:
+    """Give the zoom at which tiles of `tile_size` have the pixels that 256-pixel tiles have at `maxzoom`."""
+    return max(0, maxzoom - round(math.log2(tile_size / 256)))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A square of whole blocks of the output, smaller at its right and lower edge."""
+
+    row: int
+    col: int
+    row_off: int
+    """Pixels from the output's top."""
+    col_off: int
+    """Pixels from the output's left."""
+    height: int
+    width: int
+
+    @property
+    def name(self) -> str:
+        """ROW-COL, unique in the output."""
+        return f"{self.row}-{self.col}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The output's pixels: which window each tile fills, and the parts it is built in."""
+
+    cover: Cover
+    tile_size: int
+    """Pixels a side; a power of two from 128 to 4096."""
+    block_size: int = 512
+    """Pixels a side of the output's blocks; a power of two from 64."""
+    part_blocks: int = 16
+    """Blocks a side of a part; a power of two."""
+    clip: Area | None = None
+    """Cut the output to the pixels that this area's bounding box touches; None keeps whole tiles."""
+
+    def __post_init__(self) -> None:
+        check_tile_size(self.tile_size)
+        _check_power_of_two("block_size", self.block_size, at_least=64)
+        _check_power_of_two("part_blocks", self.part_blocks, at_least=1)
+        if self.part_size < self.tile_size:
+            raise UsageError(f"parts of {self.part_size} pixels cannot hold tiles of {self.tile_size}")
+        if max(self.width, self.height) > _MAX_PIXELS:
+            raise RefusedError(f"the output would have {self.width:,} x {self.height:,} pixels, too many for a GeoTIFF")
+
+    @cached_property
+    def _extent(self) -> tuple[int, int, int, int]:
+        """Left, top, right, lower edge in pixels from the cover's corner."""
+        full = (self.cover.columns * self.tile_size, self.cover.rows * self.tile_size)
+        if self.clip is None:
+            return (0, 0, *full)
+        world = self.tile_size * 2**self.cover.zoom
+        col_off, row_off = self.cover.left * self.tile_size, self.cover.top * self.tile_size
+        spans = [snapped(x_share(west), x_share(east), world) for west, east in self.clip.spans()]
+        lefts = [(left - col_off) % world for left, _ in spans]
+        rights = [start + right - left for start, (left, right) in zip(lefts, spans, strict=True)]
+        top, lower = snapped(y_share(self.clip.north), y_share(self.clip.south), world)
+        if self.clip.polygons is None and max(rights) > full[0]:
+            raise RefusedError("an area as wide as the world cannot be clipped", hint="leave `clip` out")
+        return (min(lefts), max(top - row_off, 0), min(max(rights), full[0]), min(lower - row_off, full[1]))
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return self._extent[2] - self._extent[0]
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return self._extent[3] - self._extent[1]
+
+    @property
+    def resolution(self) -> float:
+        """Metres a pixel at the equator."""
+        return float(WORLD / (self.tile_size * 2**self.cover.zoom))
+
+    @property
+    def part_size(self) -> int:
+        """Pixels a side of a whole part."""
+        return self.part_blocks * self.block_size
+
+    def transform(self, part: Part | None = None) -> Affine:
+        """Map (column, row) of the output, or of one part, to EPSG:3857 metres."""
+        col_off, row_off = (part.col_off, part.row_off) if part else (0, 0)
+        world = self.tile_size * 2**self.cover.zoom
+        left = self.cover.left * self.tile_size + self._extent[0] + col_off
+        top = self.cover.top * self.tile_size + self._extent[1] + row_off
+        return Affine(
+            self.resolution, 0, WORLD * (left / world - 0.5), 0, -self.resolution, WORLD * (0.5 - top / world)
+        )
+
+    @property
+    def bounds(self) -> Bounds:
+        """West, south, east, north in degrees; west above east where the output crosses the antimeridian."""
+        transform = self.transform()
+        west, north = mercantile.lnglat(transform.c, transform.f)
+        east, south = mercantile.lnglat(transform.c + self.width * transform.a, transform.f + self.height * transform.e)
+        return (west, south, east - 360 if east > 180 + 1e-9 else east, north)
+
+    @cached_property
+    def levels(self) -> int:
+        """Overview levels, to the first that fits one block or the last that rio-cogeo takes for tiled."""
+        levels = max(0, math.ceil(math.log2(max(self.width, self.height) / self.block_size)))
+        untiled = (level for level in range(levels + 1) if self._looks_untiled(level))
+        return max(0, next(untiled, levels + 1) - 1)
+
+    def _looks_untiled(self, level: int) -> bool:
+        """Whether rio-cogeo takes a level for untiled: one that is as wide as a block, and high (cog_validate, 7.0)."""
+        return -(-self.width >> level) == self.block_size and -(-self.height >> level) > COG_UNTILED_SIZE
+
+    @cached_property
+    def part_levels(self) -> int:
+        """Overview levels that a part makes itself: down to one block, but no more than the output has."""
+        return self.levels if self.is_single else min(self.levels, int(math.log2(self.part_blocks)))
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the whole output is one part."""
+        return self.width <= self.part_size and self.height <= self.part_size
+
+    def parts(self) -> Iterator[Part]:
+        """Give the parts that have tiles, row by row."""
+        for row in range(math.ceil(self.height / self.part_size)):
+            for col in range(math.ceil(self.width / self.part_size)):
+                row_off, col_off = row * self.part_size, col * self.part_size
+                height = min(self.part_size, self.height - row_off)
+                part = Part(row, col, row_off, col_off, height, min(self.part_size, self.width - col_off))
+                if self._has_tiles(part):
+                    yield part
+
+    @cached_property
+    def part_count(self) -> int:
+        """Parts that have tiles."""
+        return sum(1 for _ in self.parts())
+
+    def tiles(self, part: Part) -> list[Tile]:
+        """List the tiles that touch a part, in quadkey order, so that neighbours follow each other."""
+        rows, columns = self._tile_ranges(part)
+        grid_rows, grid_columns = np.mgrid[rows.start : rows.stop, columns.start : columns.stop].reshape(2, -1)
+        if self.cover.mask is not None:
+            covered = self.cover.mask[grid_rows, grid_columns]
+            grid_rows, grid_columns = grid_rows[covered], grid_columns[covered]
+        order = np.argsort(_quadkey_order(grid_columns + self.cover.left, grid_rows + self.cover.top))
+        return [self.cover.tile(int(grid_columns[i]), int(grid_rows[i])) for i in order]
+
+    def touches(self, tile: Tile) -> list[tuple[int, int]]:
+        """List the (row, col) of the parts that a tile touches: one, or up to four where the output is clipped."""
+        left, top = self._corner(tile)
+        last_row = (min(top + self.tile_size, self.height) - 1) // self.part_size
+        last_col = (min(left + self.tile_size, self.width) - 1) // self.part_size
+        rows = range(max(top, 0) // self.part_size, last_row + 1)
+        cols = range(max(left, 0) // self.part_size, last_col + 1)
+        return [(row, col) for row in rows for col in cols]
+
+    def overlap(self, tile: Tile, part: Part) -> tuple[Window, Window]:
+        """Give the window of the tile that falls into the part, and the window of the part that it fills."""
+        left, top = self._corner(tile)
+        left, top = left - part.col_off, top - part.row_off
+        col_off, row_off = max(left, 0), max(top, 0)
+        width = min(left + self.tile_size, part.width) - col_off
+        height = min(top + self.tile_size, part.height) - row_off
+        return Window(col_off - left, row_off - top, width, height), Window(col_off, row_off, width, height)
+
+    def outline(self) -> list[dict[str, Any]]:
+        """List the polygons that the output is clipped to as GeoJSON in EPSG:3857 metres; none for a box."""
+        pieces = self.clip.pieces() if self.clip is not None else ()
+        return [
+            {"type": "Polygon", "coordinates": [self._projected(ring, rings[0]) for ring in rings]} for rings in pieces
+        ]
+
+    def _projected(self, ring: Ring, outer: Ring) -> list[tuple[float, float]]:
+        """Project a ring, moved past 180 degrees where the output runs there."""
+        turns = min(x_share(x) for x, _ in outer) + SNAP < self.cover.left / 2**self.cover.zoom
+        return [(WORLD * (x_share(x) + turns - 0.5), WORLD * (0.5 - y_share(y))) for x, y in ring]
+
+    def _corner(self, tile: Tile) -> tuple[int, int]:
+        column, row = self.cover.place(tile)
+        return column * self.tile_size - self._extent[0], row * self.tile_size - self._extent[1]
+
+    def _tile_ranges(self, part: Part) -> tuple[range, range]:
+        top, left = part.row_off + self._extent[1], part.col_off + self._extent[0]
+        return (
+            range(top // self.tile_size, math.ceil((top + part.height) / self.tile_size)),
+            range(left // self.tile_size, math.ceil((left + part.width) / self.tile_size)),
+        )
+
+    def _has_tiles(self, part: Part) -> bool:
+        rows, columns = self._tile_ranges(part)
+        mask = self.cover.mask
+        return mask is None or bool(mask[rows.start : rows.stop, columns.start : columns.stop].any())
+
+
+def check_tile_size(tile_size: int) -> None:
+    """Insist on a power of two from 128 to 4096.
+
+    Raises:
+        UsageError: it is none.
+    """
+    _check_power_of_two("tile_size", tile_size, at_least=128, at_most=4096)
+
+
+def _check_power_of_two(name: str, value: int, *, at_least: int, at_most: int = 2**30) -> None:
+    if not at_least <= value <= at_most or value & (value - 1):
+        raise UsageError(f"{name} must be a power of two from {at_least} to {at_most}, got {value}")
+
+
+def _quadkey_order(x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Interleave the bits of x and y, as a quadkey does."""
+    order = np.zeros_like(x)
+    for bit in range(MAX_ZOOM + 1):
+        order |= ((x >> bit) & 1) << (2 * bit) | ((y >> bit) & 1) << (2 * bit + 1)
+    return order

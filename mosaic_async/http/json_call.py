@@ -1,0 +1,98 @@
+"""One JSON request to a tiler's own routes: describe yourself, register this search, make this mosaic.
+
+It knows nothing of tiles; those have `http.Client`, which holds what thousands of requests need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from mosaic_async.errors import SourceError
+from mosaic_async.http.client import USER_AGENT
+from mosaic_async.http.outcome import Outcome, of_status
+from mosaic_async.redaction import redact
+from mosaic_async.safe_json import parse
+
+TIMEOUT = 60.0
+"""Seconds an attempt; making a mosaic of a search takes as long as the search."""
+_ATTEMPTS = 4
+_MAX_BODY = 64 * 2**20
+_wait = wait_random_exponential(multiplier=0.5, max=10)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole answer."""
+
+    status: int
+    document: Any
+    """The JSON; None when it is none."""
+
+    @property
+    def words(self) -> str:
+        """What the server says went wrong."""
+        found = self.document if isinstance(self.document, dict) else {}
+        said = next((found[key] for key in ("detail", "message", "errorMessage", "description") if key in found), "")
+        return f"HTTP {self.status}" + (f": {redact(' '.join(str(said).split()))[:300]}" if said else "")
+
+
+class _AgainError(Exception):
+    """One attempt failed in a way that may pass."""
+
+
+async def exchange(
+    url: str, *, body: Any = None, headers: Mapping[str, str] | None = None, attempts: int = _ATTEMPTS
+) -> Reply:
+    """GET a URL, or POST a JSON body to it, until there is an answer.
+
+    Everything asked for this way may be asked for twice: registering gives the same search the same id.
+
+    Raises:
+        SourceError: no answer after all attempts.
+    """
+    retrying = AsyncRetrying(
+        stop=stop_after_attempt(attempts), wait=_wait, retry=retry_if_exception_type(_AgainError), reraise=True
+    )
+    try:
+        return await retrying(_attempt, url, body, headers or {})
+    except _AgainError as error:
+        raise SourceError(f"{redact(url)} cannot be had: {error}", hint="is the tiler running?") from error
+
+
+async def _attempt(url: str, body: Any, headers: Mapping[str, str]) -> Reply:
+    try:
+        async with (
+            aiohttp.ClientSession(
+                headers={"User-Agent": USER_AGENT, **headers},
+                timeout=aiohttp.ClientTimeout(total=TIMEOUT, sock_connect=10),
+                trust_env=True,
+            ) as session,
+            session.request("GET" if body is None else "POST", url, json=body, allow_redirects=False) as response,
+        ):
+            reply = Reply(response.status, _parsed(await _body(response)))
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise _AgainError(type(error).__name__) from error
+    if of_status(reply.status) in (Outcome.RETRY, Outcome.THROTTLE):
+        raise _AgainError(reply.words)
+    return reply
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    chunks, size = [], 0
+    async for chunk in response.content.iter_any():
+        chunks.append(chunk)
+        if (size := size + len(chunk)) > _MAX_BODY:
+            raise SourceError(f"{redact(str(response.url))} answers more than {_MAX_BODY:,} bytes")
+    return b"".join(chunks)
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return parse(body)
+    except ValueError:
+        return None

@@ -1,0 +1,264 @@
+"""One request: ask once, follow what may be followed, read a body up to its cap, and say in our words what went wrong.
+
+It knows nothing of attempts, pauses and permits. No exception of aiohttp leaves it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from mosaic_async.errors import SourceError, TileError
+from mosaic_async.http.outcome import REFUSALS, Outcome, connect_timeout, of_error, of_status, reason_of
+from mosaic_async.http.pacing import retry_after
+from mosaic_async.redaction import scrub, secrets_of
+from mosaic_async.safe_json import parse
+
+USER_AGENT = f"mosaic-async/{version('mosaic-async')}"
+MAX_BODY = 256 * 2**20
+"""Bytes; more than any sensible tile or document."""
+_MAX_REDIRECTS = 3
+_READ_BUFFER = 2**20
+"""Bytes; aiohttp's 64 KiB makes it stop and start the socket sixteen times for a tile of a megabyte."""
+_MAX_DETAIL = 4096
+_DETAIL_KEYS = ("detail", "message", "errorMessage", "description")
+_MAX_HEADER = 2**18
+"""Bytes; TiTiler's X-Assets names every scene of a tile, and a hundred of them do not fit into aiohttp's 8 KiB."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer: its outcome is OK or EMPTY."""
+
+    status: int
+    body: bytes
+    """Empty where, and only where, the outcome is EMPTY."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Names in any case."""
+    attempts: int = 1
+    """That it took."""
+
+
+Check = Callable[[Answer], None]
+"""Looks at an answer with a body, and raises a `TileError` for what is wrong with it."""
+
+
+class AttemptError(Exception):
+    """One attempt failed; it never leaves the client."""
+
+    def __init__(
+        self,
+        reason: str,
+        outcome: Outcome,
+        *,
+        status: int | None = None,
+        asked: float | None = None,
+        is_bad_body: bool = False,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.outcome = outcome
+        self.status = status
+        self.asked = asked
+        """Seconds to wait that the server asks for."""
+        self.is_bad_body = is_bad_body
+
+    @property
+    def is_retried(self) -> bool:
+        """Whether another attempt may fare better."""
+        return self.outcome in (Outcome.RETRY, Outcome.THROTTLE)
+
+    @property
+    def is_timeout(self) -> bool:
+        """Whether there was no answer in time."""
+        return self.status is None and isinstance(self.__cause__, TimeoutError)
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether the server may be away; a 500 is an answer of the application, which is there."""
+        if self.is_bad_body or not self.is_retried:
+            return False
+        return self.status is None or (self.status > 500 and self.status != 507)
+
+
+class Requester:
+    """A session with keep-alive that asks once for what it is told: `async with Requester(...) as requester`.
+
+    Args:
+        connections: open at most.
+        timeout: seconds from connecting to the last byte.
+        headers: sent with every request, but only to the origin of the URL that is asked for.
+        max_body: bytes of a body, after decompression.
+        allow_hosts: hosts that redirects may lead to; no headers go there.
+    """
+
+    def __init__(
+        self,
+        *,
+        connections: int,
+        timeout: float,
+        headers: Mapping[str, str],
+        max_body: int,
+        allow_hosts: Collection[str],
+    ) -> None:
+        self._connections = connections
+        self._timeout = timeout
+        self._headers = dict(headers)
+        self._plain = {name: value for name, value in headers.items() if name.lower() != "authorization"}
+        self._middlewares = tuple(_authorised(headers[name]) for name in headers if name not in self._plain)
+        self.max_body = max_body
+        self._allow_hosts = frozenset(host.lower() for host in allow_hosts)
+        self._refusals = 0
+        self._session: aiohttp.ClientSession | None = None
+        self.bytes_received = 0
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._connections, ttl_dns_cache=300, keepalive_timeout=60),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout(self._timeout)),
+            headers={"User-Agent": USER_AGENT},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=True,
+            read_bufsize=_READ_BUFFER,
+            max_field_size=_MAX_HEADER,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def ask(self, url: str, check: Check | None) -> Answer:
+        """Make one request.
+
+        Raises:
+            AttemptError: there is no usable answer.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                answer = await self._request(_encoded(url))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise AttemptError(reason_of(error, self._timeout), of_error(error)) from error
+        if check is not None and answer.body:
+            _check(check, answer)
+        return answer
+
+    async def _request(self, url: URL) -> Answer:
+        assert self._session is not None, "the client is used inside `async with`"
+        asked, is_own = str(url), True
+        for _ in range(_MAX_REDIRECTS + 1):
+            headers, middlewares = (self._plain, self._middlewares) if is_own else ({}, ())
+            async with self._session.get(
+                url, allow_redirects=False, headers=headers, middlewares=middlewares
+            ) as response:
+                if response.status in (301, 302, 303, 307, 308):
+                    target = self._redirected(response)
+                    is_own = is_own and is_same_place(url, target)
+                    url = target
+                    continue
+                return await self._read(response, asked)
+        raise AttemptError(f"more than {_MAX_REDIRECTS} redirects", Outcome.FAIL, status=response.status)
+
+    def _redirected(self, response: aiohttp.ClientResponse) -> URL:
+        """Follow a redirect only where the user's word, or the same origin, says that it is meant."""
+        location = response.headers.get("Location", "")
+        try:
+            target = response.url.join(URL(location))
+            is_same = is_same_place(response.url, target)
+        except ValueError as error:
+            failure = AttemptError("a redirect without a usable Location", Outcome.FAIL, status=response.status)
+            raise failure from error
+        is_weaker = response.url.scheme == "https" and target.scheme != "https"
+        if not is_same and (is_weaker or (target.host or "").lower() not in self._allow_hosts):
+            host = f"{target.host}, without encryption" if is_weaker else target.host
+            raise AttemptError(
+                f"redirected to another host, {host}, where nobody allowed it to go",
+                Outcome.FAIL,
+                status=response.status,
+            )
+        return target
+
+    async def _read(self, response: aiohttp.ClientResponse, asked: str) -> Answer:
+        kind = of_status(response.status, refusals=self._refusals)
+        self._refusals = self._refusals + 1 if response.status in REFUSALS else 0
+        if kind not in (Outcome.OK, Outcome.EMPTY):
+            secrets = secrets_of(asked, self._headers)  # the answer's own URL has lost its user
+            words = f"HTTP {response.status} {response.reason or ''}".rstrip() + await _detail(response)
+            pause = retry_after(response.headers.get("Retry-After"), date=response.headers.get("Date"))
+            raise AttemptError(scrub(words, secrets), kind, status=response.status, asked=pause)
+        if kind is Outcome.EMPTY:
+            return Answer(response.status, b"", response.headers)
+        body = await self._body(response)
+        if not body:
+            raise AttemptError("the body is empty", Outcome.RETRY, status=response.status, is_bad_body=True)
+        return Answer(response.status, body, response.headers)
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        if (response.content_length or 0) > self.max_body:
+            raise self._too_large(response)
+        chunks, size = [], 0
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > self.max_body:
+                raise self._too_large(response)
+            chunks.append(chunk)
+        self.bytes_received += size
+        return b"".join(chunks)
+
+    def _too_large(self, response: aiohttp.ClientResponse) -> AttemptError:
+        return AttemptError(f"the body is larger than {self.max_body:,} bytes", Outcome.FAIL, status=response.status)
+
+
+def _authorised(value: str) -> aiohttp.ClientMiddlewareType:
+    """Send a header in place of what ~/.netrc or the URL's user says; aiohttp itself takes both for a mistake."""
+
+    async def send(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        request.headers["Authorization"] = value
+        return await handler(request)
+
+    return send
+
+
+def _check(check: Callable[[Answer], None], answer: Answer) -> None:
+    try:
+        check(answer)
+    except TileError as error:
+        raise AttemptError(error.message, Outcome.RETRY, status=answer.status, is_bad_body=True) from error
+
+
+async def _detail(response: aiohttp.ClientResponse) -> str:
+    """Give the server's own words, where it sends JSON as TiTiler and API Gateway do."""
+    if response.content_type != "application/json":
+        return ""
+    try:
+        document = parse(await response.content.read(_MAX_DETAIL))
+    except ValueError:
+        return ""
+    words = next((document[key] for key in _DETAIL_KEYS if key in document), "") if isinstance(document, dict) else ""
+    return f": {' '.join(str(words).split())[:200]}" if words else ""
+
+
+def _encoded(url: str) -> URL:
+    """Quote only what no URL may hold, so that a signed or already quoted URL is sent as it was given."""
+    try:
+        return URL(quote(url, safe="%/:?#[]@!$&'()*+,;=~"), encoded=True)
+    except ValueError as error:
+        raise SourceError("the tile URL is no URL", hint="check host, port and brackets") from error
+
+
+def is_same_place(here: URL, there: URL) -> bool:
+    """Tell whether headers with secrets may go along: the same origin, or the same host by encryption."""
+    if here.origin() == there.origin():
+        return True
+    is_upgrade = (here.scheme, there.scheme) == ("http", "https") and here.host == there.host
+    return is_upgrade and here.is_default_port() and there.is_default_port()

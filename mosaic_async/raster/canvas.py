@@ -1,0 +1,282 @@
+"""One part of the output while it is being filled: a rasterio MemoryFile that is sealed to a COG.
+
+It knows nothing of tiles and of where its part lies in the whole. GDAL datasets are not for sharing: one thread at a
+time uses a canvas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError  # not every error of GDAL becomes a RasterioError
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import RasterioError
+from rasterio.features import geometry_mask
+from rasterio.io import DatasetReader, DatasetWriter, MemoryFile
+from rasterio.windows import Window
+
+from mosaic_async.errors import ResourceError
+from mosaic_async.raster.encoding import Encoding
+from mosaic_async.raster.halving import halve, is_exact
+from mosaic_async.raster.readback import check_blocks
+from mosaic_async.raster.tile import Mask, Pixels
+
+_CRS = "EPSG:3857"
+_GDAL_OPTIONS = {
+    "GDAL_TIFF_INTERNAL_MASK": True,
+    # Above this GDAL makes a level from the full image and not from the level above it; with a mode, or with float
+    # bands, the pixels then depend on the size of the canvas.
+    "GDAL_OVR_CHUNK_MAX_SIZE": 2_000_000_000,
+}
+_SIDE = 512
+"""Pixels a side of the squares in which an overview is made."""
+
+
+class Canvas:
+    """A raster in memory: place arrays, then seal it to a file. Pixels never placed are masked, nodata or 0.
+
+    Args:
+        height: pixels.
+        width: pixels.
+        levels: overview levels that sealing makes.
+        transform: (column, row) to EPSG:3857 metres.
+        encoding: bands, dtype, mask and codec.
+    """
+
+    def __init__(self, height: int, width: int, levels: int, transform: Affine, encoding: Encoding) -> None:
+        self.height = height
+        self.width = width
+        self.levels = levels
+        self.encoding = encoding
+        self._transform = transform
+        self._memory = MemoryFile(ext=".tif")
+        self._overviews: list[MemoryFile] = []
+        """Those made here and not by GDAL, largest first."""
+        with rasterio.Env(**_GDAL_OPTIONS):
+            self._dataset: DatasetWriter = self._memory.open(**self._creation())
+            self._dataset.colorinterp = self._colorinterp()
+            for index, name in enumerate(encoding.descriptions, start=1):
+                if name:
+                    self._dataset.set_band_description(index, name)
+            if encoding.mask == "internal":
+                self._dataset.write_mask(np.zeros((1, 1), np.uint8), window=Window(0, 0, 1, 1))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def place(self, pixels: Pixels, mask: Mask | None, window: Window) -> None:
+        """Write pixels, (bands, height, width), and their mask, (height, width) with 0 for invalid, into a window."""
+        bands = list(range(1, self.encoding.count + 1))
+        pixels = _converted(pixels, np.dtype(self.encoding.dtype))
+        if self.encoding.mask == "nodata" and mask is not None:
+            pixels = np.where(mask > 0, pixels, np.asarray(self.encoding.nodata).astype(self.encoding.dtype))
+        self._dataset.write(pixels, bands, window=window)
+        if self.encoding.mask in ("internal", "alpha"):
+            self._place_mask(np.full(pixels.shape[1:], 255, np.uint8) if mask is None else mask, window)
+
+    def place_top(self, path: Path, row_off: int, col_off: int) -> None:
+        """Place the smallest level of another canvas, as `seal` kept it: all bands and the mask as they are."""
+        with rasterio.open(path) as source:
+            window = Window(col_off, row_off, source.width, source.height)
+            self._dataset.write(source.read(), window=window)
+            if self.encoding.mask == "internal":
+                self._dataset.write_mask(source.dataset_mask(), window=window)
+
+    def cut(self, outline: Sequence[Mapping[str, Any]]) -> None:
+        """Invalidate all pixels whose centre is outside of polygons, GeoJSON in the canvas's coordinates."""
+        for row_off in range(0, self.height, self.encoding.block_size):
+            height = min(self.encoding.block_size, self.height - row_off)
+            window = Window(0, row_off, self.width, height)
+            transform = self._dataset.window_transform(window)
+            outside = geometry_mask(outline, (height, self.width), transform)
+            if outside.any():
+                self._blank(window, outside)
+
+    def _blank(self, window: Window, outside: NDArray[np.bool_]) -> None:
+        pixels = self._dataset.read(window=window)
+        pixels[:, outside] = 0 if self.encoding.nodata is None else self.encoding.nodata
+        self._dataset.write(pixels, window=window)
+        if self.encoding.mask == "internal":
+            mask = self._dataset.dataset_mask(window=window)
+            self._dataset.write_mask(np.where(outside, np.uint8(0), mask), window=window)
+
+    def seal(self, path: Path, *, tags: Mapping[str, str] | None = None, top: Path | None = None) -> None:
+        """Make the overviews, each from the level above it, and write the COG in one pass; then close the canvas.
+
+        Args:
+            path: the COG; it appears whole or not at all.
+            tags: written into its header.
+            top: where to keep the smallest level losslessly, for making the levels above it.
+
+        Raises:
+            ResourceError: the file cannot be written.
+        """
+        aside = path.with_name(path.name + ".partial")
+        try:
+            with rasterio.Env(**_GDAL_OPTIONS, GDAL_TIFF_OVR_BLOCKSIZE=self.encoding.block_size):
+                self._fill_padding()
+                self._dataset.update_tags(**(tags or {}))
+                self._dataset.close()
+                self._make_overviews()
+                rasterio.shutil.copy(
+                    self._memory.name, aside, driver="COG", OVERVIEWS="FORCE_USE_EXISTING", **self._cog_options()
+                )
+                check_blocks(aside, (self.levels + 1) * (2 if self.encoding.mask == "internal" else 1))
+                if top is not None:
+                    self._keep_top(top)
+            aside.replace(path)
+        except (RasterioError, CPLE_BaseError, OSError) as error:
+            raise ResourceError(f"{path} cannot be written: {error}", hint="is there room on the disk?") from error
+        finally:
+            aside.unlink(missing_ok=True)
+            self.close()
+
+    def close(self) -> None:
+        """Free the memory; a canvas that is closed already stays closed."""
+        self._dataset.close()
+        for memory in reversed(self._overviews):
+            memory.close()
+        self._memory.close()
+
+    @property
+    def _padded_shape(self) -> tuple[int, int]:
+        """Height and width rounded up, so that every level has exactly half the pixels of the one above it."""
+        step = 1 << self.levels
+        return -(-self.height // step) * step, -(-self.width // step) * step
+
+    def _creation(self, level: int = 0) -> dict[str, Any]:
+        encoding = self.encoding
+        height, width = self._padded_shape
+        return {
+            "driver": "GTiff",
+            "height": height >> level,
+            "width": width >> level,
+            "count": encoding.bands,
+            "dtype": encoding.dtype,
+            "nodata": encoding.nodata,
+            "crs": _CRS,
+            "transform": self._transform,
+            "tiled": True,
+            "blockxsize": encoding.block_size,
+            "blockysize": encoding.block_size,
+            "interleave": "pixel",
+            "photometric": "RGB" if encoding.colorinterp[:3] == ("red", "green", "blue") else "MINISBLACK",
+            "sparse_ok": True,
+            "bigtiff": "IF_SAFER",
+        }
+
+    def _colorinterp(self) -> list[ColorInterp]:
+        """Name every band's meaning: GDAL by itself takes the fourth of four bytes for an alpha band."""
+        given = [ColorInterp[name] for name in self.encoding.colorinterp]
+        rest = [ColorInterp.gray if not given else ColorInterp.undefined] + [
+            ColorInterp.undefined
+        ] * self.encoding.count
+        bands = (given + rest)[: self.encoding.count]
+        return bands + ([ColorInterp.alpha] if self.encoding.mask == "alpha" else [])
+
+    def _cog_options(self) -> dict[str, str]:
+        return {**self.encoding.options, "BLOCKSIZE": str(self.encoding.block_size)}
+
+    def _place_mask(self, mask: Mask, window: Window) -> None:
+        if self.encoding.mask == "internal":
+            self._dataset.write_mask(mask, window=window)
+        else:
+            opaque = np.iinfo(self.encoding.dtype).max
+            self._dataset.write(
+                np.where(mask > 0, opaque, 0).astype(self.encoding.dtype), self.encoding.bands, window=window
+            )
+
+    def _fill_padding(self) -> None:
+        """Fill the padding so that on every level it repeats that level's last column and row.
+
+        So pixels that do not exist weigh nothing in the overviews, whatever the size of the canvas. Where a level has
+        an odd number of columns, all that its last column is made of is repeated.
+        """
+        for start, size in _repeats(self.width, self.levels):
+            self._copy(Window(start, 0, size, self.height), Window(start + size, 0, size, self.height))
+        _, width = self._padded_shape
+        for start, size in _repeats(self.height, self.levels):
+            self._copy(Window(0, start, width, size), Window(0, start + size, width, size))
+
+    def _copy(self, source: Window, target: Window) -> None:
+        self._dataset.write(self._dataset.read(window=source), window=target)
+        if self.encoding.mask == "internal":
+            self._dataset.write_mask(self._dataset.dataset_mask(window=source), window=target)
+
+    def _make_overviews(self) -> None:
+        encoding = self.encoding
+        masked = encoding.mask == "internal"
+        can_halve = encoding.overview_resampling == "average" and encoding.mask in ("internal", "none")
+        if can_halve and is_exact(encoding.dtype, masked=masked):
+            self._halve_down()
+        elif self.levels:
+            with rasterio.open(self._memory.name, "r+") as dataset:
+                factors = [2**level for level in range(1, self.levels + 1)]
+                dataset.build_overviews(factors, Resampling[encoding.overview_resampling])
+
+    def _halve_down(self) -> None:
+        """Make each level of the one above it, as a file that GDAL takes for its overview because of its name."""
+        folder, name = self._memory.name.rsplit("/", 2)[1:]
+        above = self._memory
+        for level in range(1, self.levels + 1):
+            name += ".ovr"
+            memory = MemoryFile(dirname=folder, filename=name)
+            self._overviews.append(memory)
+            with above.open() as source, memory.open(**self._creation(level)) as target:
+                self._halve(source, target)
+            above = memory
+
+    def _halve(self, source: DatasetReader, target: DatasetWriter) -> None:
+        """Fill a level from the one above it, in squares that the processor's cache holds."""
+        masked = self.encoding.mask == "internal"
+        for row_off, col_off in product(range(0, target.height, _SIDE), range(0, target.width, _SIDE)):
+            height, width = min(_SIDE, target.height - row_off), min(_SIDE, target.width - col_off)
+            above = Window(2 * col_off, 2 * row_off, 2 * width, 2 * height)
+            pixels, mask = halve(source.read(window=above), source.read_masks(1, window=above) if masked else None)
+            window = Window(col_off, row_off, width, height)
+            target.write(pixels, window=window)
+            if mask is not None:
+                target.write_mask(mask, window=window)
+
+    def _keep_top(self, path: Path) -> None:
+        """Write the smallest level as a plain GeoTIFF, uncompressed: it is read once and is one block."""
+        level = {"overview_level": self.levels - 1} if self.levels else {}
+        with (
+            rasterio.open(self._memory.name, **level) as source,
+            rasterio.open(path, "w", **source.profile) as target,
+        ):
+            target.write(source.read())
+            if self.encoding.mask == "internal":
+                target.write_mask(source.dataset_mask())
+
+
+def _repeats(size: int, levels: int) -> Iterator[tuple[int, int]]:
+    """Give (start, length) of each stretch of pixels to be repeated behind itself, in this order."""
+    for level in range(levels):
+        units = -(-size >> level)  # columns, or rows, of the level
+        if units % 2:
+            yield (units - 1) << level, 1 << level
+
+
+def _converted(pixels: Pixels, dtype: np.dtype[Any]) -> Pixels:
+    """Round to integers where asked for, and cut to the range of the dtype; NaN becomes 0."""
+    if pixels.dtype == dtype or dtype.kind == "f":
+        return pixels.astype(dtype, copy=False)
+    if pixels.dtype.kind == "f":
+        pixels = np.rint(np.nan_to_num(pixels, nan=0.0))
+    limits = np.iinfo(dtype)
+    return np.clip(pixels, limits.min, limits.max).astype(dtype)

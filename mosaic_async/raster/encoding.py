@@ -1,0 +1,200 @@
+"""How the output's pixels are stored: bands, mask, codec, overviews; checked before the first tile is asked for.
+
+It knows which combinations GDAL's COG driver can write, and nothing of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+from rasterio.dtypes import in_dtype_range
+from rio_cogeo.profiles import cog_profiles
+
+from mosaic_async.errors import UsageError
+from mosaic_async.raster.tile import TileProfile
+
+MaskMode = Literal["auto", "internal", "alpha", "nodata", "none"]
+OverviewResampling = Literal["average", "nearest", "mode", "rms"]
+"""Those that make a pixel from exactly the four below it, so that parts meet without a seam."""
+
+MASK_MODES: tuple[MaskMode, ...] = get_args(MaskMode)
+OVERVIEW_RESAMPLINGS: tuple[OverviewResampling, ...] = get_args(OverviewResampling)
+PROFILES: tuple[str, ...] = tuple(cog_profiles)
+"""rio-cogeo's names."""
+
+_CREATION_OPTIONS = frozenset(
+    {
+        "BIGTIFF",
+        "BLOCKSIZE",
+        "LEVEL",
+        "MAX_Z_ERROR",
+        "MAX_Z_ERROR_OVERVIEW",
+        "NUM_THREADS",
+        "OVERVIEW_QUALITY",
+        "PREDICTOR",
+        "QUALITY",
+        "SPARSE_OK",
+    }
+)
+"""Of GDAL's COG driver. GDAL ignores a name that it does not know, so a misspelt one is refused here."""
+_WITH_PREDICTOR = ("DEFLATE", "LZW", "ZSTD")
+_WITH_LEVEL = ("DEFLATE", "ZSTD")
+_ALIASES = {
+    "BLOCKXSIZE": "BLOCKSIZE",
+    "ZLEVEL": "LEVEL",
+    "ZSTD_LEVEL": "LEVEL",
+    "JPEG_QUALITY": "QUALITY",
+    "WEBP_LEVEL": "QUALITY",
+}
+"""Of GDAL's GTiff driver, as users of rio-cogeo know them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How the output is stored."""
+
+    count: int
+    """Bands of data; an alpha band is not counted."""
+    dtype: str
+    mask: Literal["internal", "alpha", "nodata", "none"]
+    nodata: float | None = None
+    colorinterp: tuple[str, ...] = ()
+    descriptions: tuple[str | None, ...] = ()
+    overview_resampling: OverviewResampling = "average"
+    block_size: int = 512
+    """Pixels a side."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Creation options of GDAL's COG driver."""
+
+    @classmethod
+    def of(
+        cls,
+        tile: TileProfile,
+        *,
+        profile: str = "deflate",
+        creation_options: Mapping[str, str] | None = None,
+        mask: MaskMode = "auto",
+        nodata: float | None = None,
+        dtype: str | None = None,
+        overview_resampling: OverviewResampling = "average",
+    ) -> Encoding:
+        """Decide how tiles like `tile` are stored; `mask="auto"` loses nothing and never turns a valid 0 into nodata.
+
+        Raises:
+            UsageError: a name that is not known, or a combination that the codec cannot hold.
+        """
+        options = _cog_options(profile, creation_options or {}, is_picture=overview_resampling in ("average", "rms"))
+        dtype = _dtype(dtype or tile.dtype)
+        given_nodata, nodata = nodata, tile.nodata if nodata is None else nodata
+        mode = _mask_mode(mask, profile, tile.count, nodata)
+        if given_nodata is not None and mode != "nodata":
+            raise UsageError(f"nodata {given_nodata:g} and mask {mode} exclude each other", hint="leave `mask` out")
+        encoding = cls(
+            count=tile.count,
+            dtype=dtype,
+            mask=mode,
+            nodata=nodata if mode == "nodata" else None,
+            colorinterp=tile.colorinterp,
+            descriptions=tile.descriptions,
+            overview_resampling=overview_resampling,
+            block_size=_block_size(options.pop("BLOCKSIZE")),
+            options=options,
+        )
+        encoding._check(profile)
+        return encoding
+
+    @property
+    def bands(self) -> int:
+        """Bands in the file, an alpha band included."""
+        return self.count + (self.mask == "alpha")
+
+    @property
+    def pixel_bytes(self) -> float:
+        """Bytes of a pixel in memory, an internal mask's bit included."""
+        return self.bands * np.dtype(self.dtype).itemsize + (self.mask == "internal") / 8
+
+    def _check(self, profile: str) -> None:
+        if self.overview_resampling not in OVERVIEW_RESAMPLINGS:
+            raise UsageError(
+                f"overview resampling {self.overview_resampling!r} is not offered",
+                hint=f"use one of {', '.join(OVERVIEW_RESAMPLINGS)}; others read across part edges and leave a seam",
+            )
+        if profile in ("jpeg", "webp") and self.dtype != "uint8":
+            raise UsageError(
+                f"profile {profile} holds uint8 only, the pixels are {self.dtype}", hint="use deflate, zstd or lzw"
+            )
+        if profile == "jpeg" and (self.bands > 4 or self.mask == "alpha"):
+            raise UsageError(
+                "profile jpeg holds up to four bands and no alpha", hint="use `mask` internal, or another profile"
+            )
+        if profile == "webp" and self.bands not in (3, 4):
+            raise UsageError(
+                f"profile webp holds 3 bands, with or without alpha, or 4, not {self.bands}",
+                hint="use deflate, zstd or lzw",
+            )
+        if self.mask == "alpha" and self.dtype not in ("uint8", "uint16"):
+            raise UsageError(f"an alpha band of {self.dtype} means nothing to readers", hint="use `mask` internal")
+        if self.mask == "nodata" and self.nodata is None:
+            raise UsageError("mask nodata needs a nodata value", hint="give `nodata`")
+        if self.nodata is not None and not in_dtype_range(self.nodata, self.dtype):
+            raise UsageError(f"nodata {self.nodata:g} is no {self.dtype}")
+
+
+def _mask_mode(
+    mask: MaskMode, profile: str, count: int, nodata: float | None
+) -> Literal["internal", "alpha", "nodata", "none"]:
+    if mask not in MASK_MODES:
+        raise UsageError(f"mask {mask!r} is not known", hint=f"use one of {', '.join(MASK_MODES)}")
+    if mask != "auto":
+        return mask
+    if nodata is not None:
+        return "nodata"
+    return "alpha" if profile == "webp" and count == 3 else "internal"
+
+
+def _cog_options(profile: str, creation_options: Mapping[str, str], *, is_picture: bool) -> dict[str, str]:
+    """Translate a rio-cogeo profile and GTiff or COG creation options to the COG driver's.
+
+    Pictures and measurements (anything that may be averaged) get a predictor by dtype, and with it the fastest level:
+    smaller than GDAL's defaults, and two to four times as fast (docs/performance.md). Classes get GDAL's defaults.
+    """
+    if profile not in PROFILES:
+        raise UsageError(f"profile {profile!r} is not known", hint=f"use one of {', '.join(PROFILES)}")
+    given = cog_profiles[profile]
+    options = {
+        "COMPRESS": str(given.get("compress", "NONE")),
+        "BLOCKSIZE": str(given["blockxsize"]),
+        "NUM_THREADS": "ALL_CPUS",
+        "BIGTIFF": "IF_SAFER",
+    }
+    if is_picture and options["COMPRESS"] in _WITH_PREDICTOR:
+        options["PREDICTOR"] = "YES"
+    if is_picture and options["COMPRESS"] in _WITH_LEVEL:
+        options["LEVEL"] = "1"
+    for given_name, value in creation_options.items():
+        name = _ALIASES.get(given_name.upper(), given_name.upper())
+        if name not in _CREATION_OPTIONS:
+            raise UsageError(
+                f"creation option {name} is not known", hint=f"use one of {', '.join(sorted(_CREATION_OPTIONS))}"
+            )
+        options[name] = str(value)
+    return options
+
+
+def _block_size(value: str) -> int:
+    if not value.isdigit() or (size := int(value)) & (size - 1) or not 128 <= size <= 4096:
+        raise UsageError(f"BLOCKSIZE must be a power of two from 128 to 4096, got {value}")
+    return size
+
+
+def _dtype(name: str) -> str:
+    try:
+        dtype = np.dtype(name)
+    except TypeError as error:
+        raise UsageError(f"dtype {name!r} is not known", hint="use uint8, uint16, int16, float32, ...") from error
+    if dtype.kind not in "uif" or dtype.name in ("float16", "longdouble"):
+        raise UsageError(f"dtype {name!r} is none that a GeoTIFF holds", hint="use uint8, uint16, int16, float32, ...")
+    return dtype.name

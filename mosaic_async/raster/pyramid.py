@@ -1,0 +1,105 @@
+"""The levels above a part, made from the parts' smallest levels: the same canvas again, with tops in place of tiles.
+
+It knows nothing of tiles and servers. Memory stays that of one canvas however many parts there are, because the tops
+of a square of parts make one canvas, whose own top takes part in the next round.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from affine import Affine
+
+from mosaic_async.geo.grid import Grid
+from mosaic_async.raster.canvas import Canvas
+from mosaic_async.raster.encoding import Encoding
+from mosaic_async.raster.stitch import Plate
+
+_STEP = 4
+"""Levels a round: the tops of 16 x 16 parts make one canvas."""
+
+_UNPLACED = Affine(2, 0, 0, 0, -2, 0)
+"""These canvases lie nowhere: only their overviews are used."""
+
+Place = tuple[int, int]
+"""(row, col) in blocks of a level."""
+
+
+def build_upper_levels(grid: Grid, tops: Mapping[Place, Path], encoding: Encoding, folder: Path) -> list[Plate]:
+    """Make the levels from `grid.part_levels` up and give the files that hold them.
+
+    Args:
+        grid: the output.
+        tops: the smallest level of each part that has data, one block each, by the part's row and column.
+        encoding: as for the parts.
+        folder: where the files go.
+
+    Raises:
+        ResourceError: a file cannot be written.
+    """
+    plates = []
+    level = grid.part_levels
+    while level < grid.levels:
+        levels = min(_STEP, grid.levels - level)
+        squares = [
+            _Square(grid, encoding, level, levels, place, members, folder) for place, members in _squares(tops).items()
+        ]
+        for square in squares:
+            square.seal()
+            row, col = square.place
+            plates.append(Plate(square.path, level=level, row=row << _STEP, col=col << _STEP, skip=1))
+        tops = {square.place: square.top for square in squares}
+        level += levels
+    return plates
+
+
+@dataclass(frozen=True)
+class _Square:
+    """The tops of up to 16 x 16 neighbours at one level, which become the levels above it."""
+
+    grid: Grid
+    encoding: Encoding
+    level: int
+    levels: int
+    """How many levels are made of it."""
+    place: Place
+    """In squares."""
+    members: Mapping[Place, Path]
+    """The tops, by their place inside the square."""
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        """The COG: the tops' level and those made of it."""
+        return self.folder / f"{self.level}-{self.place[0]}-{self.place[1]}.tif"
+
+    @property
+    def top(self) -> Path:
+        """Its own smallest level, without loss."""
+        return self.path.with_suffix(".top.tif")
+
+    def seal(self) -> None:
+        """Place the tops on a canvas and seal it."""
+        size = self.grid.block_size << _STEP
+        height = min(size, _level_size(self.grid.height, self.level) - self.place[0] * size)
+        width = min(size, _level_size(self.grid.width, self.level) - self.place[1] * size)
+        with Canvas(height, width, self.levels, _UNPLACED, self.encoding) as canvas:
+            for (row, col), member in self.members.items():
+                canvas.place_top(member, row * self.grid.block_size, col * self.grid.block_size)
+            canvas.seal(self.path, top=self.top)
+
+
+def _squares(tops: Mapping[Place, Path]) -> dict[Place, dict[Place, Path]]:
+    """Group the tops by the square of 16 x 16 that they lie in; members keep their place inside it."""
+    squares: dict[Place, dict[Place, Path]] = defaultdict(dict)
+    for (row, col), path in tops.items():
+        squares[row >> _STEP, col >> _STEP][row % 2**_STEP, col % 2**_STEP] = path
+    return squares
+
+
+def _level_size(pixels: int, level: int) -> int:
+    """Give the width or height of an overview level, rounded up."""
+    return -(-pixels >> level)

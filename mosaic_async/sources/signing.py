@@ -1,0 +1,220 @@
+"""Hrefs of remote scenes made readable: Planetary Computer's signatures, buckets whose reader pays, plain https.
+
+It knows nothing of searches. Signatures are secrets that end within the hour: they stand in items that are kept beside
+a mosaic and nowhere else.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
+
+from mosaic_async.errors import SourceError
+from mosaic_async.http.client import USER_AGENT
+from mosaic_async.sources.stac_query import Item
+
+PLANETARY_COMPUTER = "https://planetarycomputer.microsoft.com/api/sas/v1/token"
+REQUESTER_PAYS = {"AWS_REQUEST_PAYER": "requester"}
+"""GDAL's option, also as an environment variable, for buckets whose reader pays."""
+_BLOBS = ".blob.core.windows.net"
+_PUBLIC = frozenset({"ai4edatasetspublicassets"})
+"""Storage accounts of Planetary Computer that need no signature."""
+_LOGIN = frozenset({"landsatlook.usgs.gov"})
+"""Hosts that want a person to log in, while the same file lies in a bucket."""
+_LEAST_LEFT = 60.0
+"""Seconds; a token that ends sooner is replaced (as planetary-computer 1.0 does)."""
+_TIMEOUT = 30.0
+_SIGNATURE = frozenset(
+    [
+        "st",
+        "se",
+        "sp",
+        "sv",
+        "sr",
+        "sig",
+        "sip",
+        "spr",
+        "skoid",
+        "sktid",
+        "skt",
+        "ske",
+        "sks",
+        "skv",
+        "saoid",
+        "suoid",
+        "scid",
+        "sdd",
+        "ses",
+    ]
+)
+"""Parameters of a shared access signature, see learn.microsoft.com/rest/api/storageservices/create-service-sas."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signing:
+    """Who gives signatures, and for what."""
+
+    endpoint: str = PLANETARY_COMPUTER
+    """Where tokens are given."""
+    suffix: str = _BLOBS
+    """Of hosts whose blobs are signed."""
+    subscription_key: str | None = field(default=None, repr=False)
+    """Raises the service's limits."""
+
+
+@dataclass(frozen=True)
+class _Token:
+    query: str = field(repr=False)
+    ends: float
+    """Seconds since 1970."""
+
+
+class Signer:
+    """Signs blobs of Planetary Computer, with one token a container, which is renewed before it ends. Thread-safe.
+
+    Args:
+        endpoint: where tokens are given.
+        suffix: of hosts whose blobs are signed.
+        subscription_key: raises the service's limits; optional.
+        clock: gives seconds since 1970; replaced in tests.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint: str = PLANETARY_COMPUTER,
+        suffix: str = _BLOBS,
+        subscription_key: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._endpoint = endpoint.rstrip("/")
+        self._suffix = suffix
+        self._headers = {"User-Agent": USER_AGENT}
+        if subscription_key:
+            self._headers["Ocp-Apim-Subscription-Key"] = subscription_key
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._tokens: dict[tuple[str, str], _Token] = {}
+
+    @classmethod
+    def of(cls, signing: Signing) -> Signer:
+        """Make one that asks whom it is told to."""
+        return cls(endpoint=signing.endpoint, suffix=signing.suffix, subscription_key=signing.subscription_key)
+
+    @property
+    def ends(self) -> float | None:
+        """When the first of the tokens in use ends, in seconds since 1970; None when nothing was signed."""
+        return min((token.ends for token in self._tokens.values()), default=None)
+
+    def sign(self, href: str) -> str:
+        """Give a URL with a signature that is good for a minute at least; others than blobs come back as they are.
+
+        Raises:
+            SourceError: there is no token to be had.
+        """
+        parts = urlsplit(href)
+        host = parts.hostname or ""
+        account, container = host.removesuffix(self._suffix), parts.path.lstrip("/").partition("/")[0]
+        if parts.scheme not in ("http", "https") or account == host or account in _PUBLIC or "sig=" in parts.query:
+            return href
+        joint = "&" if parts.query else "?"
+        return f"{href}{joint}{self._token(account, container).query}"
+
+    def renew(self, href: str) -> str:
+        """Give a URL with a new signature where its own ends within the minute; others come back as they are.
+
+        Where no token is to be had, the old one is used to its end.
+
+        Raises:
+            SourceError: there is no token to be had, and the old one has ended.
+        """
+        ends = signature_end(href)
+        host = urlsplit(href).hostname or ""
+        if ends is None or not host.endswith(self._suffix) or ends - self._clock() >= _LEAST_LEFT:
+            return href
+        bare = urlsplit(href)
+        kept = [(name, value) for name, value in parse_qsl(bare.query) if name not in _SIGNATURE]
+        try:
+            return self.sign(urlunsplit(bare._replace(query=urlencode(kept))))
+        except SourceError:
+            if ends <= self._clock():
+                raise
+            return href
+
+    def _token(self, account: str, container: str) -> _Token:
+        with self._lock:  # many threads want the same token at the same time: one asks
+            known = self._tokens.get((account, container))
+            if known is None or known.ends - self._clock() < _LEAST_LEFT:
+                known = self._ask(account, container)
+                self._tokens[account, container] = known
+            return known
+
+    def _ask(self, account: str, container: str) -> _Token:
+        retries = Retry(total=5, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504))
+        try:
+            with requests.Session() as session:
+                session.mount("http", HTTPAdapter(max_retries=retries))
+                answer = session.get(f"{self._endpoint}/{account}/{container}", headers=self._headers, timeout=_TIMEOUT)
+                answer.raise_for_status()
+                found = answer.json()
+                return _Token(str(found["token"]), datetime.fromisoformat(found["msft:expiry"]).timestamp())
+        except (requests.RequestException, KeyError, TypeError, ValueError) as error:
+            raise SourceError(
+                f"no token for {account}/{container}: {type(error).__name__}",
+                hint="is this a Planetary Computer scene?",
+            ) from error
+
+
+def signature_end(href: str) -> float | None:
+    """Tell when the signature of a blob's URL ends, in seconds since 1970; None where it has none that says so."""
+    query = dict(parse_qsl(urlsplit(href).query)) if "sig=" in href else {}
+    try:
+        moment = datetime.fromisoformat(query["se"])
+    except (KeyError, ValueError):
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def is_ending(ends: float | None) -> bool:
+    """Tell whether a signature has to be renewed before it is used."""
+    return ends is not None and ends - time.time() < _LEAST_LEFT
+
+
+def readable(item: Item, signer: Signer) -> dict[str, Any]:
+    """Copy an item with hrefs that GDAL can open: signed, or the bucket's where the URL wants a login."""
+    assets = {
+        name: {**asset, "href": signer.sign(_bucket_of(asset))} for name, asset in (item.get("assets") or {}).items()
+    }
+    return {**item, "assets": assets}
+
+
+def reader_pays(item: Item) -> bool:
+    """Tell whether an item's assets lie in a bucket whose reader pays (storage extension 1 and 2)."""
+    properties = item.get("properties") or {}
+    schemes = properties.get("storage:schemes") or {}
+    holders = [properties, *schemes.values()]
+    for asset in (item.get("assets") or {}).values():
+        holders.append(asset)
+        holders += [alternate for alternate in _alternates(asset) if alternate.get("href") == _bucket_of(asset)]
+    return any(holder.get("storage:requester_pays") or holder.get("requester_pays") for holder in holders)
+
+
+def _bucket_of(asset: Mapping[str, Any]) -> str:
+    href = str(asset["href"])
+    if urlsplit(href).hostname not in _LOGIN:
+        return href
+    return next((str(one["href"]) for one in _alternates(asset) if str(one.get("href")).startswith("s3://")), href)
+
+
+def _alternates(asset: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found: Mapping[str, Mapping[str, Any]] = asset.get("alternate") or {}
+    return list(found.values())

@@ -1,0 +1,231 @@
+"""What tiles are asked for: a URL template and what is known of its tiles; one function for each way to get one.
+
+A source is data. It knows nothing of areas, and of HTTP only that a TileJSON has to be fetched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
+
+from yarl import URL
+
+from mosaic_async.errors import RequestError, SourceError, UsageError
+from mosaic_async.geo.area import Bounds
+from mosaic_async.geo.cover import MAX_ZOOM, Tile
+from mosaic_async.http.client import Client
+from mosaic_async.http.request import is_same_place
+from mosaic_async.safe_json import parse
+
+_PLACE = re.compile(r"(?:\{|%7[Bb])(-?[xyz])(?:\}|%7[Dd])")
+"""A placeholder, with literal or percent-encoded braces; any other brace is left as it is."""
+_MAX_TILEJSON = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileSource:
+    """A URL template and what is known of its tiles."""
+
+    template: str
+    """URL with `{z}`, `{x}` and `{y}` (or `{-y}`, rows counted from the south), braces literal or percent-encoded."""
+    tile_size: int | None = None
+    """Pixels a side; None when only a tile can tell."""
+    minzoom: int | None = None
+    maxzoom: int | None = None
+    """Zoom at which tiles of 256 pixels have the data's own resolution; None when not known."""
+    bounds: Bounds | None = None
+    """West, south, east, north in degrees of the data; None when not known."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Sent with every tile request; may hold secrets."""
+    mask_band: bool | None = None
+    """Whether the last band of a tile is its mask; None: its colour interpretation says so."""
+    identity: str | None = None
+    """What names this source from run to run, for going on with a killed run; None: the template does."""
+    notes: tuple[str, ...] = ()
+    """What users should know of it, such as limits that its tiler does not tell."""
+
+    def __post_init__(self) -> None:
+        if not re.match(r"https?://[^/]", self.template, re.IGNORECASE):
+            raise UsageError("a tile URL must begin with http:// or https:// and a host")
+        found = {name.lstrip("-") for name in _PLACE.findall(self.template)}
+        if missing := sorted({"z", "x", "y"} - found):
+            raise UsageError(
+                f"the tile URL has no {', '.join(f'{{{name}}}' for name in missing)}",
+                hint="an XYZ template looks like https://host/tiles/{z}/{x}/{y}.tif",
+            )
+        try:
+            URL(self.url(Tile(0, 0, 0)))
+        except ValueError as error:
+            raise UsageError(f"the tile URL is no URL: {error}", hint="check host, port and brackets") from error
+
+    def url(self, tile: Tile) -> str:
+        """Give the URL of one tile."""
+        values = {"x": tile.x, "y": tile.y, "z": tile.z, "-y": 2**tile.z - 1 - tile.y}
+        return _PLACE.sub(lambda match: str(values[match[1]]), self.template)
+
+    def with_params(self, params: Mapping[str, str]) -> TileSource:
+        """Add query parameters to the template."""
+        if not params:
+            return self
+        base, mark, fragment = self.template.partition("#")
+        joint = "" if base.endswith(("?", "&")) else "&" if "?" in base else "?"
+        return replace(self, template=f"{base}{joint}{urlencode(params)}{mark}{fragment}")
+
+
+def is_template(text: str) -> bool:
+    """Tell whether a text has a placeholder of a tile URL."""
+    return _PLACE.search(text) is not None
+
+
+def from_template(template: str, *, headers: Mapping[str, str] | None = None) -> TileSource:
+    """Make a source of an XYZ template; the tile size is taken from `@2x` or `tilesize=` where the URL has it."""
+    source = TileSource(template=template, headers=headers or {})
+    return replace(source, tile_size=_size_in_url(template))
+
+
+async def from_tilejson(
+    location: str | Path, *, headers: Mapping[str, str] | None = None, allow_hosts: Collection[str] = ()
+) -> TileSource:
+    """Make a source of a TileJSON (2.x or 3.0) at a URL or in a file.
+
+    Its first template is used, with its bounds and zooms. TiTiler's zooms are those of 256-pixel tiles whatever the
+    `tilesize` in the template, and so they are read (titiler 2.x, `/{tms}/tilejson.json`). A document from the network
+    may send us to its own origin only, and headers never go anywhere else.
+
+    Args:
+        location: URL or path.
+        headers: sent with every request to the document's origin.
+        allow_hosts: hosts that the template may name as well.
+
+    Raises:
+        SourceError: it cannot be had, is no TileJSON, or names another host.
+    """
+    document = await _document(str(location), headers or {}, allow_hosts)
+    try:
+        template = urljoin(str(location), _template(document["tiles"]))
+        is_own = not _is_url(str(location)) or is_same_place(URL(str(location)), URL(template))
+        source = TileSource(
+            template=_south_up(template) if document.get("scheme") == "tms" else template,
+            tile_size=_size_in_url(template) or _optional_int(document, "tileSize"),
+            minzoom=_optional_int(document, "minzoom"),
+            maxzoom=_optional_int(document, "maxzoom"),
+            bounds=_bounds(document.get("bounds")),
+            headers=headers or {} if is_own else {},
+        )
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+        raise SourceError(
+            f"{_shown(location)} is no TileJSON: {_reason(error)}",
+            hint="a TileJSON is a JSON object whose `tiles` lists URL templates",
+        ) from error
+    host = (URL(template).host or "").lower()
+    if not is_own and host not in {allowed.lower() for allowed in allow_hosts}:
+        raise SourceError(
+            f"{_shown(location)} names another host for its tiles, {host}",
+            hint="if that is meant, name it with `allow_hosts`; headers do not go there",
+        )
+    return source
+
+
+async def open_source(
+    source: str | Path | TileSource,
+    *,
+    headers: Mapping[str, str] | None = None,
+    params: Mapping[str, str] | None = None,
+    allow_hosts: Collection[str] = (),
+) -> TileSource:
+    """Make a source of what a user gives: a source, an XYZ template, or a TileJSON's URL or path."""
+    if isinstance(source, TileSource):
+        found = replace(source, headers={**source.headers, **(headers or {})})
+    elif is_template(str(source)):
+        found = from_template(str(source), headers=headers)
+    else:
+        found = await from_tilejson(source, headers=headers, allow_hosts=allow_hosts)
+    return found.with_params(params or {})
+
+
+def _is_url(location: str) -> bool:
+    return re.match(r"https?://", location, re.IGNORECASE) is not None
+
+
+async def _document(location: str, headers: Mapping[str, str], allow_hosts: Collection[str]) -> dict[str, Any]:
+    try:
+        if _is_url(location):
+            async with (
+                Client(headers=headers, timeout=60, max_body=_MAX_TILEJSON, allow_hosts=allow_hosts) as client,
+                client.get(location) as answer,
+            ):
+                if not answer.body:
+                    raise RequestError(f"HTTP {answer.status}", status=answer.status)
+                body = answer.body
+        else:
+            body = await asyncio.to_thread(Path(location).read_bytes)
+        document = parse(body)
+    except RequestError as error:
+        raise SourceError(
+            f"no TileJSON at {_shown(location)}: {error}", hint="check the URL and, for 401 or 403, the headers"
+        ) from error
+    except OSError as error:
+        raise SourceError(
+            f"no TileJSON at {location}: {error.strerror}",
+            hint="a source is an XYZ template with {z}/{x}/{y}, or the URL or path of a TileJSON",
+        ) from error
+    except ValueError as error:
+        raise SourceError(f"{_shown(location)} is not JSON", hint="is it the address of a web page?") from error
+    if not isinstance(document, dict):
+        raise SourceError(f"{_shown(location)} is no TileJSON: not a JSON object")
+    return document
+
+
+def _template(tiles: Any) -> str:
+    if not isinstance(tiles, list) or not tiles or not isinstance(tiles[0], str):
+        raise ValueError("`tiles` is not a list of URL templates")
+    return tiles[0]
+
+
+def _south_up(template: str) -> str:
+    return _PLACE.sub(lambda match: "{-y}" if match[1] == "y" else match[0], template)
+
+
+def _size_in_url(template: str) -> int | None:
+    """Read `tilesize=512` of TiTiler 2, or `@2x` of the generations before."""
+    for name, value in parse_qsl(urlsplit(template).query):
+        if name == "tilesize" and value.isdigit():
+            return int(value)
+    scale = re.search(r"(?:\}|%7[Dd])@([1-4])x", template)
+    return 256 * int(scale[1]) if scale else None
+
+
+def _optional_int(document: Mapping[str, Any], name: str) -> int | None:
+    """Read a zoom or a size; an absurd one is an error here and not an endless loop later."""
+    value = document.get(name)
+    if value is None:
+        return None
+    number = int(value)
+    if not 0 <= number <= (MAX_ZOOM if name.endswith("zoom") else 4096):
+        raise ValueError(f"`{name}` is {number}")
+    return number
+
+
+def _bounds(value: Any) -> Bounds | None:
+    if value is None:
+        return None
+    west, south, east, north = (float(number) for number in value)
+    if not all(map(math.isfinite, (west, south, east, north))) or south >= north:
+        raise ValueError(f"`bounds` are {value}")
+    return (west, south, east, north)
+
+
+def _reason(error: Exception) -> str:
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _shown(location: str | Path) -> str:
+    """Name a document without its query and its user, which may hold secrets."""
+    parts = urlsplit(str(location))
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else str(location)

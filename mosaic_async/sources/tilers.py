@@ -1,0 +1,342 @@
+"""Tilers as sources: ask one to render a mosaic or a search, and give the URL template of its tiles.
+
+Each maker asks the tiler what it is, writes the rendering in its dialect, and learns zooms and bounds. It knows nothing
+of how the tiles are fetched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import mercantile
+
+from mosaic_async.errors import SourceError, UsageError
+from mosaic_async.http.json_call import Reply, exchange
+from mosaic_async.redaction import redact
+from mosaic_async.safe_json import read
+from mosaic_async.sources.dialects import DIALECTS, TMS, Dialect, Params
+from mosaic_async.sources.openapi import REGISTER, Endpoint, dialect_named, kind_of, open_endpoint, spoken_by
+from mosaic_async.sources.rendering import Rendering
+from mosaic_async.sources.source import TileSource, from_template, is_template
+from mosaic_async.sources.stac_query import Search
+
+_ONE_SCENE = ("first", None)
+_PC_HOST = "planetarycomputer.microsoft.com"
+_PC_ITEMS = 10
+
+
+async def awspds_mosaic(
+    endpoint: str,
+    search: Mapping[str, Any],
+    *,
+    rendering: Rendering,
+    minzoom: int = 7,
+    maxzoom: int = 12,
+    seasons: Sequence[str] = (),
+    optimized_selection: bool = False,
+    max_per_cell: int = 0,
+    tile_size: int = 512,
+    tile_format: str = "tif",
+    batch: bool = True,
+    headers: Mapping[str, str] | None = None,
+) -> TileSource:
+    """Have awspds-mosaic, or what speaks as it does, make a mosaic of a search: `POST /mosaic/create`.
+
+    Args:
+        endpoint: URL that `/mosaic/create` stands below.
+        search: a SAT-API search, sent as it is.
+        rendering: what to show; awspds numbers bands and knows no resampling.
+        minzoom: of the mosaic; also the zoom of its cells.
+        maxzoom: of the mosaic.
+        seasons: winter, spring, summer, autumn; none: all.
+        optimized_selection: one scene a path and row.
+        max_per_cell: scenes a cell, 0 for all; awspds' own default is 20, which it does not tell.
+        tile_size: pixels a side, 256, 512, 768 or 1024.
+        tile_format: tif, png, jpg or webp.
+        batch: ask for tiles below `/batch/`, which gives each 30 s in place of 20, and more threads.
+        headers: sent with every request.
+
+    Raises:
+        UsageError: a rendering or size that it cannot do.
+        SourceError: it does not answer, or refuses the search.
+    """
+    if tile_format == "npy":
+        raise UsageError("awspds sends npy as pickled objects, which are not read", hint="use `tile_format` tif")
+    scale, rest = divmod(tile_size, 256)
+    if rest or not 1 <= scale <= 4:
+        raise UsageError(
+            f"awspds makes no tiles of {tile_size} pixels", hint="`tile_size` may be 256, 512, 768 or 1024"
+        )
+    query = DIALECTS["awspds"].query(rendering)
+    options = {
+        "minzoom": minzoom, "maxzoom": maxzoom, "optimized_selection": optimized_selection,
+        "maximum_items_per_tile": max_per_cell, "tile_format": tile_format, "tile_scale": scale,
+    }  # fmt: skip
+    if seasons:
+        options["seasons"] = ",".join(seasons)
+    url = f"{endpoint.rstrip('/')}/mosaic/create?{urlencode(options)}"
+    # It reads `query` without asking whether there is one.
+    reply = await exchange(url, body={"query": {}, **search}, headers=headers)
+    tilejson = _expect(reply, url, "tiles")
+    template = str(tilejson["tiles"][0])
+    if not is_template(template):
+        raise SourceError(f"{redact(url)} answers with no tile URL")
+    if batch:
+        template = template.replace("/tiles/", "/batch/", 1)
+    source = TileSource(
+        template=template,
+        tile_size=tile_size,
+        minzoom=int(tilejson.get("minzoom", minzoom)),
+        maxzoom=int(tilejson.get("maxzoom", maxzoom)),
+        bounds=_bounds(tilejson.get("bounds")),
+        headers=headers or {},
+        mask_band=None if tile_format == "jpg" else True,  # old GDAL wrote the mask as one more grey band
+    )
+    return source.with_params(dict(query))
+
+
+async def titiler_mosaic(
+    endpoint: str,
+    mosaic: str,
+    *,
+    rendering: Rendering,
+    tile_size: int = 512,
+    tile_format: str = "tif",
+    dialect: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> TileSource:
+    """Have a TiTiler of any generation render a MosaicJSON that it can read.
+
+    Args:
+        endpoint: URL of the tiler's mosaic routes, such as `https://host/mosaicjson`, or of the tiler.
+        mosaic: URL of the MosaicJSON, as the tiler reads it: https, s3, ...
+        rendering: what to show; names of assets need a tiler that reads STAC items.
+        tile_size: pixels a side.
+        tile_format: tif, png, jpg, webp or npy.
+        dialect: one of `dialects.DIALECTS` for a tiler that does not describe itself; None asks it.
+        headers: sent with every request.
+
+    Raises:
+        UsageError: a rendering or size that it cannot do.
+        SourceError: it does not answer, or cannot read the mosaic.
+    """
+    opened = await open_endpoint(endpoint, headers=headers)
+    base, spoken = spoken_by(opened, dialect, required="url")
+    params = [("url", mosaic), *spoken.query(rendering)]
+    return await _described(opened, base, spoken, params, tile_size=tile_size, tile_format=tile_format)
+
+
+async def titiler_search(
+    endpoint: str,
+    search: Mapping[str, Any] | Search,
+    *,
+    rendering: Rendering,
+    tile_size: int = 512,
+    tile_format: str = "tif",
+    items_limit: int = 100,
+    scan_limit: int = 10_000,
+    time_limit: int = 20,
+    dialect: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> TileSource:
+    """Register a search with titiler-pgstac, or Planetary Computer's tiler, and render what it finds.
+
+    pgstac stops looking as soon as a tile is covered, and leaves out what lies below: any selection but `first` would
+    see one or two scenes. So for those it is told not to.
+
+    Args:
+        endpoint: URL that `/searches/register` (before titiler-pgstac 1.0 `/mosaic/register`) stands below.
+        search: a STAC API search.
+        rendering: what to show.
+        tile_size: pixels a side.
+        tile_format: tif, png, jpg, webp or npy.
+        items_limit: scenes a tile, for selections other than `first`. Beyond it the tiler leaves scenes out and does
+            not say so; the source's `notes` do, when the middle of the search's bbox is cut.
+        scan_limit: scenes a tile that are looked at.
+        time_limit: seconds a tile that are spent looking.
+        dialect: one of `dialects.DIALECTS` for a tiler that does not describe itself; None asks it.
+        headers: sent with every request.
+
+    Raises:
+        UsageError: a rendering, size or search that it cannot do.
+        SourceError: it does not answer, or refuses the search.
+    """
+    wanted = search if isinstance(search, Search) else Search.parse(search)
+    opened = await open_endpoint(endpoint, headers=headers)
+    is_pc = dialect == "planetary-computer" or (urlsplit(opened.url).hostname or "").endswith(_PC_HOST)
+    register = opened.has(REGISTER) or f"{opened.prefix}/{'mosaic' if is_pc else 'searches'}/register"
+    number = await _registered(opened, opened.root + register, wanted)
+    base, spoken = spoken_by(
+        opened, dialect or ("planetary-computer" if is_pc else None), required=None, register=register
+    )
+    base = re.sub(r"\{search_?id\}", number, base, flags=re.IGNORECASE)
+    params = spoken.query(rendering)
+    if "collection" in spoken.required or is_pc:
+        if len(wanted.collections) != 1:
+            raise UsageError("Planetary Computer's tiler renders one collection", hint="name it in the search")
+        params.append(("collection", wanted.collections[0]))
+    notes: list[str] = []
+    if is_pc:
+        notes.append(f"Planetary Computer's tiler uses at most {_PC_ITEMS} scenes a tile for most collections")
+    if rendering.selection not in _ONE_SCENE:
+        limits = {"items_limit": items_limit, "scan_limit": scan_limit, "time_limit": time_limit}
+        params += [("exitwhenfull", "false"), ("skipcovered", "false"), *((key, str(n)) for key, n in limits.items())]
+        notes += await _cut(opened, base, wanted, params, items_limit)
+    source = await _described(opened, base, spoken, params, tile_size=tile_size, tile_format=tile_format)
+    return replace(source, notes=tuple(notes))
+
+
+async def rendered_by(
+    tiler: str,
+    what: str,
+    *,
+    rendering: Rendering,
+    tile_size: int = 512,
+    dialect: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> TileSource:
+    """Have a tiler render what it renders: a MosaicJSON, or, with awspds and titiler-pgstac, the search in a file.
+
+    Args:
+        tiler: URL.
+        what: URL or path of a MosaicJSON, or path of a search.
+        rendering: what to show.
+        tile_size: pixels a side.
+        dialect: one of `dialects.DIALECTS` for a tiler that does not describe itself; None asks it.
+        headers: sent with every request.
+
+    Raises:
+        UsageError: it cannot do that, or `what` is nothing that it renders.
+        SourceError: it does not answer.
+    """
+    if dialect is None:
+        kind = kind_of(await open_endpoint(tiler, headers=headers))
+    else:
+        kind = {"planetary-computer": "pgstac"}.get(dialect, dialect_named(dialect).name.partition("-")[0])
+    if kind == "awspds":
+        search = await asyncio.to_thread(_read_search, what)
+        return await awspds_mosaic(tiler, search, rendering=rendering, tile_size=tile_size, headers=headers)
+    if kind == "pgstac":
+        search = await asyncio.to_thread(_read_search, what)
+        return await titiler_search(
+            tiler, search, rendering=rendering, tile_size=tile_size, dialect=dialect, headers=headers
+        )
+    mosaic = what if urlsplit(what).scheme else str(await asyncio.to_thread(Path(what).absolute))
+    return await titiler_mosaic(
+        tiler, mosaic, rendering=rendering, tile_size=tile_size, dialect=dialect, headers=headers
+    )
+
+
+def _read_search(path: str) -> dict[str, Any]:
+    try:
+        document = read(Path(path))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path} is no search: {error}", hint="this tiler renders searches: give the file of one as the source"
+        ) from error
+    if not isinstance(document, dict) or "tiles" in document:
+        raise UsageError(f"{path} is no search", hint="this tiler renders searches, and no MosaicJSON")
+    return document
+
+
+def with_rendering(source: TileSource | str, dialect: str, rendering: Rendering) -> TileSource:
+    """Add a rendering to a tile URL, in the dialect of the tiler behind it.
+
+    Raises:
+        UsageError: no such dialect, or one that cannot do it.
+    """
+    opened = from_template(source) if isinstance(source, str) else source
+    return _with_pairs(opened, dialect_named(dialect).query(rendering))
+
+
+async def _registered(opened: Endpoint, url: str, wanted: Search) -> str:
+    body = {name: value for name, value in wanted.body().items() if name != "limit"}
+    if operators := sorted(
+        {name for tests in wanted.query.values() for name in tests if name not in _PGSTAC_OPERATORS}
+    ):
+        raise UsageError(
+            f"titiler-pgstac's query knows no {', '.join(operators)}", hint="write it as a CQL2 filter in the search"
+        )
+    # pgstac 0.10 leaves the order out of a search's id, and the first order that was registered stays.
+    name = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:32]
+    reply = await exchange(url, body={**body, "metadata": {"type": "mosaic", "name": name}}, headers=opened.headers)
+    found = reply.document if isinstance(reply.document, dict) else {}
+    number = found.get("id") or found.get("searchid")
+    if reply.status not in (200, 201) or not number:
+        raise SourceError(f"{redact(url)} does not register the search: {reply.words}")
+    return str(number)
+
+
+_PGSTAC_OPERATORS = ("eq", "neq", "lt", "lte", "gt", "gte")
+
+
+async def _cut(opened: Endpoint, base: str, wanted: Search, params: Params, limit: int) -> list[str]:
+    """Ask for the scenes of the tile in the middle of the search; as many as the limit means that it cuts."""
+    if wanted.bbox is None:
+        return [f"at most {limit} scenes a tile are used, and whether that cuts is not known without a bbox"]
+    west, south, east, north = wanted.bbox
+    middle = mercantile.tile(
+        (west + east) / 2 if west <= east else (west + east) / 2 % 360 - 180, (south + north) / 2, 12
+    )
+    route = opened.has(r"/\{z\}/\{x\}/\{y\}/assets$") or ""
+    below = route[route.index("/tiles/") :] if "/tiles/" in route else "/{z}/{x}/{y}/assets"
+    path = re.sub(r"\{tilematrixsetid\}", TMS, below, flags=re.IGNORECASE)
+    for name, value in (("z", middle.z), ("x", middle.x), ("y", middle.y)):
+        path = path.replace(f"{{{name}}}", str(value))
+    reply = await exchange(f"{base}{path}?{urlencode(params)}", headers=opened.headers)
+    if isinstance(reply.document, list) and len(reply.document) >= limit:
+        return [f"the tile in the middle of the search has {limit} scenes or more; only the first {limit} are used"]
+    return []
+
+
+async def _described(
+    opened: Endpoint, base: str, spoken: Dialect, params: Params, *, tile_size: int, tile_format: str
+) -> TileSource:
+    """Have the parameters checked by the tiler's own TileJSON, and take zooms and bounds from it."""
+    path, size = spoken.tile(tile_format, tile_size)
+    with_tms = "{tms}" in spoken.path
+    url = f"{base}/{f'{TMS}/' if with_tms else ''}tilejson.json?{urlencode([*params, *size])}"
+    tilejson = _expect(await exchange(url, headers=opened.headers), url, "tiles")
+    source = TileSource(
+        # The TileJSON's own template may name another scheme or host where a proxy stands before the tiler.
+        template=base + path,
+        tile_size=tile_size,
+        minzoom=int(tilejson["minzoom"]) if "minzoom" in tilejson else None,
+        maxzoom=int(tilejson["maxzoom"]) if "maxzoom" in tilejson else None,
+        bounds=_bounds(tilejson.get("bounds")),
+        headers=opened.headers,
+        mask_band=True if tile_format in ("tif", "npy") else None,
+    )
+    return _with_pairs(source, [*params, *size])
+
+
+def _with_pairs(source: TileSource, pairs: Params) -> TileSource:
+    """Add parameters, of which some come more than once."""
+    if not pairs:
+        return source
+    joint = "&" if "?" in source.template else "?"
+    text = urlencode(pairs, quote_via=quote)
+    return replace(source, template=f"{source.template}{joint}{text}")
+
+
+def _expect(reply: Reply, url: str, key: str) -> dict[str, Any]:
+    document = reply.document
+    if reply.status != 200 or not isinstance(document, dict) or not document.get(key):
+        hint = "check the headers" if reply.status in (401, 403) else "check the URL and what is asked for"
+        raise SourceError(f"{redact(url)} answers {reply.words} and no TileJSON", hint=hint)
+    return document
+
+
+def _bounds(value: Any) -> tuple[float, float, float, float] | None:
+    if not isinstance(value, list) or len(value) != 4:
+        return None
+    west, south, east, north = (float(number) for number in value)
+    return (west, south, east, north)

@@ -1,0 +1,269 @@
+"""From a search to a MosaicJSON: seasons, one scene a path and row, cap and order (extra `stac`).
+
+It knows nothing of tiles' pixels. The same search and options give the same document, with the same name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+from urllib.parse import quote
+
+import shapely
+
+from mosaic_async.errors import ResourceError, SourceError, UsageError
+from mosaic_async.geo.cover import MAX_ZOOM, WORLD
+from mosaic_async.sources.seasons import SEASONS, read_seasons, season_of
+from mosaic_async.sources.signing import Signer, readable, reader_pays
+from mosaic_async.sources.stac_query import Search, moment_of, one_per_place
+from mosaic_async.stac.footprint import cell_count, cells_of, outline_of
+from mosaic_async.stac.items import Scene, search_api, search_files
+from mosaic_async.stac.provenance import feature_of
+
+_ZOOM_SPAN = 5
+"""Zooms from minzoom to maxzoom, where only one of them is known: 7 to 12 for Landsat."""
+_INDEX_LEVELS = 3
+"""Zooms between the data's own and the cells': a cell of 8 x 8 tiles lists few scenes that do not touch a tile."""
+_FINE_ENOUGH = 6
+"""Zoom of cells, 600 km wide, that is fine enough for any data."""
+_MAX_ENTRIES = 250_000
+"""Scenes in cells, over the document; where they would be more the cells are coarser."""
+_METRES_PER_DEGREE = WORLD / 360
+_DEFAULT_MAXZOOM = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreatedMosaic:
+    """A MosaicJSON and the scenes it was made of."""
+
+    document: dict[str, Any]
+    """MosaicJSON 0.0.3; `name` is the same for the same search and options."""
+    scenes: dict[str, Any]
+    """GeoJSON FeatureCollection: id, datetime and footprint of each scene that a cell lists."""
+    warnings: tuple[str, ...] = ()
+    """What was cut, in words for people."""
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A scene, what the mosaic calls it, and what it covers."""
+
+    scene: Scene
+    name: str
+    outline: Any
+    """A shapely geometry in degrees."""
+
+
+def create_mosaic(
+    search: Mapping[str, Any] | Search,
+    *,
+    api: str | None = None,
+    items: str | Path | None = None,
+    collections: Sequence[str] = (),
+    seasons: Sequence[str] = SEASONS,
+    optimized_selection: bool = False,
+    max_scenes: int | None = None,
+    max_per_cell: int | None = None,
+    minzoom: int | None = None,
+    maxzoom: int | None = None,
+    quadkey_zoom: int | None = None,
+    asset: str | None = None,
+    keep_items: str | Path | None = None,
+    signer: Signer | None = None,
+    headers: Mapping[str, str] | None = None,
+    attempts: int = 5,
+) -> CreatedMosaic:
+    """Search scenes and write them down as a MosaicJSON. It blocks; use a thread in a loop.
+
+    Args:
+        search: as for `POST /search` of a STAC API 1.0, or of SAT-API, whose words are translated.
+        api: URL of the STAC API to ask.
+        items: or files to look through: a folder, a catalogue, an item collection, stac-geoparquet.
+        collections: instead of those that the search names.
+        seasons: keep scenes of these: winter, spring, summer, autumn, by month and by the scene's hemisphere.
+        optimized_selection: keep one scene a WRS path and row, the first in the search's order.
+        max_scenes: keep so many scenes, the first; None: all.
+        max_per_cell: list so many scenes a cell, the first; None: all.
+        minzoom: of the mosaic; None: five below `maxzoom`.
+        maxzoom: zoom at which tiles of 256 pixels have the data's own resolution; None: what the items say, or 12.
+        quadkey_zoom: of the cells; None: three below `maxzoom`, coarser where that would make a large document.
+        asset: list the files of this asset instead of the items, for tilers that read plain files.
+        keep_items: write the items into this folder, with absolute hrefs that can be opened, and list these files, so
+            that tiles need no API. Signatures in them end within the hour.
+        signer: signs hrefs of Planetary Computer; None: `access.Signer()`.
+        headers: sent to the API.
+        attempts: tries a page of the API.
+
+    Raises:
+        UsageError: the search or an option makes no sense.
+        SourceError: the API or the files cannot be read, or nothing is found.
+    """
+    parsed = search if isinstance(search, Search) else Search.parse(search, of_files=items is not None)
+    wanted = parsed.within(collections)
+    kept_seasons = read_seasons(seasons)
+    if (api is None) == (items is None):
+        raise UsageError("where are the scenes?", hint="give either `api` or `items`")
+    warnings: list[str] = []
+    found: Iterable[Scene] = (
+        search_api(api, wanted, headers=headers, attempts=attempts) if api else search_files(items or "", wanted)
+    )
+    scenes = _in_order(found, wanted)
+    total = len(scenes)
+    placed = [_Placed(scene, _name(scene, asset, keep_items), outline_of(scene.item)) for scene in scenes]
+    if kept_seasons != frozenset(SEASONS):
+        placed = [one for one in placed if _season(one) in kept_seasons]
+    if optimized_selection:
+        placed = one_per_place(placed, lambda one: one.scene.item)
+    if max_scenes and len(placed) > max_scenes:
+        warnings.append(f"{len(placed):,} scenes were found and only the first {max_scenes:,} are used")
+        placed = placed[:max_scenes]
+    if not placed:
+        raise SourceError(
+            f"no scene is left of {total:,} that the search found",
+            hint="widen the search: dates, clouds, `seasons`, `collections`",
+        )
+    zooms = _zooms(placed, minzoom, maxzoom, quadkey_zoom)
+    options = {
+        "seasons": sorted(kept_seasons), "optimized_selection": optimized_selection, "max_scenes": max_scenes,
+        "max_per_cell": max_per_cell, "zooms": [minzoom, maxzoom, quadkey_zoom], "asset": asset,
+    }  # fmt: skip
+    document = _document(placed, zooms, max_per_cell, warnings, asset)
+    document["name"] = _digest({"search": wanted.body(), **options})
+    if any(reader_pays(one.scene.item) for one in placed):
+        warnings.append("the reader pays for these scenes: set AWS_REQUEST_PAYER=requester where tiles are made")
+    if keep_items is not None and asset is None:
+        warnings += _keep(placed, Path(keep_items), signer or Signer())
+    return CreatedMosaic(document=document, scenes=_collection(placed, document), warnings=tuple(warnings))
+
+
+def _in_order(found: Iterable[Scene], wanted: Search) -> list[Scene]:
+    """Sort here too: servers leave open what comes first among equals, and then the same search is another mosaic."""
+    scenes = list(found)
+    by_item = {id(scene.item): scene for scene in scenes}
+    return [by_item[id(item)] for item in wanted.ordered(scene.item for scene in scenes)]
+
+
+def _name(scene: Scene, asset: str | None, folder: str | Path | None) -> str:
+    if asset is not None:
+        return scene.asset(asset)
+    if folder is not None:
+        return str((Path(folder) / f"{quote(str(scene.item['id']), safe='')}.json").absolute())
+    if scene.location is None:
+        raise UsageError(
+            f"the item {scene.item.get('id')} has no file or URL of its own for a mosaic to name",
+            hint="give `asset`, the name of the asset whose files the mosaic shall list",
+        )
+    return scene.location
+
+
+def _keep(placed: Sequence[_Placed], folder: Path, signer: Signer) -> list[str]:
+    """Write items with hrefs that can be opened, and say until when."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for one in placed:
+            Path(one.name).write_text(json.dumps(readable(one.scene.absolute(), signer)))
+    except OSError as error:
+        raise ResourceError(f"{folder} cannot be written: {error.strerror}") from error
+    if signer.ends is None:
+        return []
+    ends = datetime.fromtimestamp(signer.ends, UTC)
+    return [f"the scenes' signatures end at {ends:%H:%M} UTC; run this again then"]
+
+
+def _season(placed: _Placed) -> str | None:
+    """Name the season of a scene; None when it does not know its date."""
+    moment = moment_of(placed.scene.item)
+    _, south, _, north = placed.outline.bounds
+    return season_of(moment.month, (south + north) / 2) if moment else None
+
+
+def _zooms(
+    placed: Sequence[_Placed], minzoom: int | None, maxzoom: int | None, quadkey_zoom: int | None
+) -> tuple[int, int, int]:
+    """Choose minzoom, maxzoom and the cells' zoom where they were not given."""
+    top = _native_zoom(placed) if maxzoom is None else maxzoom
+    low = max(0, top - _ZOOM_SPAN) if minzoom is None else minzoom
+    if not 0 <= low <= top <= MAX_ZOOM:
+        raise UsageError(f"zooms from {low} to {top} make no sense", hint="mend `minzoom` and `maxzoom`")
+    if quadkey_zoom is not None:
+        if not 0 <= quadkey_zoom <= top:
+            raise UsageError(f"the cells' zoom is {quadkey_zoom}", hint=f"give `quadkey_zoom` from 0 to {top}")
+        return low, top, quadkey_zoom
+    outlines = [one.outline for one in placed]
+    cells = max(min(top, _FINE_ENOUGH), top - _INDEX_LEVELS)
+    while cells > 0 and cell_count(outlines, cells) > _MAX_ENTRIES:
+        cells -= 1
+    return low, top, cells
+
+
+def _native_zoom(placed: Sequence[_Placed]) -> int:
+    """Give the zoom whose 256-pixel tiles come nearest to the resolution of most items."""
+    zooms = []
+    for one in placed:
+        if (metres := _resolution(one.scene.item)) is not None:
+            _, south, _, north = one.outline.bounds
+            stretched = metres / max(math.cos(math.radians((south + north) / 2)), 0.05)
+            zooms.append(math.log2(WORLD / 256 / stretched))
+    return min(max(round(median(zooms)), 0), MAX_ZOOM) if zooms else _DEFAULT_MAXZOOM
+
+
+def _resolution(item: Mapping[str, Any]) -> float | None:
+    """Give metres a pixel, of the projection's transform or else of gsd, the finest of all assets."""
+    properties = item.get("properties") or {}
+    holders = [properties, *(item.get("assets") or {}).values()]
+    transforms = [holder["proj:transform"] for holder in holders if holder.get("proj:transform")]
+    sizes = [abs(float(transform[0])) or abs(float(transform[1])) for transform in transforms]
+    sizes = [size * _METRES_PER_DEGREE if size < 0.1 else size for size in sizes]
+    sizes = sizes or [float(holder["gsd"]) for holder in holders if holder.get("gsd")]
+    return min((size for size in sizes if size > 0), default=None)
+
+
+def _document(
+    placed: Sequence[_Placed], zooms: tuple[int, int, int], cap: int | None, warnings: list[str], asset: str | None
+) -> dict[str, Any]:
+    minzoom, maxzoom, quadkey_zoom = zooms
+    outlines = [one.outline for one in placed]
+    tiles = {
+        key: [placed[index].name for index in indices] for key, indices in cells_of(outlines, quadkey_zoom).items()
+    }
+    if not tiles:
+        raise SourceError("no scene lies within Web Mercator's latitudes, ±85.0511 degrees")
+    if cap and (cut := sum(len(names) > cap for names in tiles.values())):
+        most = max(map(len, tiles.values()))
+        warnings.append(
+            f"{cut:,} of {len(tiles):,} cells have more than {cap} scenes, up to {most}; the first are used"
+        )
+        tiles = {key: names[:cap] for key, names in tiles.items()}
+    west, south, east, north = (float(value) for value in shapely.total_bounds(outlines))
+    return {
+        "mosaicjson": "0.0.3",
+        "name": "",
+        "version": "1.0.0",
+        "minzoom": minzoom,
+        "maxzoom": maxzoom,
+        "quadkey_zoom": quadkey_zoom,
+        "bounds": [west, south, east, north],
+        "center": [(west + east) / 2, (south + north) / 2, minzoom],
+        "asset_type": "COG" if asset else "STAC",
+        "tiles": tiles,
+    }
+
+
+def _collection(placed: Sequence[_Placed], document: Mapping[str, Any]) -> dict[str, Any]:
+    listed = {name for names in document["tiles"].values() for name in names}
+    return {
+        "type": "FeatureCollection",
+        "features": [feature_of(one.scene.item, one.outline, one.name) for one in placed if one.name in listed],
+    }
+
+
+def _digest(request: Mapping[str, Any]) -> str:
+    """Name a request: 56 hexadecimal digits, as awspds-mosaic's are."""
+    return hashlib.sha224(json.dumps(request, sort_keys=True).encode()).hexdigest()

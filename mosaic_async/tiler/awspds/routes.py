@@ -1,0 +1,289 @@
+"""The contract of awspds-mosaic (2020), which the notebook speaks: create a mosaic by a search, ask for its tiles.
+
+`POST /mosaic/create`, `GET /mosaic/{id}.json`, `GET /tiles/{id}/tilejson.json`,
+`GET /tiles/{id}/{z}/{x}/{y}@{scale}x.{ext}`, and the same under `/batch/`. Where that service was wrong (seasons of the
+southern hemisphere, a server error for a mosaic that is not there, negative reflectance that became large) this one is
+not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+
+import mercantile
+from cogeo_mosaic.mosaic import MosaicJSON
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.convertors import Convertor, register_url_convertor
+
+from mosaic_async.errors import UsageError
+from mosaic_async.safe_json import parse
+from mosaic_async.sources.seasons import SEASONS
+from mosaic_async.sources.stac_query import Item
+from mosaic_async.tiler.awspds.item_search import find_items
+from mosaic_async.tiler.awspds.picture import Asked, Extension, draw
+from mosaic_async.tiler.awspds.store import MosaicStore
+from mosaic_async.tiler.pixels.composer import Composer
+from mosaic_async.tiler.pixels.radiometry import is_known
+from mosaic_async.tiler.scenes.mosaic import Mosaic, outline_of_item
+from mosaic_async.tiler.scenes.quadkey_index import QuadkeyIndex
+from mosaic_async.tiler.scenes.scene import open_scene, read_item
+
+
+class _MosaicId(Convertor[str]):
+    """56 hexadecimal digits: no tile matrix set is called so, and TiTiler's routes keep all other names."""
+
+    regex = "[0-9a-f]{56}"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("mosaicid", _MosaicId())
+
+
+@dataclass(frozen=True)
+class Creation:
+    """How a mosaic is made of a search: the query of `POST /mosaic/create`."""
+
+    minzoom: Annotated[int, Query(ge=0, le=30)] = 7
+    maxzoom: Annotated[int, Query(ge=0, le=30)] = 12
+    optimized_selection: str = "False"
+    """Whether only the first scene of each path and row is taken; every word but this one says yes."""
+    maximum_items_per_tile: Annotated[int, Query(ge=0)] = 20
+    """Scenes a cell lists at most; 0: all."""
+    stac_collection_limit: int = 500
+    """Items a page of the search had; part of the mosaic's id, and without effect here."""
+    seasons: str | None = None
+    """Separated by commas; None: all."""
+
+    @property
+    def is_optimized(self) -> bool:
+        """Whether only the first scene of each path and row is taken."""
+        return self.optimized_selection not in ("False", "false")
+
+    @property
+    def season_names(self) -> Sequence[str]:
+        """Names of the seasons wanted."""
+        return self.seasons.split(",") if self.seasons else SEASONS
+
+    def id_of(self, search: Mapping[str, Any]) -> str:
+        """Name the mosaic of a search: the same search gives the same mosaic."""
+        whole = {
+            "body": search,
+            "minzoom": self.minzoom,
+            "maxzoom": self.maxzoom,
+            "optimized_selection": self.is_optimized,
+            "maximum_items_per_tile": self.maximum_items_per_tile,
+            "stac_collection_limit": self.stac_collection_limit,
+            "seasons": list(self.season_names),
+        }
+        return hashlib.sha224(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+    def document(self, items: list[tuple[str, Item]], search: Mapping[str, Any]) -> dict[str, Any]:
+        """Make the MosaicJSON of a search's outcome, in its order; it covers the search's box and no more.
+
+        Raises:
+            UsageError: nothing was found.
+        """
+        places = {id(item): location for location, item in items}
+        found = find_items(
+            [item for _, item in items], search, seasons=self.season_names, one_per_scene=self.is_optimized
+        )
+        if not found:
+            raise UsageError("no item of those that are served is what the search asks for")
+        features = [
+            {"type": "Feature", "properties": {"path": places[id(item)]}, "geometry": outline_of_item(item["geometry"])}
+            for item in found
+        ]
+        most = self.maximum_items_per_tile
+        options = {"maximum_items_per_tile": most} if most else {}
+        model = MosaicJSON.from_features(
+            features,
+            minzoom=self.minzoom,
+            maxzoom=self.maxzoom,
+            quadkey_zoom=self.minzoom,
+            accessor=lambda feature: feature["properties"]["path"],
+            quiet=True,
+            **options,
+        )
+        bounds = tuple(search.get("bbox") or model.bounds)
+        cover = {mercantile.quadkey(tile) for tile in mercantile.tiles(*bounds, zooms=[self.minzoom])}
+        return {
+            "mosaicjson": "0.0.1",
+            "minzoom": self.minzoom,
+            "maxzoom": self.maxzoom,
+            "bounds": bounds,
+            "center": [(bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2, self.minzoom],
+            "tiles": {key: names for key, names in model.tiles.items() if key in cover},
+        }
+
+
+async def _search(request: Request) -> dict[str, Any]:
+    """Read the body, whatever media type it is sent with: the notebook names none."""
+    try:
+        search = parse(await request.body())
+    except ValueError as error:
+        raise UsageError(f"the search is not JSON: {error}") from error
+    if not isinstance(search, dict):
+        raise UsageError("the search is no JSON object")
+    return search
+
+
+class Notebook:
+    """The routes over the items that one tiler serves."""
+
+    def __init__(self, mosaic: Mosaic, names: tuple[str, ...], composer: Composer, store: MosaicStore) -> None:
+        """Prepare the routes; items are read when the first search comes.
+
+        Args:
+            mosaic: what is served.
+            names: its scenes.
+            composer: makes the tiles.
+            store: keeps what is created.
+        """
+        self._mosaic = mosaic
+        self._names = names
+        self._composer = composer
+        self._store = store
+        self._index = lru_cache(maxsize=16)(self._read_index)
+
+    @cached_property
+    def _items(self) -> list[tuple[str, Item]]:
+        return [(name, read_item(name)) for name in self._names]
+
+    @cached_property
+    def _reflectance(self) -> Literal["integer"] | None:
+        """What awspds-mosaic served, 10 000 times reflectance, where the items say how; their counts otherwise."""
+        return "integer" if is_known(open_scene(self._names[0], is_item=True)) else None
+
+    def _read_index(self, name: str) -> QuadkeyIndex:
+        document = self._document(name)
+        return QuadkeyIndex(document["tiles"], document["minzoom"])
+
+    def _document(self, name: str) -> dict[str, Any]:
+        try:
+            return self._store.get(name)
+        except KeyError as error:
+            raise HTTPException(404, f"there is no mosaic {name}") from error
+
+    def create(
+        self,
+        *,
+        request: Request,
+        search: Annotated[dict[str, Any], Depends(_search)],
+        creation: Annotated[Creation, Depends(Creation)],
+        tile_format: Extension = "png",
+        tile_scale: Annotated[int, Query(ge=1, le=4)] = 1,
+    ) -> JSONResponse:
+        """Make a mosaic of a search, and answer with its TileJSON."""
+        if not self._mosaic.is_stac:
+            raise UsageError("plain files cannot be searched", hint="serve STAC items")
+        name = creation.id_of(search)
+        try:
+            document = self._store.get(name)
+        except KeyError:
+            document = creation.document(self._items, search)
+            self._store.put(name, document)
+        ours = {*Creation.__dataclass_fields__, "tile_format", "tile_scale"}
+        return JSONResponse(_tilejson(request, name, document, (tile_format, tile_scale), ours))
+
+    def document(self, name: str) -> JSONResponse:
+        """Give the MosaicJSON."""
+        return JSONResponse(self._document(name))
+
+    def footprints(self, name: str) -> JSONResponse:
+        """Give the cells of the mosaic as GeoJSON."""
+        return JSONResponse(
+            {
+                "type": "FeatureCollection",
+                "features": [
+                    {
+                        **mercantile.feature(mercantile.quadkey_to_tile(key)),
+                        "properties": {"quadkey": key, "files": files},
+                    }
+                    for key, files in self._document(name)["tiles"].items()
+                ],
+            }
+        )
+
+    def tilejson(
+        self,
+        *,
+        request: Request,
+        name: str,
+        tile_format: Extension = "png",
+        tile_scale: Annotated[int, Query(ge=1, le=4)] = 1,
+    ) -> JSONResponse:
+        """Give the TileJSON of a mosaic that was created."""
+        made = _tilejson(request, name, self._document(name), (tile_format, tile_scale), {"tile_format", "tile_scale"})
+        return JSONResponse({**made, "name": f"{name}.json.gz", "center": made["center"][:2]})
+
+    def tile(
+        self,
+        *,
+        name: str,
+        z: int,
+        x: int,
+        y: int,
+        ext: Extension,
+        asked: Annotated[Asked, Depends(Asked)],
+        scale: int = 1,
+    ) -> Response:
+        """Draw a tile; 204 where there is nothing."""
+        if not 1 <= scale <= 4:
+            raise HTTPException(400, "scale is 1 to 4")
+        document = self._document(name)
+        scenes = self._index(name).scenes(x, y, z) if document["minzoom"] <= z <= document["maxzoom"] else []
+        if not scenes:
+            return Response(status_code=204)
+        try:
+            return draw(
+                self._composer,
+                scenes,
+                mercantile.Tile(x, y, z),
+                view=asked.view(self._mosaic.assets, self._reflectance),
+                size=256 * scale,
+                ext=ext,
+                asked=asked,
+            )
+        except UsageError as error:
+            raise HTTPException(400, str(error)) from error
+
+    def router(self) -> APIRouter:
+        """Make the routes; they go before TiTiler's."""
+        router = APIRouter(tags=["awspds-mosaic"])
+        router.post("/mosaic/create")(self.create)
+        router.get("/mosaic/{name:mosaicid}.json")(self.document)
+        router.get("/mosaic/{name:mosaicid}/geojson")(self.footprints)
+        for prefix in ("/tiles", "/batch"):
+            router.get(prefix + "/{name:mosaicid}/tilejson.json")(self.tilejson)
+            router.get(prefix + "/{name:mosaicid}/{z:int}/{x:int}/{y:int}@{scale:int}x.{ext}")(self.tile)
+            router.get(prefix + "/{name:mosaicid}/{z:int}/{x:int}/{y:int}.{ext}")(self.tile)
+        return router
+
+
+def _tilejson(
+    request: Request, name: str, document: Mapping[str, Any], form: tuple[str, int], ours: set[str]
+) -> dict[str, Any]:
+    """Write the TileJSON; parameters that are not ours go into the tiles' URL, which ends in `?` without any."""
+    extras = urlencode([(key, value) for key, value in request.query_params.multi_items() if key not in ours])
+    host = str(request.base_url).rstrip("/")
+    return {
+        "bounds": document["bounds"],
+        "center": document["center"],
+        "maxzoom": document["maxzoom"],
+        "minzoom": document["minzoom"],
+        "name": name,
+        "tilejson": "2.1.0",
+        "tiles": [f"{host}/tiles/{name}/{{z}}/{{x}}/{{y}}@{form[1]}x.{form[0]}?{extras}"],
+    }

@@ -1,0 +1,211 @@
+"""Tiles of many scenes: which are read, in which order, how many at once, and which could not be.
+
+One for a process. A scene that cannot be read is left out and named; only when every scene that was tried failed does
+the tile fail, because an empty tile would then be a lie.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import string
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial
+from urllib.parse import quote, urlsplit
+
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from mosaic_async.errors import SourceError, UsageError
+from mosaic_async.sources.signing import Signer, is_ending
+from mosaic_async.tiler.pixels.datasets import Bounds, DatasetPool
+from mosaic_async.tiler.pixels.frame import Frame
+from mosaic_async.tiler.pixels.pixels import Pixels
+from mosaic_async.tiler.pixels.selection import Read, Selection
+from mosaic_async.tiler.pixels.view import View
+from mosaic_async.tiler.scenes.scene import Scene, open_scene, renewed
+
+_LOGGER = logging.getLogger("mosaic_async.tiler")
+_SAFE = " " + string.punctuation.replace(",", "")
+"""What a name keeps in a header, where commas stand between names."""
+_RENEWED = 20_000
+"""Scenes with new signatures that are remembered."""
+_LOCAL_TILES = 2
+"""Tiles of local scenes that a process composes at once: one computes while the other waits for the interpreter."""
+_REMOTE_TILES = 4
+_REMOTE_READS = 8
+"""Scenes of one tile that are read at once where reading is waiting for a server."""
+
+
+@dataclass
+class Composed:
+    """A tile, and what became of its scenes."""
+
+    pixels: Pixels | None
+    """None where no scene reaches the tile."""
+    read: list[tuple[str, str]] = field(default_factory=list)
+    """Names of the scenes that were read, and their dates, "" where they have none; in order."""
+    skipped: list[str] = field(default_factory=list)
+    """Names of those that could not be."""
+
+    @property
+    def used(self) -> list[str]:
+        """Names of the scenes that were read, in order."""
+        return [name for name, _ in self.read]
+
+
+COMPOSED: ContextVar[list[Composed] | None] = ContextVar("COMPOSED", default=None)
+"""The list that an answer's tiles are added to; None where nobody asks."""
+
+
+class Composer:
+    """Composes tiles of scenes."""
+
+    def __init__(self, *, is_stac: bool, is_local: bool, signer: Signer | None = None) -> None:
+        """Make one with its own pool of open datasets.
+
+        Args:
+            is_stac: whether scenes are STAC items, or else plain files.
+            is_local: whether scenes are on this machine's disks.
+            signer: renews signatures that end while tiles are made; None: `Signer()`.
+        """
+        self._signer = signer or Signer()
+        self._renewed: dict[str, Scene] = {}
+        self.pool = DatasetPool()
+        self._is_stac = is_stac
+        self._reads = 1 if is_local else _REMOTE_READS
+        self._turns = threading.BoundedSemaphore(_LOCAL_TILES if is_local else _REMOTE_TILES)
+        self.finishing = threading.BoundedSemaphore(_LOCAL_TILES)
+        """Held while a tile is coloured and written, which takes ten times the tile's size: as many threads as there
+        are requests would take gigabytes, and be no quicker."""
+
+    def compose(
+        self, names: Sequence[str], frame: Frame, degrees: Bounds, view: View, selection: Selection
+    ) -> Composed:
+        """Make a tile of scenes.
+
+        Args:
+            names: of the scenes, in order.
+            frame: the tile.
+            degrees: its west, south, east, north.
+            view: what is shown of a scene.
+            selection: what becomes of those that overlap.
+
+        Raises:
+            UsageError: the selection goes by date, and a scene has none.
+            Exception: that of the first scene, when all failed.
+        """
+        composed, failures = Composed(None), []
+        if (answer := COMPOSED.get()) is not None:
+            answer.append(composed)
+
+        def pixels_of(scene: Scene, window: Window | None) -> Pixels | None:
+            try:
+                pixels = view.read(self.pool, self._readable(scene), frame, window)
+            except Exception as error:  # noqa: BLE001 - whatever GDAL, rasterio or a server make of a broken file
+                failures.append(error)
+                _skip(composed, scene.name, error)
+                return None
+            if pixels is not None:
+                composed.read.append((_shown(scene.name), scene.taken.date().isoformat() if scene.taken else ""))
+            return pixels and view.finish(pixels)
+
+        with self._turns:
+            scenes = self._scenes(names, degrees, composed, failures, selection)
+            composed.pixels = selection.compose(self._ahead(partial(pixels_of, scene) for scene in scenes))
+        if failures and not composed.read:
+            raise _told(failures[0], composed.skipped[0])
+        return composed
+
+    def _readable(self, scene: Scene) -> Scene:
+        """Give a scene as it can be read now: in hours of tiles the signatures of its URLs end."""
+        current = self._renewed.get(scene.name, scene)
+        if is_ending(current.ends):
+            if len(self._renewed) >= _RENEWED:
+                self._renewed.clear()
+            current = self._renewed[scene.name] = renewed(scene, self._signer)
+        return current
+
+    def _scenes(
+        self, names: Sequence[str], degrees: Bounds, composed: Composed, failures: list[Exception], selection: Selection
+    ) -> Iterable[Scene]:
+        found = self._opened(names, degrees, composed, failures)
+        if selection.newest_first is None:
+            return found
+        scenes = list(found)
+        if undated := [scene.name for scene in scenes if scene.taken is None]:
+            raise UsageError(f"{selection.name} goes by date, and the scene {_shown(undated[0])} has none")
+        sign = -1 if selection.newest_first else 1
+        return sorted(scenes, key=lambda scene: sign * scene.taken.timestamp() if scene.taken else 0)
+
+    def _opened(
+        self, names: Sequence[str], degrees: Bounds, composed: Composed, failures: list[Exception]
+    ) -> Iterator[Scene]:
+        for name in names:
+            try:
+                scene = open_scene(name, is_item=self._is_stac)
+            except Exception as error:  # noqa: BLE001 - of the disk, the HTTP client, the parser
+                failures.append(error)
+                _skip(composed, name, error)
+                continue
+            if scene.may_touch(degrees):
+                yield scene
+
+    def _ahead(self, reads: Iterable[Read]) -> Iterator[Read]:
+        """Read some scenes ahead where reading is waiting; in the order they are wanted."""
+        if self._reads == 1:
+            yield from reads
+            return
+        waiting: deque[Future[Pixels | None]] = deque()
+        source = iter(reads)
+        with ThreadPoolExecutor(self._reads) as threads:
+            try:
+                for read in source:
+                    waiting.append(threads.submit(read, None))
+                    if len(waiting) == self._reads:
+                        yield _cut(waiting.popleft())
+                while waiting:
+                    yield _cut(waiting.popleft())
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+
+def _cut(future: Future[Pixels | None]) -> Callable[[Window | None], Pixels | None]:
+    """Give what was read whole as if only a window had been."""
+
+    def read(window: Window | None) -> Pixels | None:
+        pixels = future.result()
+        if pixels is None or window is None:
+            return pixels
+        place = (slice(None), *window.toslices())
+        return Pixels(pixels.data[place], pixels.valid[place])
+
+    return read
+
+
+def _skip(composed: Composed, name: str, error: Exception) -> None:
+    shown = _shown(name)
+    if shown not in composed.skipped:
+        composed.skipped.append(shown)
+    _LOGGER.warning("scene %s is left out: %s", shown, type(error).__name__)
+
+
+def _told(error: Exception, scene: str) -> Exception:
+    """Give the error to answer with; what GDAL says of a file is said without the queries of URLs."""
+    if not isinstance(error, (RasterioError, OSError)):
+        return error
+    text = re.sub(r"\?[^\s'\"]*", "", str(error))
+    return SourceError(f"the scene {scene} cannot be read: {text}", hint="are its files where its item says?")
+
+
+def _shown(name: str) -> str:
+    """Name a scene without its query and its user, which may hold secrets, in letters that a header may have."""
+    parts = urlsplit(name)
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else name
+    return quote(shown, safe=_SAFE)

@@ -1,0 +1,309 @@
+"""Open datasets, kept open: single files, and files on one grid as the bands of one dataset.
+
+A dataset of GDAL is one thread's at a time, so it is lent and given back. It knows nothing of scenes and tiles.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from functools import lru_cache
+from typing import Any
+from xml.sax.saxutils import escape
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.enums import MaskFlags
+from rasterio.io import DatasetReader
+from rasterio.warp import calculate_default_transform, transform, transform_bounds
+
+from mosaic_async.tiler.scenes.mosaic import open_raster
+
+Bounds = tuple[float, float, float, float]
+_Range = tuple[int, int]
+
+_OPEN = 256
+"""Datasets that stay open in a process; a stack of files counts once."""
+_FACTS = 50_000
+_ANY = 2**31
+_SMALL = 2**20
+"""Pixels of a band up to which a whole file is compared with its neighbours, once."""
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What decides whether files can be warped as bands of one."""
+
+    grid: tuple[Any, ...]
+    """Width, height, transform and reference system."""
+    block_shape: tuple[int, int]
+    dtype: str
+    nodata: float
+    """NaN also where there is none: then `stackable` is False."""
+    stackable: bool
+    """One band whose mask is its nodata value."""
+
+
+class Cover(Enum):
+    """What the pixels around a box are."""
+
+    NONE = auto()
+    """There are none: the file does not reach it."""
+    FULL = auto()
+    """All are there and valid, in all bands."""
+    EVEN = auto()
+    """All bands are valid in the same pixels."""
+    UNEVEN = auto()
+
+
+@dataclass
+class Stack:
+    """An open dataset: a file, or several on one grid as its bands."""
+
+    names: tuple[str, ...]
+    dataset: DatasetReader = field(repr=False)
+    _bare: DatasetReader | None = field(default=None, repr=False)
+    _reach: dict[CRS, Bounds] = field(default_factory=dict, repr=False)
+    _resolution: dict[CRS, tuple[float, float]] = field(default_factory=dict, repr=False)
+    _seen: tuple[_Range, _Range, NDArray[np.bool_]] | None = field(default=None, repr=False)
+
+    @property
+    def bare(self) -> DatasetReader:
+        """Give the same bands without their nodata value; only for names that are `stackable`."""
+        if self._bare is None:
+            self._bare = rasterio.open(_document(self.names, with_nodata=False), driver="VRT")
+        return self._bare
+
+    def close(self) -> None:
+        """Close what is open."""
+        self.dataset.close()
+        if self._bare is not None:
+            self._bare.close()
+
+    def reach(self, crs: CRS) -> Bounds:
+        """Give its bounds in a reference system, a hundredth larger: straight edges bend when they are projected."""
+        if crs not in self._reach:
+            left, bottom, right, top = transform_bounds(self.dataset.crs, crs, *self.dataset.bounds, densify_pts=21)
+            across, up = 0.01 * (right - left), 0.01 * (top - bottom)
+            self._reach[crs] = (left - across, bottom - up, right + across, top + up)
+        return self._reach[crs]
+
+    def resolution(self, crs: CRS) -> tuple[float, float]:
+        """Give width and height (negative) of the pixels that GDAL would warp the whole file to."""
+        if crs not in self._resolution:
+            dataset = self.dataset
+            grid, _, _ = calculate_default_transform(dataset.crs, crs, dataset.width, dataset.height, *dataset.bounds)
+            self._resolution[crs] = (grid.a, grid.e)
+        return self._resolution[crs]
+
+    def cover(self, x: NDArray[np.float64], y: NDArray[np.float64], crs: CRS, margin: float) -> list[Cover]:
+        """Look at the pixels around each strip of a box.
+
+        The pixels that were looked at last are remembered, and all of a small file: so the first strip should be the
+        whole.
+
+        Args:
+            x: (strips, points) along the outlines of the strips, close enough for what lies between to be straight.
+            y: the same shape.
+            crs: of the points.
+            margin: source pixels beyond an outline that matter.
+        """
+        easting, northing = transform(crs, self.dataset.crs, x.ravel(), y.ravel())
+        columns, rows = ~self.dataset.transform @ (np.asarray(easting), np.asarray(northing))
+        spans = [_spans(axis.reshape(x.shape), margin) for axis in (rows, columns)]
+        return [self._cover_of(*strip) for strip in zip(*spans, strict=True)]
+
+    def _cover_of(self, rows: _Range, columns: _Range) -> Cover:
+        within = _cut(rows, self.dataset.height), _cut(columns, self.dataset.width)
+        if any(first >= last for first, last in within):
+            return Cover.NONE
+        valid = self._valid(*within)
+        if within == (rows, columns) and valid.all():
+            return Cover.FULL
+        return Cover.EVEN if (valid[1:] == valid[:1]).all() else Cover.UNEVEN
+
+    def _valid(self, rows: _Range, columns: _Range) -> NDArray[np.bool_]:
+        if self._seen is None or not (_holds(self._seen[0], rows) and _holds(self._seen[1], columns)):
+            dataset = self.dataset
+            if dataset.width * dataset.height <= _SMALL:
+                rows_read, columns_read = (0, dataset.height), (0, dataset.width)
+            else:
+                rows_read, columns_read = rows, columns
+            self._seen = (rows_read, columns_read, dataset.read(window=(rows_read, columns_read)) != dataset.nodata)
+        top, left = self._seen[0][0], self._seen[1][0]
+        return self._seen[2][:, rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left]
+
+
+def _spans(axis: NDArray[np.float64], margin: float) -> list[_Range]:
+    """Give the pixels that each strip's points span; all of them where a point has no place in the file's system."""
+    low, high = np.floor(axis.min(axis=1) - margin), np.ceil(axis.max(axis=1) + margin)
+    return [(int(a), int(b)) if np.isfinite(b - a) else (0, _ANY) for a, b in zip(low, high, strict=True)]
+
+
+def _cut(span: _Range, size: int) -> _Range:
+    return max(span[0], 0), min(span[1], size)
+
+
+def _holds(outer: _Range, inner: _Range) -> bool:
+    return outer[0] <= inner[0] and inner[1] <= outer[1]
+
+
+class DatasetPool:
+    """Datasets that are open and idle, the longest idle first to go."""
+
+    def __init__(self, limit: int = _OPEN) -> None:
+        """Make an empty pool.
+
+        Args:
+            limit: datasets that stay open while nobody uses them.
+        """
+        self._limit = limit
+        self._idle: OrderedDict[int, Stack] = OrderedDict()
+        self._by_names: dict[tuple[str, ...], list[int]] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._idle)
+
+    @contextmanager
+    def lent(self, names: tuple[str, ...]) -> Iterator[Stack]:
+        """Lend the dataset of some files until the block is left; one that fails inside is closed and not kept.
+
+        Args:
+            names: of files that `grouped` put together, or of one file.
+
+        Raises:
+            rasterio.errors.RasterioIOError: it cannot be opened.
+        """
+        stack = self._taken(names) or Stack(names, _open(names))
+        try:
+            yield stack
+        except BaseException:
+            stack.close()
+            raise
+        self._put(stack)
+
+    def close(self) -> None:
+        """Close what is idle."""
+        with self._lock:
+            stacks, self._idle, self._by_names = list(self._idle.values()), OrderedDict(), {}
+        for stack in stacks:
+            stack.close()
+
+    def _taken(self, names: tuple[str, ...]) -> Stack | None:
+        with self._lock:
+            keys = self._by_names.get(names)
+            if not keys:
+                return None
+            key = keys.pop()
+            if not keys:
+                del self._by_names[names]
+            return self._idle.pop(key)
+
+    def _put(self, stack: Stack) -> None:
+        with self._lock:
+            self._idle[id(stack)] = stack
+            self._by_names.setdefault(stack.names, []).append(id(stack))
+            evicted = self._oldest() if len(self._idle) > self._limit else None
+        if evicted is not None:
+            evicted.close()
+
+    def _oldest(self) -> Stack:
+        key, stack = self._idle.popitem(last=False)
+        self._by_names[stack.names].remove(key)
+        if not self._by_names[stack.names]:
+            del self._by_names[stack.names]
+        return stack
+
+
+@lru_cache(maxsize=_FACTS)
+def grouped(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """Put files together that can be warped as one, in the order they come.
+
+    Raises:
+        rasterio.errors.RasterioIOError: one cannot be opened.
+    """
+    groups: list[list[str]] = []
+    for name in names:
+        facts = _facts(name)
+        if groups and stackable(name) and _facts(groups[-1][0]) == facts:
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    return tuple(tuple(group) for group in groups)
+
+
+def stackable(name: str) -> bool:
+    """Tell whether a file is one band masked by its nodata value, and one that a VRT can name.
+
+    Raises:
+        rasterio.errors.RasterioIOError: it cannot be opened.
+    """
+    return _facts(name).stackable and _gdal_name(name) is not None
+
+
+@lru_cache(maxsize=_FACTS)
+def _facts(name: str) -> FileFacts:
+    with open_raster(name) as dataset:
+        nodata = dataset.nodata
+        return FileFacts(
+            grid=(dataset.width, dataset.height, dataset.transform, dataset.crs),
+            block_shape=dataset.block_shapes[0],
+            dtype=dataset.dtypes[0],
+            nodata=math.nan if nodata is None else float(nodata),
+            stackable=dataset.count == 1
+            and nodata is not None
+            and not math.isnan(nodata)
+            and dataset.mask_flag_enums[0] == [MaskFlags.nodata]
+            and not dataset.gcps[0],
+        )
+
+
+def _open(names: Sequence[str]) -> DatasetReader:
+    if len(names) == 1:
+        return open_raster(names[0])
+    return rasterio.open(_document(names), driver="VRT")
+
+
+def _document(names: Sequence[str], *, with_nodata: bool = True) -> str:
+    """Write the VRT whose bands are the files; only what a warp needs is in it.
+
+    See the driver's schema, https://gdal.org/drivers/raster/vrt.html.
+    """
+    facts = _facts(names[0])
+    width, height, grid, crs = facts.grid
+    size = f'xOff="0" yOff="0" xSize="{width}" ySize="{height}"'
+    kind = rasterio.dtypes._gdal_typename(facts.dtype)  # noqa: SLF001 - as in rio-tiler; there is no public spelling
+    properties = (
+        f'<SourceProperties RasterXSize="{width}" RasterYSize="{height}" DataType="{kind}" '
+        f'BlockXSize="{facts.block_shape[1]}" BlockYSize="{facts.block_shape[0]}"/>'
+    )
+    nodata = f"<NoDataValue>{facts.nodata!r}</NoDataValue>" if with_nodata else ""
+    bands = "".join(
+        f'<VRTRasterBand dataType="{kind}" band="{number}">{nodata}<SimpleSource>'
+        f'<SourceFilename relativeToVRT="0">{escape(_gdal_name(name) or name)}</SourceFilename>'
+        f"<SourceBand>1</SourceBand>{properties}<SrcRect {size}/><DstRect {size}/></SimpleSource></VRTRasterBand>"
+        for number, name in enumerate(names, start=1)
+    )
+    place = ",".join(repr(number) for number in grid.to_gdal())
+    return (
+        f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}"><SRS>{escape(crs.to_wkt())}</SRS>'
+        f"<GeoTransform>{place}</GeoTransform>{bands}</VRTDataset>"
+    )
+
+
+def _gdal_name(name: str) -> str | None:
+    """Name a file as GDAL does; None for what rasterio opens with credentials of its own."""
+    if re.match(r"https?://", name):
+        return f"/vsicurl/{name}"
+    if name.startswith("file://"):
+        return name.removeprefix("file://")
+    return None if "://" in name else name

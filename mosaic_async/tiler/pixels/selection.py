@@ -1,0 +1,161 @@
+"""What becomes of scenes that overlap: the selections by name, and their composing scene by scene.
+
+A composition takes scenes in order and stops as soon as no further one can change it. It knows nothing of files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from mosaic_async.errors import UsageError
+from mosaic_async.tiler.pixels import stacks
+from mosaic_async.tiler.pixels.pixels import Pixels
+
+Read = Callable[[Window | None], Pixels | None]
+"""Reads one scene: a window of the tile (None: all of it); gives None where the scene does not reach."""
+
+_STACKED: dict[str, Callable[[Sequence[Pixels]], Pixels]] = {
+    "mean": stacks.mean,
+    "median": stacks.median,
+    "stdev": stacks.deviation,
+    "count": stacks.count,
+    "medoid": stacks.medoid,
+    "geomedian": stacks.geometric_median,
+}
+_OWN_DTYPE = ("stdev", "count", "medoid")
+"""Selections whose numbers are not brought back to the scenes' dtype: it is another by nature, or already the same."""
+_DATED = {"newest": True, "oldest": False}
+_ALIASES = {"lastband": "lastbandhigh", "lastbandhight": "lastbandhigh"}
+_PLAIN = ("first", "highest", "lowest", "lastbandhigh", "lastbandlow", *_STACKED, *_DATED)
+_PERCENTILE = re.compile(r"percentile:(\d+(?:\.\d+)?)")
+
+PIXEL_SELECTIONS: tuple[str, ...] = (*_PLAIN, "percentile:N")
+"""Names of the selections; N is 0 to 100. `lastband` is awspds-mosaic's name for lastbandhigh."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which of a pixel's values is shown."""
+
+    name: str
+    share: float | None = None
+    """Of a percentile, 0 to 100."""
+    rounding: bool = False
+    """Whether means of integers are rounded (half to even); otherwise their fraction is cut off, as rio-tiler does."""
+
+    @classmethod
+    def parse(cls, text: str, *, rounding: bool = False) -> Selection:
+        """Read a name, such as `median` or `percentile:25`.
+
+        Raises:
+            UsageError: there is no such selection.
+        """
+        name = _ALIASES.get(text, text)
+        if name in _PLAIN:
+            return cls(name, rounding=rounding)
+        found = _PERCENTILE.fullmatch(name)
+        if not found or not 0 <= float(found[1]) <= 100:
+            raise UsageError(f"pixel selection {text!r} is not known", hint=f"use one of {', '.join(PIXEL_SELECTIONS)}")
+        return cls("percentile", float(found[1]), rounding)
+
+    @property
+    def newest_first(self) -> bool | None:
+        """Whether scenes have to come newest first, or oldest first; None: in the mosaic's order."""
+        return _DATED.get(self.name)
+
+    @property
+    def drops_last_band(self) -> bool:
+        """Whether the last band only decides and is not shown."""
+        return self.name.startswith("lastband")
+
+    @property
+    def can_end_early(self) -> bool:
+        """Whether later scenes cannot change a full tile."""
+        return self.name == "first" or self.name in _DATED
+
+    def compose(self, scenes: Iterable[Read]) -> Pixels | None:
+        """Make one image of scenes; None where none of them reaches the tile."""
+        if self.can_end_early:
+            return _first(scenes)
+        found = (pixels for read in scenes if (pixels := read(None)) is not None)
+        if self.name in ("highest", "lowest"):
+            return _extreme(found, np.greater if self.name == "highest" else np.less)
+        if self.drops_last_band:
+            return _by_last_band(found, np.greater if self.name == "lastbandhigh" else np.less)
+        if not (stack := list(found)):
+            return None
+        if self.share is not None:
+            return self._cast(stacks.percentile(stack, self.share), stack[0].data.dtype)
+        made = _STACKED[self.name](stack)
+        return made if self.name in _OWN_DTYPE else self._cast(made, stack[0].data.dtype)
+
+    def _cast(self, pixels: Pixels, dtype: np.dtype[np.generic]) -> Pixels:
+        data = np.where(pixels.valid, pixels.data, 0)
+        if np.issubdtype(dtype, np.integer) and (self.rounding or self.name == "geomedian"):
+            data = np.rint(data)  # an iteration ends a hair above or below: cutting would take a whole count
+        return Pixels(data.astype(dtype), pixels.valid)
+
+
+def _first(scenes: Iterable[Read]) -> Pixels | None:
+    """Fill each band from the first scene that has it; later scenes are read only where pixels are still missing."""
+    made: Pixels | None = None
+    window: Window | None = None
+    for read in scenes:
+        pixels = read(window)
+        if pixels is None:
+            continue
+        if made is None:
+            made = Pixels(pixels.data.copy(), pixels.valid.copy())
+        else:
+            assert window is not None
+            place = (slice(None), *window.toslices())
+            fill = pixels.valid & ~made.valid[place]
+            made.data[place][fill] = pixels.data[fill]
+            made.valid[place] |= fill
+        window = _around(~made.whole)
+        if window is None:
+            break
+    return made
+
+
+def _around(missing: NDArray[np.bool_]) -> Window | None:
+    rows, columns = np.flatnonzero(missing.any(axis=1)), np.flatnonzero(missing.any(axis=0))
+    if not len(rows):
+        return None
+    return Window(int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1))
+
+
+def _extreme(scenes: Iterable[Pixels], exceeds: np.ufunc) -> Pixels | None:
+    """Take the highest, or lowest, value of each band, whatever scene it is from."""
+    made: Pixels | None = None
+    for pixels in scenes:
+        if made is None:
+            made = Pixels(pixels.data.copy(), pixels.valid.copy())
+            continue
+        better = pixels.valid & (exceeds(pixels.data, made.data) | ~made.valid)
+        np.copyto(made.data, pixels.data, where=better)
+        made.valid[better] = True
+    return made
+
+
+def _by_last_band(scenes: Iterable[Pixels], exceeds: np.ufunc) -> Pixels | None:
+    """Take all bands of the scene whose last band is highest, or lowest; a scene that lacks a band takes no part.
+
+    So no pixel is ever put together from two scenes.
+    """
+    made: Pixels | None = None
+    for pixels in scenes:
+        whole = pixels.whole
+        if made is None:
+            made = Pixels(pixels.data.copy(), np.broadcast_to(whole, pixels.valid.shape).copy())
+            continue
+        better = whole & (exceeds(pixels.data[-1], made.data[-1]) | ~made.valid[-1])
+        np.copyto(made.data, pixels.data, where=better)
+        made.valid[:, better] = True
+    return Pixels(made.data[:-1], made.valid[:-1]) if made else None

@@ -1,0 +1,203 @@
+"""A warp of one dataset to a tile: rio-tiler's numbers by the shortest way that gives them.
+
+GDAL warps several bands at once, and twice as fast when it need not look at masks. Both give the very same pixels only
+where all bands are valid alike, or all are valid, around what is read; so that is looked at first, strip by strip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from affine import Affine
+from rasterio.enums import Resampling
+from rasterio.io import DatasetReader
+from rasterio.transform import from_bounds
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from mosaic_async.tiler.pixels.datasets import Cover, Stack, stackable
+from mosaic_async.tiler.pixels.frame import Frame
+from mosaic_async.tiler.pixels.pixels import Pixels
+
+_STRIP = 128
+"""Rows of the blocks in which GDAL warps: strips that end where they do are warped alike whatever is read with them."""
+_MARGINS = {"nearest": 2.0, "bilinear": 3.0}
+"""Source pixels that a kernel may look at beyond a box, and one more; other kernels always go by the masks."""
+_EXACT = ("uint8", "int16", "uint16")
+"""Types for which GDAL's kernels with and without masks were found to give the same numbers."""
+_POINTS = 9
+_MAX_DECIMATION = 3.0
+"""Source pixels a tile pixel up to which it is worth looking at them: looking costs their reading."""
+
+
+@dataclass(frozen=True)
+class Warp:
+    """Where the pixels of a dataset come to lie before they are brought to the tile's size."""
+
+    frame: Frame
+    transform: Affine
+    """Of the first pixel, padding included."""
+    width: int
+    height: int
+    """Of the tile in pixels as large as the data's, where those are smaller than the tile's; without padding."""
+
+    @classmethod
+    def of(cls, stack: Stack, frame: Frame) -> Warp:
+        """Find it as rio-tiler does: see `rio_tiler.utils.get_vrt_transform`, whose slow part is remembered here."""
+        left, bottom, right, top = frame.bounds
+        own = from_bounds(left, bottom, right, top, frame.width, frame.height)
+        across, down = stack.resolution(frame.crs)
+        if abs(across) > abs(own.a):
+            across = own.a
+        if abs(down) > abs(own.e):
+            down = own.e
+        width, height = max(1, round((right - left) / across)), max(1, round((bottom - top) / down))
+        transform = from_bounds(left, bottom, right, top, width, height)
+        return cls(frame, transform @ Affine.translation(-frame.padding, -frame.padding), width, height)
+
+    @property
+    def is_larger(self) -> bool:
+        """Whether it has other pixels than the tile."""
+        return (self.width, self.height) != (self.frame.width, self.frame.height)
+
+    def read(self, stack: Stack, bands: tuple[int, ...], window: Window) -> Pixels | None:
+        """Read a window of the tile; None for a stack whose bands are not valid alike.
+
+        Args:
+            stack: the dataset.
+            bands: numbers from 1.
+            window: of the tile's pixels.
+        """
+        if not self._is_worth_looking(stack):
+            return self._masked(stack, bands, window) if len(stack.names) == 1 else None
+        if self.is_larger:
+            return self._by_cover(self._covers(stack, [self.frame.whole])[0], stack, bands, window)
+        strips = list(self._strips(window))
+        whole, *covers = self._covers(stack, [window, *strips])
+        if whole in (Cover.FULL, Cover.NONE):
+            return self._by_cover(whole, stack, bands, window)
+        parts = []
+        for cover, pairs in groupby(zip(strips, covers, strict=True), key=lambda pair: pair[1]):
+            part = self._by_cover(cover, stack, bands, _joined([strip for strip, _ in pairs]))
+            if part is None:
+                return None
+            parts.append(part)
+        if len(parts) == 1:
+            return parts[0]
+        return Pixels(
+            np.concatenate([part.data for part in parts], axis=1),
+            np.concatenate([part.valid for part in parts], axis=1),
+        )
+
+    def _is_worth_looking(self, stack: Stack) -> bool:
+        """Tell whether a shorter way may be found.
+
+        Where a tile's pixels are nearly as large as an overview's, GDAL takes that or the one before depending on the
+        last digit of sizes, which a stack rounds another way than its files do.
+        """
+        return (
+            self.frame.reprojection in _MARGINS
+            and self._decimation <= _MAX_DECIMATION
+            and not any(0.85 < self._decimation / factor < 1.1 for factor in stack.dataset.overviews(1))
+            and stack.dataset.dtypes[0] in _EXACT
+            and stackable(stack.names[0])
+        )
+
+    @property
+    def _decimation(self) -> float:
+        return self.width / self.frame.width
+
+    def _covers(self, stack: Stack, windows: list[Window]) -> list[Cover]:
+        """Look at what is around windows of the tile, whose padding counts as theirs."""
+        padding = self.frame.padding
+        outlines = [
+            _outline(
+                self.frame.bounds_of(
+                    Window(
+                        window.col_off - padding,
+                        window.row_off - padding,
+                        window.width + 2 * padding,
+                        window.height + 2 * padding,
+                    )
+                )
+            )
+            for window in windows
+        ]
+        x, y = (np.array(axis) for axis in zip(*outlines, strict=True))
+        return stack.cover(x, y, self.frame.crs, _MARGINS[self.frame.reprojection])
+
+    def _strips(self, window: Window) -> Iterator[Window]:
+        """Cut a window where GDAL's blocks end; they begin with the padding."""
+        row, end = window.row_off, window.row_off + window.height
+        while row < end:
+            below = min((row + self.frame.padding) // _STRIP * _STRIP + _STRIP - self.frame.padding, end)
+            yield Window(window.col_off, row, window.width, below - row)
+            row = below
+
+    def _by_cover(self, cover: Cover, stack: Stack, bands: tuple[int, ...], window: Window) -> Pixels | None:
+        if cover is Cover.NONE:
+            shape = (len(bands), window.height, window.width)
+            return Pixels(np.zeros(shape, stack.dataset.dtypes[0]), np.zeros(shape, bool))
+        if cover is Cover.FULL and not self.is_larger:  # GDAL's way from larger images goes by the mask in any case
+            return self._unmasked(stack, bands, window)
+        if cover is Cover.UNEVEN and len(stack.names) > 1:
+            return None
+        return self._masked(stack, bands, window)
+
+    def _masked(self, stack: Stack, bands: tuple[int, ...], window: Window) -> Pixels:
+        nodata = stack.dataset.nodata
+        data = self._warped(stack.dataset, bands, window, nodata)
+        valid = data != nodata
+        if np.issubdtype(data.dtype, np.floating):
+            valid &= ~np.isnan(data)
+        return Pixels(data, valid)
+
+    def _unmasked(self, stack: Stack, bands: tuple[int, ...], window: Window) -> Pixels:
+        data = self._warped(stack.bare, bands, window, None)
+        if (data == stack.dataset.nodata).any():  # a mean that happens to be nodata is moved aside by GDAL
+            return self._masked(stack, bands, window)
+        return Pixels(data, np.ones(data.shape, bool))
+
+    def _warped(
+        self, dataset: DatasetReader, bands: tuple[int, ...], window: Window, nodata: float | None
+    ) -> np.ndarray:
+        padding = self.frame.padding
+        options = {} if nodata is None else {"nodata": nodata, "src_nodata": nodata}
+        with WarpedVRT(
+            dataset,
+            crs=self.frame.crs,
+            transform=self.transform,
+            width=self.width + 2 * padding,
+            height=self.height + 2 * padding,
+            dtype=dataset.dtypes[0],
+            add_alpha=False,
+            resampling=Resampling[self.frame.reprojection],
+            **options,
+        ) as vrt:
+            if not self.is_larger:
+                place = Window(window.col_off + padding, window.row_off + padding, window.width, window.height)
+                return vrt.read(bands, window=place)  # type: ignore[no-any-return]
+            whole = vrt.read(
+                bands,
+                window=Window(padding, padding, self.width, self.height),
+                out_shape=(len(bands), self.frame.height, self.frame.width),
+                resampling=Resampling[self.frame.resampling],
+            )
+            return whole[(slice(None), *window.toslices())]  # type: ignore[no-any-return]
+
+
+def _outline(bounds: tuple[float, float, float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Give points along the four sides of a box: x, y."""
+    left, bottom, right, top = bounds
+    along, up = np.linspace(left, right, _POINTS), np.linspace(bottom, top, _POINTS)
+    x = np.concatenate([along, along, np.full(_POINTS, left), np.full(_POINTS, right)])
+    y = np.concatenate([np.full(_POINTS, bottom), np.full(_POINTS, top), up, up])
+    return x, y
+
+
+def _joined(strips: list[Window]) -> Window:
+    first, last = strips[0], strips[-1]
+    return Window(first.col_off, first.row_off, first.width, last.row_off + last.height - first.row_off)

@@ -1,0 +1,259 @@
+"""Scenes as a MosaicJSON: read one, or make one of a folder of STAC items or COGs.
+
+It knows nothing of rendering. Asset paths are absolute, so that the document can be read from anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import rasterio
+from cogeo_mosaic.mosaic import MosaicJSON
+from rasterio.features import bounds as bounds_of
+from rasterio.io import DatasetReader
+from rasterio.warp import transform_geom
+from rio_tiler.io import Reader, STACReader
+
+from mosaic_async.errors import MosaicError, SourceError
+from mosaic_async.geo.area import Area
+from mosaic_async.geo.cover import Cover
+from mosaic_async.safe_json import read
+
+_INDEX_LEVELS = 3
+"""Zooms between the data's own and the index's: a cell of 8 x 8 tiles lists few scenes that do not touch a tile."""
+_MAX_CELLS = 100_000
+"""Cells of the index, over all scenes; where they would be more the index is coarser."""
+_MAX_ZOOM_SPAN = 7
+_COG_SUFFIXES = {".tif", ".tiff"}
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """A MosaicJSON and what its assets are."""
+
+    document: dict[str, Any]
+    """MosaicJSON 0.0.3."""
+    assets: tuple[str, ...]
+    """Asset names of the STAC items; empty where the assets are plain files, whose bands have numbers."""
+
+    hosts: tuple[str, ...] = ()
+    """Where scenes are read from, beside this machine."""
+
+    @property
+    def is_stac(self) -> bool:
+        """Whether the mosaic's assets are STAC items."""
+        return bool(self.assets)
+
+    @property
+    def digest(self) -> str:
+        """What names the same scenes from run to run."""
+        return hashlib.sha256(json.dumps(self.document, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """A STAC item or a COG, as far as the index needs it."""
+
+    location: str
+    outline: Mapping[str, Any]
+    """GeoJSON polygon in degrees."""
+    maxzoom: int
+    assets: tuple[str, ...] = ()
+    hosts: frozenset[str] = frozenset()
+
+
+def open_raster(name: str) -> DatasetReader:
+    """Open a file as what scenes are: a VRT, or what fetches from elsewhere, is not read whatever its name."""
+    is_jp2 = urlsplit(name).path.lower().endswith((".jp2", ".j2k"))
+    return rasterio.open(name, driver="JP2OpenJPEG" if is_jp2 else "GTiff")
+
+
+def open_mosaic(source: str | Path) -> Mosaic:
+    """Read a MosaicJSON (also gzipped), or a STAC item, collection or catalogue, or list a folder of items or COGs.
+
+    Scenes keep the order of their paths; with a pixel selection that depends on it, the first comes first.
+
+    Raises:
+        SourceError: nothing there that is one of these.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return _of_folder(path)
+    document = _read_json(path)
+    if "mosaicjson" in document:
+        return _of_document(document, path.parent.absolute())
+    items = list(_items(document, path, set()))
+    if not items:
+        raise SourceError(
+            f"{path} is no MosaicJSON and has no STAC items",
+            hint="give a MosaicJSON, a STAC item, collection or catalogue, or a folder of items or COGs",
+        )
+    return _of_scenes([_read_scene(location, item) for location, item in items])
+
+
+def _of_folder(folder: Path) -> Mosaic:
+    items = []
+    for path in sorted(folder.rglob("*.json")):
+        document = _read_json(path)
+        if _is_item(document):
+            items.append((str(path.absolute()), document))
+    if items:
+        return _of_scenes([_read_scene(location, item) for location, item in items])
+    cogs = sorted(path.absolute() for path in folder.rglob("*") if path.suffix.lower() in _COG_SUFFIXES)
+    if not cogs:
+        raise SourceError(f"{folder} has neither STAC items nor GeoTIFFs")
+    return _of_scenes([_read_scene(str(path)) for path in cogs])
+
+
+def _of_document(document: dict[str, Any], folder: Path) -> Mosaic:
+    """Make relative asset paths absolute and look into the first asset."""
+    try:
+        prefix = document.pop("asset_prefix", None) or ""
+        document["tiles"] = {
+            key: [_absolute(prefix + name, folder) for name in names] for key, names in document["tiles"].items()
+        }
+        valid = MosaicJSON(**document).model_dump(exclude_none=True, mode="json")
+        first = next((name for names in document["tiles"].values() for name in names), None)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SourceError(f"the MosaicJSON is malformed: {error}") from error
+    if first is None:
+        raise SourceError("the MosaicJSON lists no scene")
+    names = {name for names in document["tiles"].values() for name in names}
+    is_stac = urlsplit(first).path.endswith(".json")
+    return Mosaic(valid, _asset_names(first) if is_stac else (), tuple(sorted(_hosts(names))))
+
+
+def _of_scenes(scenes: Sequence[_Scene]) -> Mosaic:
+    maxzoom = max(scene.maxzoom for scene in scenes)
+    mosaic = MosaicJSON.from_features(
+        [{"type": "Feature", "properties": {"path": scene.location}, "geometry": scene.outline} for scene in scenes],
+        minzoom=max(0, maxzoom - _MAX_ZOOM_SPAN),
+        maxzoom=maxzoom,
+        quadkey_zoom=_index_zoom(scenes, maxzoom),
+        accessor=lambda feature: feature["properties"]["path"],
+        quiet=True,
+    )
+    hosts = sorted(frozenset().union(*(scene.hosts for scene in scenes)))
+    return Mosaic(mosaic.model_dump(exclude_none=True, mode="json"), scenes[0].assets, tuple(hosts))
+
+
+def _index_zoom(scenes: Sequence[_Scene], maxzoom: int) -> int:
+    """Choose how fine the index is: a few zooms above the data's, and not so fine that large scenes flood it."""
+    areas = [Area.parse(bounds_of(scene.outline)) for scene in scenes]
+    for zoom in range(max(0, maxzoom - _INDEX_LEVELS), 0, -1):
+        if sum(Cover.of(area, zoom, max_tiles=4**zoom).count for area in areas) <= _MAX_CELLS:
+            return zoom
+    return 0
+
+
+def _read_scene(location: str, item: Mapping[str, Any] | None = None) -> _Scene:
+    """Look into a STAC item, or into a COG.
+
+    Raises:
+        SourceError: whatever is wrong with it.
+    """
+    try:
+        if item is None:
+            with open_raster(location) as dataset, Reader(None, dataset=dataset) as reader:
+                return _Scene(location, _outline_of_cog(dataset), _maxzoom(reader))
+        with STACReader(location) as reader:
+            outline, zoom = outline_of_item(item["geometry"]), _zoom_of_item(reader)
+            hrefs = (asset["href"] for asset in item["assets"].values())
+            return _Scene(location, outline, zoom, tuple(reader.assets), _hosts(hrefs))
+    except MosaicError as error:
+        raise SourceError(f"the scene {location} cannot be used: {error}") from error
+    except Exception as error:  # GDAL, pystac, and whatever a malformed document makes of plain Python
+        raise SourceError(f"the scene {location} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _hosts(names: Iterable[str]) -> frozenset[str]:
+    """Tell the hosts, or buckets, that names lead to; users and passwords are left out."""
+    return frozenset(host for name in names if (host := urlsplit(name).netloc.rpartition("@")[2]))
+
+
+def _outline_of_cog(dataset: DatasetReader) -> Mapping[str, Any]:
+    if dataset.crs is None:
+        raise SourceError("it has no coordinate reference system")
+    outline: dict[str, Any] = transform_geom(dataset.crs, "EPSG:4326", _box(dataset.bounds))
+    return _checked(outline)
+
+
+def outline_of_item(geometry: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Give a footprint that cogeo-mosaic can index: it takes single polygons without heights only."""
+    if geometry is None:
+        raise SourceError("it has no geometry")
+    if geometry["type"] == "Polygon" and all(len(corner) == 2 for ring in geometry["coordinates"] for corner in ring):
+        return _checked(geometry)
+    return _checked(_box(bounds_of(geometry)))
+
+
+def _checked(outline: Mapping[str, Any]) -> Mapping[str, Any]:
+    Area.parse(outline)
+    return outline
+
+
+def _box(bounds: tuple[float, float, float, float]) -> dict[str, Any]:
+    west, south, east, north = bounds
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    return {"type": "Polygon", "coordinates": [ring]}
+
+
+def _zoom_of_item(reader: STACReader) -> int:
+    """Give the zoom of the data's own resolution; items without the projection extension do not know it."""
+    if reader.height:
+        return _maxzoom(reader)
+    assert reader.item is not None
+    href = reader.item.assets[next(iter(reader.assets))].get_absolute_href()
+    with Reader(href) as asset:
+        return _maxzoom(asset)
+
+
+def _maxzoom(reader: Reader | STACReader) -> int:
+    assert reader.maxzoom is not None
+    return reader.maxzoom
+
+
+def _items(document: Mapping[str, Any], path: Path, seen: set[Path]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Follow a STAC item, or a collection or catalogue to its items, each once."""
+    if path.resolve() in seen:
+        return
+    seen.add(path.resolve())
+    if _is_item(document):
+        yield str(path.absolute()), document
+        return
+    for link in document.get("links") or ():
+        if link.get("rel") in ("item", "child") and not urlsplit(link["href"]).scheme:
+            target = path.parent / link["href"]
+            yield from _items(_read_json(target), target, seen)
+
+
+def _is_item(document: Mapping[str, Any]) -> bool:
+    return document.get("type") == "Feature" and "stac_version" in document and "assets" in document
+
+
+def _asset_names(location: str) -> tuple[str, ...]:
+    try:
+        with STACReader(location) as reader:
+            return tuple(reader.assets)
+    except Exception as error:  # whatever the reader's HTTP client and parser raise means the same here
+        raise SourceError(f"the first scene of the MosaicJSON, {location}, cannot be read: {error}") from error
+
+
+def _absolute(name: str, folder: Path) -> str:
+    return name if urlsplit(name).scheme or Path(name).is_absolute() else str(folder / name)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = read(path)
+    except FileNotFoundError as error:
+        raise SourceError(f"there is no {path}") from error
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path} cannot be read as JSON: {error}") from error
+    return document if isinstance(document, dict) else {}

@@ -1,0 +1,147 @@
+"""One scene: its files, footprint and date, read of a STAC item once and kept.
+
+It knows nothing of pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from rasterio.features import bounds as bounds_of
+from rio_tiler.io.stac import fetch
+
+from mosaic_async.safe_json import read
+from mosaic_async.sources.signing import Signer, signature_end
+
+_MARGIN = 0.1
+"""Of its size, by which a footprint is taken larger: pixels reach beyond an outline that was drawn through them."""
+_KEPT = 20_000
+"""Scenes a process remembers; some 3 KB each."""
+
+
+@dataclass(frozen=True)
+class SceneFile:
+    """One asset of a scene."""
+
+    href: str
+    """Absolute path or URL; may hold secrets."""
+    scales: tuple[tuple[float, float], ...] = ()
+    """(scale, offset) of each band, that make reflectance of counts; empty where the item does not give them."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a tile has to know of a scene before it reads any of it."""
+
+    name: str
+    """As the mosaic lists it."""
+    files: Mapping[str, SceneFile] = field(repr=False)
+    """By asset name; a plain file is the asset ``."""
+    bounds: tuple[float, float, float, float] | None = None
+    """West, south, east, north in degrees of the footprint; None when not known."""
+    taken: datetime | None = None
+    properties: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    ends: float | None = None
+    """When the first signature of its files' URLs ends, in seconds since 1970; None: never."""
+
+    def may_touch(self, bounds: tuple[float, float, float, float]) -> bool:
+        """Tell whether its footprint comes near a box in degrees; True also when that is not known."""
+        if self.bounds is None or self.bounds[0] > self.bounds[2]:
+            return True
+        west, south, east, north = self.bounds
+        across, up = _MARGIN * (east - west), _MARGIN * (north - south)
+        return (
+            west - across <= bounds[2]
+            and bounds[0] <= east + across
+            and south - up <= bounds[3]
+            and bounds[1] <= north + up
+        )
+
+
+@lru_cache(maxsize=_KEPT)
+def open_scene(name: str, *, is_item: bool) -> Scene:
+    """Read a scene's item, or make a scene of a plain file, which has nothing to read.
+
+    Errors are not kept: an item that could not be had is asked for again.
+
+    Raises:
+        Exception: whatever reading and parsing raise; the caller decides what a scene without an item means.
+    """
+    if not is_item:
+        return Scene(name, {"": SceneFile(name)})
+    item = read_item(name)
+    properties = item.get("properties") or {}
+    files = {key: SceneFile(_absolute(asset["href"], name), _scales(asset)) for key, asset in item["assets"].items()}
+    return Scene(name, files, _bounds(item), _date(properties), properties, _end_of(files))
+
+
+def renewed(scene: Scene, signer: Signer) -> Scene:
+    """Give a scene whose signatures are good for a minute at least.
+
+    Raises:
+        SourceError: there are none to be had.
+    """
+    files = {key: replace(file, href=signer.renew(file.href)) for key, file in scene.files.items()}
+    return replace(scene, files=files, ends=_end_of(files))
+
+
+def _end_of(files: Mapping[str, SceneFile]) -> float | None:
+    ends = (signature_end(file.href) for file in files.values())
+    return min((end for end in ends if end is not None), default=None)
+
+
+def read_item(location: str) -> dict[str, Any]:
+    """Read a STAC item from a path or a URL."""
+    if urlsplit(location).scheme in ("", "file"):
+        document = read(Path(location.removeprefix("file://")))
+    else:
+        document = fetch(location)
+    if not isinstance(document, dict):
+        raise TypeError(f"{location} is no STAC item")
+    return document
+
+
+def _absolute(href: str, location: str) -> str:
+    if urlsplit(href).scheme or Path(href).is_absolute():
+        return href
+    if urlsplit(location).scheme not in ("", "file"):
+        return urljoin(location, href)
+    return str(Path(location.removeprefix("file://")).parent / href)
+
+
+def _scales(asset: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:
+    """Read `raster:bands` of STAC 1.0, or the `bands` of 1.1, or what 1.1 lets stand beside them for all bands."""
+    common = (asset.get("raster:scale"), asset.get("raster:offset"))
+    bands = asset.get("raster:bands") or asset.get("bands") or ([{}] if common != (None, None) else [])
+    found = [
+        (
+            band.get("scale", band.get("raster:scale", common[0])),
+            band.get("offset", band.get("raster:offset", common[1])),
+        )
+        for band in bands
+    ]
+    if not found or any(scale is None and offset is None for scale, offset in found):
+        return ()
+    return tuple((1.0 if scale is None else float(scale), float(offset or 0)) for scale, offset in found)
+
+
+def _bounds(item: Mapping[str, Any]) -> tuple[float, float, float, float] | None:
+    box = item.get("bbox") or (bounds_of(item["geometry"]) if item.get("geometry") else None)
+    if box is None:
+        return None
+    half = len(box) // 2
+    return (float(box[0]), float(box[1]), float(box[half]), float(box[half + 1]))
+
+
+def _date(properties: Mapping[str, Any]) -> datetime | None:
+    text = properties.get("datetime") or properties.get("start_datetime")
+    if not isinstance(text, str):
+        return None
+    date = datetime.fromisoformat(text)
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
