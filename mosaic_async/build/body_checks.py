@@ -16,7 +16,7 @@ from typing import Any
 from mosaic_async.errors import TileError
 from mosaic_async.geo.cover import WORLD, Tile
 from mosaic_async.http.request import Answer
-from mosaic_async.raster.tile import TileProfile, driver_of
+from mosaic_async.raster.tile import TileFormat, driver_of
 
 MAX_SIDE = 4096
 """Pixels a side of a first tile; whatever is larger is a bomb or no tile."""
@@ -44,19 +44,19 @@ _USER_DEFINED = 32767
 _MERCATOR_CODES = frozenset((3857, 3785, 900913, _USER_DEFINED))
 
 
-def max_body(profile: TileProfile) -> int:
+def max_body(tile_format: TileFormat) -> int:
     """Give the bytes that a body of such a tile can have at most: twice its pixels with a mask, and some headers."""
-    mask = profile.nbytes // profile.count
-    return 2 * (profile.nbytes + mask) + _ALLOWANCE
+    mask = tile_format.nbytes // tile_format.count
+    return 2 * (tile_format.nbytes + mask) + _ALLOWANCE
 
 
-def check_answer(answer: Answer, tile: Tile, profile: TileProfile | None) -> None:
+def check_answer(answer: Answer, tile: Tile, tile_format: TileFormat | None) -> None:
     """Look at an answer with a body.
 
     Args:
         answer: of a server that nothing is known of.
         tile: that was asked for.
-        profile: what tiles look like; None for the first.
+        tile_format: what tiles look like; None for the first.
 
     Raises:
         TileError: it is no tile, not like the first one, not the one that was asked for, or would hurt to decode.
@@ -65,11 +65,11 @@ def check_answer(answer: Answer, tile: Tile, profile: TileProfile | None) -> Non
     if kind.startswith(_TEXTS):
         raise TileError(f"the body is {kind.partition(';')[0]}, no tile: {_first_words(answer.body)}")
     driver = driver_of(answer.body)
-    if profile is not None and driver != profile.driver:
-        raise TileError(f"the tile is a {driver}, the first one was a {profile.driver}")
+    if tile_format is not None and driver != tile_format.driver:
+        raise TileError(f"the tile is a {driver}, the first one was a {tile_format.driver}")
     _check_bbox(answer.headers, tile)
     if driver == "GTiff":
-        _check_tiff(answer.body, tile, profile)
+        _check_tiff(answer.body, tile, tile_format)
 
 
 @dataclass(frozen=True)
@@ -146,26 +146,28 @@ def _tags(
     return tags
 
 
-def _check_tiff(body: bytes, tile: Tile, profile: TileProfile | None) -> None:
+def _check_tiff(body: bytes, tile: Tile, tile_format: TileFormat | None) -> None:
     for index, header in enumerate(_headers(body)):
         width, height = header.one(256, 0), header.one(257, 0)
         if index == 0:
-            _check_size(width, height, profile)
+            _check_size(width, height, tile_format)
             _check_corner(header, width, height, tile)
-        _check_cost(header, width, height, profile)
+        _check_cost(header, width, height, tile_format)
 
 
-def _check_size(width: int, height: int, profile: TileProfile | None) -> None:
-    if profile is not None and (width, height) != (profile.size, profile.size):
-        raise TileError(f"the tile's size is {width} x {height}, the first one's was {profile.size} x {profile.size}")
+def _check_size(width: int, height: int, tile_format: TileFormat | None) -> None:
+    if tile_format is not None and (width, height) != (tile_format.size, tile_format.size):
+        raise TileError(
+            f"the tile's size is {width} x {height}, the first one's was {tile_format.size} x {tile_format.size}"
+        )
 
 
-def _check_cost(header: _Header, width: int, height: int, profile: TileProfile | None) -> None:
+def _check_cost(header: _Header, width: int, height: int, tile_format: TileFormat | None) -> None:
     """Refuse what would take more memory or work to decode than a tile can need: a few bytes can claim gigabytes."""
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
         raise TileError(f"the tile claims {width:,} x {height:,} pixels")
     samples = header.one(277, 1)
-    if not 0 < samples <= (_MAX_SAMPLES if profile is None else profile.count + 1):
+    if not 0 < samples <= (_MAX_SAMPLES if tile_format is None else tile_format.count + 1):
         raise TileError(f"the tile claims {samples:,} bands")
     block = (header.one(322, width), header.one(323, min(header.one(278, height), height)))
     most = max(width, height, _MAX_BLOCK)

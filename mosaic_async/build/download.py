@@ -35,7 +35,7 @@ from mosaic_async.geo.grid import Grid
 from mosaic_async.http.client import Check, Client
 from mosaic_async.raster.canvas import Canvas
 from mosaic_async.raster.encoding import Encoding
-from mosaic_async.raster.tile import TileProfile, decode
+from mosaic_async.raster.tile import TileFormat, decode
 from mosaic_async.redaction import redact
 from mosaic_async.sources.source import TileSource
 
@@ -53,7 +53,7 @@ _MAX_BODIES = 2
 _QUEUE_BYTES = 64 * 2**20
 
 
-def queue_size(tile: TileProfile) -> int:
+def queue_size(tile: TileFormat) -> int:
     """Give how many bodies may wait for the writer: fewer where tiles are large."""
     return max(1, min(QUEUE_SIZE, _QUEUE_BYTES // tile.nbytes))
 
@@ -77,7 +77,7 @@ class Download:
     Args:
         grid: the output.
         encoding: how it is stored.
-        profile: what its tiles are like.
+        tile_format: what its tiles are like.
         source: what to ask for.
         client: asks.
         work: keeps tiles and parts; parts that are finished there are not touched.
@@ -96,7 +96,7 @@ class Download:
         *,
         grid: Grid,
         encoding: Encoding,
-        profile: TileProfile,
+        tile_format: TileFormat,
         source: TileSource,
         client: Client,
         work: WorkFolder,
@@ -111,7 +111,7 @@ class Download:
     ) -> None:
         self._grid = grid
         self._encoding = encoding
-        self._profile = profile
+        self._tile_format = tile_format
         self._source = source
         self._client = client
         self._work = work
@@ -123,7 +123,7 @@ class Download:
         self._max_failures = max_failures
         self._tags = tags
         self._on_event = on_event
-        self._queue: asyncio.Queue[_Arrival | None] = asyncio.Queue(queue_size(profile))
+        self._queue: asyncio.Queue[_Arrival | None] = asyncio.Queue(queue_size(tile_format))
         self._orders = Orders(grid, lambda: self.is_stopped)
         self._turns: dict[Tile, asyncio.Lock] = {}
         self._placing = ThreadPoolExecutor(1, thread_name_prefix="mosaic-canvas")
@@ -164,7 +164,7 @@ class Download:
         self.records.update(records)
         self.placed = sum(record.placed for record in records.values())
         self.empty = sum(record.empty for record in records.values())
-        self._client.limit_body(max_body(self._profile))
+        self._client.limit_body(max_body(self._tile_format))
         try:
             # Twice as many fetchers as permits: a tile that backs off keeps its task but not its permit.
             await self._pass(2 * self._concurrency)
@@ -242,7 +242,7 @@ class Download:
             await self._queue.put(self._missed[tile])
 
     def _check(self, tile: Tile) -> Check:
-        return lambda answer: check_answer(answer, tile, self._profile)
+        return lambda answer: check_answer(answer, tile, self._tile_format)
 
     def _failure(self, tile: Tile, reason: str, *, status: int | None = None, attempts: int = 1) -> TileFailed:
         return TileFailed(tile, redact(self._source.url(tile)), reason, status, attempts)
@@ -307,7 +307,7 @@ class Download:
 
     def _place(self, opened: OpenPart, tile: Tile, body: bytes) -> None:
         """Decode and place one tile, on the canvas thread."""
-        pixels, mask = decode(body, self._profile)
+        pixels, mask = decode(body, self._tile_format)
         if mask is not None and self._encoding.mask != "none" and not mask.any():
             return  # what lies under the mask is nobody's data; so a part without data needs no file
         of_tile, of_part = self._grid.overlap(tile, opened.part)

@@ -29,7 +29,7 @@ from mosaic_async.http.client import Client
 from mosaic_async.raster.block_cache import BLOCK_CACHE
 from mosaic_async.raster.canvas import Canvas
 from mosaic_async.raster.encoding import Encoding, MaskMode, OverviewResampling
-from mosaic_async.raster.tile import Mask, Pixels, TileProfile, decode
+from mosaic_async.raster.tile import Mask, Pixels, TileFormat, decode
 from mosaic_async.redaction import redact
 from mosaic_async.sources.source import TileSource
 
@@ -113,7 +113,7 @@ class Job:
         given["mask_band"] = self.source.mask_band
         return given
 
-    def encoding(self, tile: TileProfile, cover: Cover) -> Encoding:
+    def encoding(self, tile: TileFormat, cover: Cover) -> Encoding:
         """Decide how the output is stored.
 
         Raises:
@@ -132,12 +132,12 @@ class Job:
         candidates = (replace(encoding, block_size=int(size)) for size in sizes if size >= _MIN_BLOCK)
         return next((candidate for candidate in candidates if self._has_levels(cover, tile, candidate)), encoding)
 
-    def _has_levels(self, cover: Cover, tile: TileProfile, encoding: Encoding) -> bool:
+    def _has_levels(self, cover: Cover, tile: TileFormat, encoding: Encoding) -> bool:
         """Whether the output gets the overviews that a COG must have; blocks of just its width would prevent them."""
         grid = self.grid(cover, tile, encoding, max(_MAX_PART_BLOCKS, tile.size // encoding.block_size))
         return grid.levels > 0 or max(grid.width, grid.height) <= COG_UNTILED_SIZE
 
-    def grid(self, cover: Cover, tile: TileProfile, encoding: Encoding, part_blocks: int) -> Grid:
+    def grid(self, cover: Cover, tile: TileFormat, encoding: Encoding, part_blocks: int) -> Grid:
         """Lay the output's pixels out."""
         return Grid(
             cover=cover,
@@ -203,7 +203,7 @@ class MosaicPlan:
         return {**asdict(self), "bounds": list(self.bounds)}
 
 
-def memory_needed(grid: Grid, encoding: Encoding, tile: TileProfile, concurrency: int) -> int:
+def memory_needed(grid: Grid, encoding: Encoding, tile: TileFormat, concurrency: int) -> int:
     """Give the bytes that a run holds at most: canvases with overviews, bodies with their pixels, and the rest."""
     height, width = min(grid.part_size, grid.height), min(grid.part_size, grid.width)
     canvases = 1 if grid.is_single else OPEN_PARTS
@@ -211,9 +211,7 @@ def memory_needed(grid: Grid, encoding: Encoding, tile: TileProfile, concurrency
     return math.ceil(canvases * height * width * encoding.pixel_bytes * 4 / 3 + bodies + _BASE_MEMORY)
 
 
-def choose_grid(
-    job: Job, cover: Cover, tile: TileProfile, encoding: Encoding, *, memory: int, concurrency: int
-) -> Grid:
+def choose_grid(job: Job, cover: Cover, tile: TileFormat, encoding: Encoding, *, memory: int, concurrency: int) -> Grid:
     """Lay the output out in the largest parts that keep a run inside its memory.
 
     Raises:
@@ -255,7 +253,7 @@ async def make_plan(
     middle = next(cover.outward())
     started = time.monotonic()
     try:
-        check = partial(check_answer, tile=middle, profile=None)
+        check = partial(check_answer, tile=middle, tile_format=None)
         async with client.get(job.source.url(middle), check=check) as answer:
             body = answer.body
     except RequestError as error:
@@ -264,7 +262,7 @@ async def make_plan(
     if body:
         tile = await asyncio.to_thread(learn_first, body, middle, job.source, job.tile_size)
     else:
-        tile = TileProfile(driver="GTiff", size=job.tile_size or 256, count=3, dtype="uint8")
+        tile = TileFormat(driver="GTiff", size=job.tile_size or 256, count=3, dtype="uint8")
     encoding = job.encoding(tile, cover)
     grid = choose_grid(job, cover, tile, encoding, memory=memory, concurrency=concurrency)
     raw = math.ceil(grid.width * grid.height * encoding.pixel_bytes)
@@ -296,7 +294,7 @@ async def make_plan(
     )
 
 
-def encoded_bytes(body: bytes, tile: TileProfile, encoding: Encoding, tiles: int) -> int:
+def encoded_bytes(body: bytes, tile: TileFormat, encoding: Encoding, tiles: int) -> int:
     """Estimate the bytes of the output from one tile.
 
     Raises:
@@ -306,7 +304,7 @@ def encoded_bytes(body: bytes, tile: TileProfile, encoding: Encoding, tiles: int
     return _cost(pixels, mask, encoding, tiles).nbytes
 
 
-def _costs(job: Job, body: bytes, tile: TileProfile, cover: Cover) -> dict[str, ProfileCost]:
+def _costs(job: Job, body: bytes, tile: TileFormat, cover: Cover) -> dict[str, ProfileCost]:
     """Encode one tile with each profile that can hold it; that of the job comes first."""
     pixels, mask = decode(body, tile)
     costs = {}

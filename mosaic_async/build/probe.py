@@ -18,7 +18,7 @@ from mosaic_async.errors import RequestError, SourceError, TileError
 from mosaic_async.events import OnEvent, SceneSkipped, TileFetched, zxy
 from mosaic_async.geo.cover import Cover, Tile
 from mosaic_async.http.client import Answer, Client
-from mosaic_async.raster.tile import TileProfile, learn
+from mosaic_async.raster.tile import TileFormat, learn
 from mosaic_async.sources.source import TileSource
 
 _WRONG_AFTER = 32
@@ -39,7 +39,7 @@ async def probe(
     batch: int,
     scenes: SceneTally,
     on_event: OnEvent,
-) -> TileProfile:
+) -> TileFormat:
     """Find the first tile that is not empty, from the centre outwards, and learn from it.
 
     Args:
@@ -80,7 +80,7 @@ async def probe(
     )
 
 
-def learn_first(body: bytes, tile: Tile, source: TileSource, tile_size: int | None) -> TileProfile:
+def learn_first(body: bytes, tile: Tile, source: TileSource, tile_size: int | None) -> TileFormat:
     """Learn from a first tile.
 
     Raises:
@@ -108,7 +108,7 @@ async def _ask(
     if work.has_tile(tile):
         return None
     try:
-        check = partial(check_answer, tile=tile, profile=None)
+        check = partial(check_answer, tile=tile, tile_format=None)
         async with client.get(source.url(tile), check=check) as answer:
             await work.write_tile(tile, answer.body)
             note(tile, answer)

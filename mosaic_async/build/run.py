@@ -34,7 +34,7 @@ from mosaic_async.http.limits import AUTO_CAP, Concurrency
 from mosaic_async.raster.assembly import assemble, publish
 from mosaic_async.raster.block_cache import small_block_cache
 from mosaic_async.raster.encoding import Encoding
-from mosaic_async.raster.tile import TileProfile
+from mosaic_async.raster.tile import TileFormat
 from mosaic_async.redaction import redact
 
 _Params = ParamSpec("_Params")
@@ -144,16 +144,16 @@ class Run:
         self._scenes = SceneTally(await work.read_scenes())
         async with self._client() as client:
             with self._stage("probe"):
-                profile = await self._profile(client, cover, work)
-            encoding = self._job.encoding(profile, cover)
-            grid = self._grid(cover, profile, encoding, work)
-            await self._check_disk(grid, profile, encoding, work)
-            state = {"tile": asdict(profile), "part_blocks": grid.part_blocks, "disk": self.disk_needed}
+                tile_format = await self._tile_format(client, cover, work)
+            encoding = self._job.encoding(tile_format, cover)
+            grid = self._grid(cover, tile_format, encoding, work)
+            await self._check_disk(grid, tile_format, encoding, work)
+            state = {"tile": asdict(tile_format), "part_blocks": grid.part_blocks, "disk": self.disk_needed}
             await work.save_state(state)
             download = Download(
                 grid=grid,
                 encoding=encoding,
-                profile=profile,
+                tile_format=tile_format,
                 source=self._job.source,
                 client=client,
                 work=work,
@@ -189,14 +189,14 @@ class Run:
             )
         return report
 
-    async def _check_disk(self, grid: Grid, profile: TileProfile, encoding: Encoding, work: WorkFolder) -> None:
+    async def _check_disk(self, grid: Grid, tile_format: TileFormat, encoding: Encoding, work: WorkFolder) -> None:
         """Estimate what the run writes from the first tile, and insist on room for it."""
         self.disk_needed = work.state.get("disk")
         tile = next(filter(work.has_body, grid.cover.outward()), None) if work.is_new else None
         body = await work.read_tile(tile) if tile else None
         if body:
             with suppress(TileError):  # an unreadable one is asked for again
-                encoded = await asyncio.to_thread(encoded_bytes, body, profile, encoding, grid.cover.count)
+                encoded = await asyncio.to_thread(encoded_bytes, body, tile_format, encoding, grid.cover.count)
                 self.disk_needed = bytes_needed(grid, encoded, len(body))
         if self.disk_needed and self._effort.check_disk:
             await asyncio.to_thread(check_room, work.path, self.disk_needed)
@@ -221,20 +221,20 @@ class Run:
         self._retried[reason if is_room else "others"] += 1
         self._on_event(TileRetried(redact(url), attempt, reason, wait))
 
-    async def _profile(self, client: Client, cover: Cover, work: WorkFolder) -> TileProfile:
+    async def _tile_format(self, client: Client, cover: Cover, work: WorkFolder) -> TileFormat:
         """Learn what tiles look like, or remember it from the run that is being continued."""
         if known := work.state.get("tile"):
-            return TileProfile.from_dict(known)
+            return TileFormat.from_dict(known)
         size, batch = self._job.tile_size, min(self._effort.in_flight, _MAX_BATCH)
         source, on_event, scenes = self._job.source, self._on_event, self._scenes
         return await probe(client, source, cover, work, tile_size=size, batch=batch, scenes=scenes, on_event=on_event)
 
-    def _grid(self, cover: Cover, profile: TileProfile, encoding: Encoding, work: WorkFolder) -> Grid:
+    def _grid(self, cover: Cover, tile_format: TileFormat, encoding: Encoding, work: WorkFolder) -> Grid:
         """Lay the output out, in parts of the size that an earlier run began with."""
         job, effort = self._job, self._effort
         if known := work.state.get("part_blocks"):
-            return job.grid(cover, profile, encoding, known)
-        return choose_grid(job, cover, profile, encoding, memory=effort.memory, concurrency=effort.in_flight)
+            return job.grid(cover, tile_format, encoding, known)
+        return choose_grid(job, cover, tile_format, encoding, memory=effort.memory, concurrency=effort.in_flight)
 
     async def _download(self, download: Download, grid: Grid, work: WorkFolder) -> int:
         """Download what is missing and give how many parts were there already."""

@@ -14,7 +14,7 @@ from rasterio.dtypes import in_dtype_range
 from rio_cogeo.profiles import cog_profiles
 
 from mosaic_async.errors import UsageError
-from mosaic_async.raster.tile import TileProfile
+from mosaic_async.raster.tile import TileFormat
 
 MaskMode = Literal["auto", "internal", "alpha", "nodata", "none"]
 OverviewResampling = Literal["average", "nearest", "mode", "rms"]
@@ -72,7 +72,7 @@ class Encoding:
     @classmethod
     def of(
         cls,
-        tile: TileProfile,
+        tile: TileFormat,
         *,
         profile: str = "deflate",
         creation_options: Mapping[str, str] | None = None,

@@ -55,7 +55,7 @@ Mask = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TileProfile:
+class TileFormat:
     """What every tile of a run looks like; learnt from the first one that is not empty."""
 
     driver: str
@@ -75,7 +75,7 @@ class TileProfile:
     """Names of the data bands."""
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TileProfile:
+    def from_dict(cls, values: Mapping[str, Any]) -> TileFormat:
         """Read back what `dataclasses.asdict` made and JSON kept."""
         lists = {name: tuple(values[name]) for name in ("colorinterp", "descriptions")}
         return cls(**{**values, **lists})
@@ -86,13 +86,13 @@ class TileProfile:
         return self.size * self.size * self.count * np.dtype(self.dtype).itemsize
 
 
-def learn(body: bytes, *, tile_size: int | None = None, mask_band: bool | None = None) -> TileProfile:
+def learn(body: bytes, *, tile_size: int | None = None, mask_band: bool | None = None) -> TileFormat:
     """Learn from a first tile what all tiles of the run must look like.
 
     Args:
         body: the tile.
         tile_size: pixels a side that the tile must have; None takes what it has.
-        mask_band: as in `TileProfile`.
+        mask_band: as in `TileFormat`.
 
     Raises:
         TileError: it cannot be read, or is not square and of the size that was asked for.
@@ -100,23 +100,23 @@ def learn(body: bytes, *, tile_size: int | None = None, mask_band: bool | None =
     driver = driver_of(body)
     if driver == "npy":
         shape, dtype = _npy_header(body)
-        profile = TileProfile(
+        tile_format = TileFormat(
             driver=driver, size=shape[1], count=shape[0] - (mask_band is not False), dtype=dtype, mask_band=mask_band
         )
         height, width = shape[1:]
     else:
         with _opened(body, driver) as dataset:
             height, width = dataset.shape
-            profile = _profile_of(dataset, mask_band=mask_band)
+            tile_format = _format_of(dataset, mask_band=mask_band)
     if height != width or height > _MAX_SIZE or tile_size not in (None, height):
         wanted = f"{tile_size} x {tile_size}" if tile_size else f"square and up to {_MAX_SIZE} pixels a side"
         raise TileError(f"the tile has {width} x {height} pixels, it should be {wanted}")
-    if not 0 < profile.count <= _MAX_BANDS:
-        raise TileError(f"the tile has {profile.count} bands beside its mask")
-    return profile
+    if not 0 < tile_format.count <= _MAX_BANDS:
+        raise TileError(f"the tile has {tile_format.count} bands beside its mask")
+    return tile_format
 
 
-def decode(body: bytes, profile: TileProfile) -> tuple[Pixels, Mask | None]:
+def decode(body: bytes, tile_format: TileFormat) -> tuple[Pixels, Mask | None]:
     """Read a tile's pixels, (bands, height, width), and its mask, (height, width), 255 where valid.
 
     The mask is the extra last band, above 0 where valid: that one rule fits the 0 and 255 of old tilers in any dtype,
@@ -127,12 +127,12 @@ def decode(body: bytes, profile: TileProfile) -> tuple[Pixels, Mask | None]:
         TileError: not whole, not of the expected format, or of another size, band count or dtype than the first tile.
     """
     driver = driver_of(body)
-    if driver != profile.driver:
-        raise TileError(f"the tile is a {driver}, the first one was a {profile.driver}")
+    if driver != tile_format.driver:
+        raise TileError(f"the tile is a {driver}, the first one was a {tile_format.driver}")
     if driver == "npy":
-        return _decode_npy(body, profile)
+        return _decode_npy(body, tile_format)
     with _opened(body, driver) as dataset:
-        return _read(dataset, profile)
+        return _read(dataset, tile_format)
 
 
 def driver_of(body: bytes) -> str:
@@ -197,13 +197,13 @@ def _jp2_stream(body: bytes) -> int:
         offset += size
 
 
-def _profile_of(dataset: DatasetReader, *, mask_band: bool | None) -> TileProfile:
+def _format_of(dataset: DatasetReader, *, mask_band: bool | None) -> TileFormat:
     if _is_palette(dataset):
         count, colorinterp = 3, ("red", "green", "blue")
     else:
         count = dataset.count - _has_mask_band(dataset, mask_band=mask_band)
         colorinterp = tuple(band.name for band in dataset.colorinterp[:count])
-    return TileProfile(
+    return TileFormat(
         driver=dataset.driver,
         size=dataset.width,
         count=count,
@@ -215,20 +215,20 @@ def _profile_of(dataset: DatasetReader, *, mask_band: bool | None) -> TileProfil
     )
 
 
-def _read(dataset: DatasetReader, profile: TileProfile) -> tuple[Pixels, Mask | None]:
+def _read(dataset: DatasetReader, tile_format: TileFormat) -> tuple[Pixels, Mask | None]:
     """Check size, bands and dtypes before a single pixel is read: a file of 122 bytes can claim gigabytes."""
-    _check("size", f"{dataset.width} x {dataset.height}", f"{profile.size} x {profile.size}")
-    _check("dtype", "/".join(sorted(set(dataset.dtypes))), profile.dtype)
+    _check("size", f"{dataset.width} x {dataset.height}", f"{tile_format.size} x {tile_format.size}")
+    _check("dtype", "/".join(sorted(set(dataset.dtypes))), tile_format.dtype)
     if _is_palette(dataset):
-        _check("band count", 3, profile.count)
+        _check("band count", 3, tile_format.count)
         return _read_palette(dataset)
-    has_mask_band = _has_mask_band(dataset, mask_band=profile.mask_band)
-    _check("band count", dataset.count - has_mask_band, profile.count)
+    has_mask_band = _has_mask_band(dataset, mask_band=tile_format.mask_band)
+    _check("band count", dataset.count - has_mask_band, tile_format.count)
     pixels = dataset.read()
     if has_mask_band:
         return pixels[:-1], _as_mask(pixels[-1])
     flags = dataset.mask_flag_enums[0]
-    if MaskFlags.all_valid in flags or profile.mask_band is False:
+    if MaskFlags.all_valid in flags or tile_format.mask_band is False:
         return pixels, None
     return pixels, dataset.dataset_mask()
 
@@ -274,12 +274,12 @@ def _npy_header(body: bytes) -> tuple[tuple[int, int, int], str]:
     return shape, dtype.name
 
 
-def _decode_npy(body: bytes, profile: TileProfile) -> tuple[Pixels, Mask | None]:
+def _decode_npy(body: bytes, tile_format: TileFormat) -> tuple[Pixels, Mask | None]:
     """Read an array whose last plane is the mask, as rio-tiler writes it, unless the source says otherwise."""
-    has_mask = profile.mask_band is not False
+    has_mask = tile_format.mask_band is not False
     shape, dtype = _npy_header(body)
-    _check("shape", shape, (profile.count + has_mask, profile.size, profile.size))
-    _check("dtype", dtype, profile.dtype)
+    _check("shape", shape, (tile_format.count + has_mask, tile_format.size, tile_format.size))
+    _check("dtype", dtype, tile_format.dtype)
     try:
         pixels = np.load(io.BytesIO(body), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:

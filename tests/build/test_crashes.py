@@ -29,7 +29,7 @@ from mosaic_async import ResourceError, build_mosaic
 from mosaic_async.raster.canvas import Canvas
 from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.readback import check_blocks
-from mosaic_async.raster.tile import TileProfile
+from mosaic_async.raster.tile import TileFormat
 from tests.cli.test_main import BOUNDS, command, run
 from tests.fake_tiler import Pattern
 from tests.moods import at, status
@@ -186,7 +186,7 @@ def test_a_cog_whose_blocks_did_not_all_arrive_is_found_before_it_counts(tmp_pat
         1024,
         1,
         rasterio.Affine(2, 0, 0, 0, -2, 0),
-        Encoding.of(TileProfile(driver="GTiff", size=256, count=2, dtype="uint8")),
+        Encoding.of(TileFormat(driver="GTiff", size=256, count=2, dtype="uint8")),
     ) as canvas:
         canvas.place(pixels, mask.astype(np.uint8) * 255, rasterio.windows.Window(0, 0, 1024, 1024))
         canvas.seal(path)

@@ -53,9 +53,9 @@ def mutated(body: bytes, chance: random.Random) -> bytes:
 def main(seed: int, count: int, ext: str) -> None:
     tiler = FakeTiler(pattern=Pattern(masked=ext not in ("jpg", "jp2"), smooth=ext in ("jpg", "webp")), ext=ext)
     body = tiler.body(PLACE)
-    profile = learn(body)
-    decode(body, profile)
-    check_answer(Answer(200, body), tile := Tile(64, 49, 7), profile)
+    tile_format = learn(body)
+    decode(body, tile_format)
+    check_answer(Answer(200, body), tile := Tile(64, 49, 7), tile_format)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     chance = random.Random(seed)
     passed = 0
@@ -63,8 +63,8 @@ def main(seed: int, count: int, ext: str) -> None:
         bad = mutated(body, chance)
         try:
             if chance.random() < 0.7:  # what the checks refuse is decoded as well now and then: it must hold by itself
-                check_answer(Answer(200, bad), tile, profile)
-            pixels, mask = decode(bad, profile)
+                check_answer(Answer(200, bad), tile, tile_format)
+            pixels, mask = decode(bad, tile_format)
         except TileError:
             continue
         passed += 1

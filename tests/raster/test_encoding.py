@@ -6,11 +6,11 @@ import pytest
 
 from mosaic_async.errors import UsageError
 from mosaic_async.raster.encoding import PROFILES, Encoding
-from mosaic_async.raster.tile import TileProfile
+from mosaic_async.raster.tile import TileFormat
 
 
 def tile(count=3, dtype="uint8", **options):
-    return TileProfile(driver="GTiff", size=256, count=count, dtype=dtype, **options)
+    return TileFormat(driver="GTiff", size=256, count=count, dtype=dtype, **options)
 
 
 def test_auto_keeps_a_mask_inside_the_file():

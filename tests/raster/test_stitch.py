@@ -25,7 +25,7 @@ from mosaic_async.raster.assembly import assemble
 from mosaic_async.raster.canvas import Canvas
 from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.stitch import Plate, stitch
-from mosaic_async.raster.tile import TileProfile
+from mosaic_async.raster.tile import TileFormat
 from tests.fake_tiler import Pattern
 from tests.pyramid_reader import assert_same_levels, read_levels
 
@@ -56,7 +56,7 @@ def with_methods(kinds: list[tuple], methods: list[str]) -> list:
 
 def encoding_of(profile, dtype, count, mask, **options) -> Encoding:
     colors = ("red", "green", "blue") if count == 3 and dtype == "uint8" else ()
-    tile = TileProfile(driver="GTiff", size=BLOCK, count=count, dtype=dtype, colorinterp=colors)
+    tile = TileFormat(driver="GTiff", size=BLOCK, count=count, dtype=dtype, colorinterp=colors)
     options.setdefault("creation_options", {"BLOCKSIZE": str(BLOCK)})
     nodata = -3000.0 if mask == "nodata" else None
     return Encoding.of(tile, profile=profile, mask=mask, nodata=nodata, **options)

@@ -10,7 +10,7 @@ import rasterio
 from rasterio.io import MemoryFile
 
 from mosaic_async.errors import TileError
-from mosaic_async.raster.tile import TileProfile, decode, learn
+from mosaic_async.raster.tile import TileFormat, decode, learn
 from tests.fake_tiler import FakeTiler, Pattern
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # of the tiles we make
@@ -40,10 +40,10 @@ def encode(array, driver="GTiff", **options):
 def test_pixels_and_mask_come_out_as_they_were_made(ext, dtype, count, size):
     tiler = fake(ext, dtype, count, size=size)
     body = tiler.body(TILE)
-    profile = learn(body)
-    pixels, mask = decode(body, profile)
+    tile_format = learn(body)
+    pixels, mask = decode(body, tile_format)
     expected, valid = tiler.pattern.expected(TILE[1] * size, TILE[2] * size, size, size)
-    assert (profile.size, profile.count, profile.dtype) == (size, count, dtype)
+    assert (tile_format.size, tile_format.count, tile_format.dtype) == (size, count, dtype)
     np.testing.assert_array_equal(mask > 0, valid)
     np.testing.assert_array_equal(pixels[:, valid], expected[:, valid])
 
@@ -93,9 +93,9 @@ def test_a_nodata_tag_masks():
     array = np.arange(256 * 256, dtype="int16").reshape(1, 256, 256)
     array[0, :10] = -9999
     body = encode(array, nodata=-9999)
-    profile = learn(body)
-    _, mask = decode(body, profile)
-    assert profile.nodata == -9999
+    tile_format = learn(body)
+    _, mask = decode(body, tile_format)
+    assert tile_format.nodata == -9999
     np.testing.assert_array_equal(mask > 0, array[0] != -9999)
 
 
@@ -107,9 +107,9 @@ def test_a_palette_is_looked_up():
             dataset.write_colormap(1, colors)
             dataset.write(array)
         body = bytes(file.getbuffer())
-    profile = learn(body)
-    pixels, mask = decode(body, profile)
-    assert (profile.count, profile.colorinterp) == (3, ("red", "green", "blue"))
+    tile_format = learn(body)
+    pixels, mask = decode(body, tile_format)
+    assert (tile_format.count, tile_format.colorinterp) == (3, ("red", "green", "blue"))
     for index, color in colors.items():
         assert (color[:3] == pixels[:, array[0] == index].T).all()
     np.testing.assert_array_equal(mask > 0, array[0] != 2)
@@ -119,12 +119,12 @@ def test_a_palette_is_looked_up():
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
 def test_a_truncated_tile_is_an_error(ext, share):
     body = fake(ext, masked=ext != "jpg").body(TILE)
-    profile = learn(body)
+    tile_format = learn(body)
     cut = body[: int(len(body) * share)]
     if ext == "jpg" and share == 0.99:
         pytest.skip("a JPEG that lacks only its last bytes decodes")
     with pytest.raises(TileError):
-        decode(cut, profile)
+        decode(cut, tile_format)
 
 
 @pytest.mark.parametrize(
@@ -144,11 +144,11 @@ def test_a_truncated_tile_is_an_error(ext, share):
     ],
 )
 def test_what_is_no_image_is_a_tile_error_that_says_how_it_begins_or_why(body):
-    profile = TileProfile(driver="GTiff", size=256, count=3, dtype="uint8")
+    tile_format = TileFormat(driver="GTiff", size=256, count=3, dtype="uint8")
     with pytest.raises(TileError):
         learn(body)
     with pytest.raises(TileError):
-        decode(body, profile)
+        decode(body, tile_format)
 
 
 def test_an_npy_of_objects_is_refused_before_it_is_unpickled():
@@ -168,15 +168,15 @@ def test_an_npy_of_objects_is_refused_before_it_is_unpickled():
     ],
 )
 def test_a_tile_unlike_the_first_is_an_error_that_says_in_what(other, says):
-    profile = learn(encode(np.ones((3, 256, 256), "uint8")))
+    tile_format = learn(encode(np.ones((3, 256, 256), "uint8")))
     with pytest.raises(TileError, match=says):
-        decode(encode(other), profile)
+        decode(encode(other), tile_format)
 
 
 def test_a_tile_of_another_format_than_the_first_is_an_error():
-    profile = learn(encode(np.ones((3, 256, 256), "uint8")))
+    tile_format = learn(encode(np.ones((3, 256, 256), "uint8")))
     with pytest.raises(TileError, match="is a PNG, the first one was a GTiff"):
-        decode(fake("png").body(TILE), profile)
+        decode(fake("png").body(TILE), tile_format)
 
 
 def test_a_tiny_file_that_claims_a_huge_raster_is_refused_by_its_header():
@@ -188,7 +188,7 @@ def test_a_tiny_file_that_claims_a_huge_raster_is_refused_by_its_header():
     with pytest.raises(TileError):
         learn(bomb)
     with pytest.raises(TileError, match="1000000 x 1000000"):
-        decode(bomb, TileProfile(driver="GTiff", size=256, count=1, dtype="uint8"))
+        decode(bomb, TileFormat(driver="GTiff", size=256, count=1, dtype="uint8"))
 
 
 def test_a_first_tile_must_be_square_and_of_the_size_that_was_asked_for():
@@ -201,9 +201,9 @@ def test_a_first_tile_must_be_square_and_of_the_size_that_was_asked_for():
 def test_a_jpeg_2000_tile_is_read():
     array = np.random.default_rng(1).integers(0, 255, (3, 256, 256)).astype("uint8")
     body = encode(array, driver="JP2OpenJPEG", QUALITY="100", REVERSIBLE="YES", YCBCR420="NO")
-    profile = learn(body)
-    assert (profile.driver, profile.count) == ("JP2OpenJPEG", 3)
-    np.testing.assert_array_equal(decode(body, profile)[0], array)
+    tile_format = learn(body)
+    assert (tile_format.driver, tile_format.count) == ("JP2OpenJPEG", 3)
+    np.testing.assert_array_equal(decode(body, tile_format)[0], array)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_an_npy_with_a_hostile_header_is_a_tile_error(header):
     with pytest.raises(TileError):
         learn(body)
     with pytest.raises(TileError):
-        decode(body, TileProfile(driver="npy", size=256, count=3, dtype="uint8"))
+        decode(body, TileFormat(driver="npy", size=256, count=3, dtype="uint8"))
 
 
 def test_an_npy_that_claims_more_than_it_has_is_refused_by_its_header():
