@@ -17,6 +17,7 @@ from mosaic_async.build.work_folder import failed_path, work_path
 from mosaic_async.errors import UsageError
 from mosaic_async.events import MosaicReport, TileFailed, zxy
 from mosaic_async.geo.cover import MAX_ZOOM, Tile
+from mosaic_async.raster import whole_file
 from mosaic_async.safe_json import parse
 
 _LINE = re.compile(r"\s*(\d+)[/\s,]+(\d+)[/\s,]+(\d+)\s*")
@@ -125,6 +126,4 @@ def _feature(tile: Tile, properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
-    aside = path.with_name(path.name + ".partial")
-    aside.write_text(json.dumps(document, indent=1), encoding="utf-8")
-    aside.replace(path)
+    whole_file.write(path, json.dumps(document, indent=1))

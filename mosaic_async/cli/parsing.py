@@ -14,6 +14,7 @@ from typing import Literal
 import click
 
 from mosaic_async.errors import ResourceError
+from mosaic_async.raster import whole_file
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 HEADERS_VARIABLE = "MOSAIC_ASYNC_HEADERS"
@@ -122,10 +123,7 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         ResourceError: what the disk says.
     """
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        aside.write_text(text)
-        aside.replace(path)
+        whole_file.write(path, text)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise ResourceError(f"{path} cannot be written: {error.strerror}") from error

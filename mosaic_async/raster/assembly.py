@@ -5,7 +5,6 @@ It blocks, so it is called in a thread; it knows nothing of tiles and servers.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from mosaic_async.errors import ResourceError, StitchError, UsageError
 from mosaic_async.geo.grid import Grid
+from mosaic_async.raster import whole_file
 from mosaic_async.raster.canvas import Canvas
 from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.pyramid import build_upper_levels
@@ -81,16 +81,7 @@ def publish(made: Path, output: Path, *, overwrite: bool) -> int:
         raise StitchError(f"{made} is no valid COG: {'; '.join(errors + warnings)}")
     if output.exists() and not overwrite:
         raise UsageError(f"{output} exists by now", hint="move it away, or run the same again with `overwrite`")
-    _flush(made)
+    whole_file.flush(made)
     made.replace(output)
-    _flush(output.parent)
+    whole_file.flush(output.parent)
     return output.stat().st_size
-
-
-def _flush(path: Path) -> None:
-    """Have the disk hold what the file, or the folder, says."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -25,6 +25,7 @@ from rasterio.io import DatasetReader, DatasetWriter, MemoryFile
 from rasterio.windows import Window
 
 from mosaic_async.errors import ResourceError
+from mosaic_async.raster import whole_file
 from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.halving import halve, is_exact
 from mosaic_async.raster.readback import check_blocks
@@ -125,24 +126,19 @@ class Canvas:
         Raises:
             ResourceError: the file cannot be written.
         """
-        aside = path.with_name(path.name + ".partial")
         try:
             with rasterio.Env(**_GDAL_OPTIONS, GDAL_TIFF_OVR_BLOCKSIZE=self.encoding.block_size):
                 self._fill_padding()
                 self._dataset.update_tags(**(tags or {}))
                 self._dataset.close()
                 self._make_overviews()
-                rasterio.shutil.copy(
-                    self._memory.name, aside, driver="COG", OVERVIEWS="FORCE_USE_EXISTING", **self._cog_options()
-                )
-                check_blocks(aside, (self.levels + 1) * (2 if self.encoding.mask == "internal" else 1))
-                if top is not None:
-                    self._keep_top(top)
-            aside.replace(path)
+                with whole_file.aside(path) as partial:
+                    self._encode(partial)
+                    if top is not None:
+                        self._keep_top(top)
         except (RasterioError, CPLE_BaseError, OSError) as error:
-            raise ResourceError(f"{path} cannot be written: {error}", hint="is there room on the disk?") from error
+            raise ResourceError(f"{path} cannot be written: {error}", hint="free disk space, then resume") from error
         finally:
-            aside.unlink(missing_ok=True)
             self.close()
 
     def close(self) -> None:
@@ -187,9 +183,6 @@ class Canvas:
         ] * self.encoding.count
         bands = (given + rest)[: self.encoding.count]
         return bands + ([ColorInterp.alpha] if self.encoding.mask == "alpha" else [])
-
-    def _cog_options(self) -> dict[str, str]:
-        return {**self.encoding.options, "BLOCKSIZE": str(self.encoding.block_size)}
 
     def _place_mask(self, mask: Mask, window: Window) -> None:
         if self.encoding.mask == "internal":
@@ -252,12 +245,19 @@ class Canvas:
             if mask is not None:
                 target.write_mask(mask, window=window)
 
+    def _encode(self, path: Path) -> None:
+        """Write the COG in one pass, and check that all of it arrived."""
+        options = {**self.encoding.options, "BLOCKSIZE": str(self.encoding.block_size)}
+        rasterio.shutil.copy(self._memory.name, path, driver="COG", OVERVIEWS="FORCE_USE_EXISTING", **options)
+        check_blocks(path, (self.levels + 1) * (2 if self.encoding.mask == "internal" else 1))
+
     def _keep_top(self, path: Path) -> None:
         """Write the smallest level as a plain GeoTIFF, uncompressed: it is read once and is one block."""
         level = {"overview_level": self.levels - 1} if self.levels else {}
         with (
+            whole_file.aside(path) as partial,
             rasterio.open(self._memory.name, **level) as source,
-            rasterio.open(path, "w", **source.profile) as target,
+            rasterio.open(partial, "w", **source.profile) as target,
         ):
             target.write(source.read())
             if self.encoding.mask == "internal":

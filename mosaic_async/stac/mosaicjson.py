@@ -20,6 +20,7 @@ import shapely
 
 from mosaic_async.errors import ResourceError, SourceError, UsageError
 from mosaic_async.geo.cover import MAX_ZOOM, WORLD
+from mosaic_async.raster import whole_file
 from mosaic_async.sources.seasons import SEASONS, read_seasons, season_of
 from mosaic_async.sources.signing import Signer, readable, reader_pays
 from mosaic_async.sources.stac_query import Search, moment_of, one_per_place
@@ -168,7 +169,7 @@ def _keep(placed: Sequence[_Placed], folder: Path, signer: Signer) -> list[str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for one in placed:
-            Path(one.name).write_text(json.dumps(readable(one.scene.absolute(), signer)))
+            whole_file.write(Path(one.name), json.dumps(readable(one.scene.absolute(), signer)))
     except OSError as error:
         raise ResourceError(f"{folder} cannot be written: {error.strerror}") from error
     if signer.ends is None:

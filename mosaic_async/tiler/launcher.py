@@ -15,6 +15,7 @@ from secrets import token_urlsafe
 from tempfile import TemporaryDirectory
 
 from mosaic_async.errors import ResourceError, SourceError, UsageError
+from mosaic_async.raster import whole_file
 from mosaic_async.sources.signing import Signing
 from mosaic_async.sources.source import TileSource
 from mosaic_async.tiler.local_rendering import Rendering
@@ -138,7 +139,7 @@ async def serve(
         path = Path(folder) / "mosaic.json"
         given = {"document": mosaic.document, "assets": mosaic.assets, "secret": secret}
         given["signing"] = asdict(signing or Signing())
-        await asyncio.to_thread(path.write_text, json.dumps(given))  # in a folder that only this user can open
+        await asyncio.to_thread(whole_file.write, path, json.dumps(given))  # in a folder that only this user can open
         try:
             holder = _held(host, port)
         except OSError as error:

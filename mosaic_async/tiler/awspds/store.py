@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
-import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from mosaic_async.raster import whole_file
 
 _ID = re.compile(r"[0-9a-f]{56}")
 _KEPT = 64
@@ -30,9 +30,7 @@ class MosaicStore:
         """Keep a mosaic; a second one of the same name replaces it."""
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
-        aside.write_bytes(gzip.compress(json.dumps(document).encode(), 1))
-        aside.replace(path)
+        whole_file.write(path, gzip.compress(json.dumps(document).encode(), 1))
 
     def get(self, name: str) -> dict[str, Any]:
         """Give a mosaic.
