@@ -263,7 +263,7 @@ def _checked_output(output: Path, *, overwrite: bool) -> Path:
     if output.is_dir():
         raise UsageError(f"{output} is a folder", hint="give the name of a file")
     if output.exists() and not overwrite:
-        hint = "choose another name, or give `overwrite`"
+        hint = "choose another name, or give ``overwrite``"
         if (work := work_path(output)).exists():
             hint += f"; what is kept in {work.name} is not asked for again"
         raise UsageError(f"{output} exists", hint=hint)

@@ -15,13 +15,17 @@ MosaicError                 anything below; exit code 1
 ```
 
 The last two are data inside a run, where one tile must not end it: they become `TileFailed`. Messages are lower case
-and say what and where; `hint` says what to try, with parameters of the library in backticks. It knows nothing of the
-modules that raise them.
+and say what and where; `hint` says what to try. Inside a hint, double backticks mark a parameter of the library, as in
+``max_tiles``, so that the command line can name its flag instead. This module knows nothing of the modules that raise.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any, ClassVar
+
+_PARAMETER = re.compile(r"``(\w+(?:=\w+)?)``")
 
 
 class MosaicError(Exception):
@@ -33,10 +37,26 @@ class MosaicError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self._hint = hint
+
+    @property
+    def hint(self) -> str | None:
+        """What to try, with the library's names for its parameters; None where nothing is known."""
+        return self.hint_in({})
+
+    def hint_in(self, names: Mapping[str, str]) -> str | None:
+        """Return the hint with other names for the library's parameters.
+
+        Args:
+            names: what to write instead of a parameter, such as `--max-tiles` for `max_tiles`. The key is the
+                parameter, or `parameter=value` where the hint recommends a value.
+        """
+        if self._hint is None:
+            return None
+        return _PARAMETER.sub(lambda found: names.get(found[1], f"`{found[1]}`"), self._hint)
 
     def __str__(self) -> str:
-        return f"{self.message} ({self.hint})" if self.hint else self.message
+        return f"{self.message} ({self.hint})" if self._hint else self.message
 
 
 class UsageError(MosaicError, ValueError):

@@ -63,7 +63,7 @@ def check_not_own(tiles: Path, output: Path) -> None:
     if tiles.resolve() in (report_path(output).resolve(), failed_path(work_path(output)).resolve()):
         raise UsageError(
             f"{tiles} lists what {output} lacks, and those tiles alone would take its place",
-            hint="to fill the holes give the command that made it, with `overwrite`: only they are asked for",
+            hint="to fill the holes give the command that made it, with ``overwrite``: only they are asked for",
         )
 
 

@@ -88,7 +88,7 @@ class Job:
             check_tile_size(tile_size)
         if zoom is None:
             if source.maxzoom is None:
-                raise UsageError("the source does not say its zooms", hint="give `zoom`, the z of the tiles to ask for")
+                raise UsageError("the source does not say its zooms", hint="set ``zoom``, the z of the tiles")
             # Without a size the server's default is meant, which for every generation of tilers is 256 pixels.
             zoom = default_zoom(source.maxzoom, tile_size or 256)
         return cls(
@@ -236,7 +236,7 @@ def choose_grid(job: Job, cover: Cover, tile: TileFormat, encoding: Encoding, *,
         if blocks == smallest:
             raise ResourceError(
                 f"{memory / 2**20:,.0f} MiB of memory are too little, {math.ceil(needed / 2**20):,} MiB would do",
-                hint="give more `memory`, or lower `concurrency`",
+                hint="give more ``memory``, or lower ``concurrency``",
             )
         blocks //= 2
 

@@ -42,7 +42,7 @@ def check_files(connections: int) -> None:
     if allowed != resource.RLIM_INFINITY and allowed < connections + _SPARE_FILES:
         raise ResourceError(
             f"the process may open {allowed} files, {connections + _SPARE_FILES} are needed",
-            hint="lower `concurrency`, or let it open more (ulimit -n)",
+            hint="lower ``concurrency``, or let it open more (ulimit -n)",
         )
 
 
@@ -62,7 +62,7 @@ def check_room(folder: Path, needed: int) -> None:
         raise ResourceError(
             f"the disk of {folder.parent} has {size_text(free)} free, about {size_text(needed - there)} are needed",
             hint="make room, choose another folder, or, if the tile in the centre is not typical, "
-            "leave out `check_disk`",
+            "leave the check out with ``check_disk=False``",
         )
 
 

@@ -188,7 +188,7 @@ class WorkFolder:
             if self.state and self.state.get("label") != label:
                 raise WorkFolderError(
                     f"{self.path} belongs to another job: source, area, zoom or output options differ",
-                    hint="finish that job, choose another output, or drop it with `resume=False`",
+                    hint="finish that job, choose another output, or drop it with ``resume=False``",
                 )
             self.parts.mkdir(exist_ok=True)
             self._tiles.mkdir(exist_ok=True)
@@ -217,7 +217,7 @@ class WorkFolder:
         except FileNotFoundError:
             return {}
         except ValueError as error:
-            raise WorkFolderError(f"{self._job} cannot be read", hint="drop it with `resume=False`") from error
+            raise WorkFolderError(f"{self._job} cannot be read", hint="drop it with ``resume=False``") from error
         return state if isinstance(state, dict) else {}
 
     def _clear(self) -> None:

@@ -50,7 +50,8 @@ class _Main(click.Group):
         try:
             return super().invoke(ctx)
         except MosaicError as error:
-            self._end(ctx, f"error: {error.message}", error.hint, error.exit_code)
+            flags = _flags(self.get_command(ctx, ctx.invoked_subcommand or ""))
+            self._end(ctx, f"error: {error.message}", error.hint_in(flags), error.exit_code)
         except Interrupted as interrupted:
             word = "interrupted" if interrupted.exit_code == 130 else "terminated"
             if isinstance(interrupted.__cause__, StoppedError):
@@ -61,17 +62,20 @@ class _Main(click.Group):
     def _end(self, ctx: click.Context, message: str, hint: str | None, code: int) -> NoReturn:
         click.echo(message, err=True)
         if hint:
-            command = self.get_command(ctx, ctx.invoked_subcommand or "")
-            click.echo(f"hint: {_in_flags(hint, command)}", err=True)
+            click.echo(f"hint: {hint}", err=True)
         ctx.exit(code)
 
 
-def _in_flags(hint: str, command: click.Command | None) -> str:
-    """Name options in place of the library's parameters, which stand in backticks."""
-    flags = {param.name: max(param.opts, key=len) for param in command.params} if command else {}
-    flags["resume=False"] = "--fresh"
-    flags["check_disk"] = "the check with --no-disk-check"
-    return re.sub(r"`([\w=]+)`", lambda match: flags.get(match[1], match[0]), hint)
+def _flags(command: click.Command | None) -> dict[str, str]:
+    """Return what the library's parameters are called on the command line, as `MosaicError.hint_in` takes it."""
+    flags: dict[str, str] = {}
+    for param in command.params if command else ():
+        if isinstance(param, click.Option) and param.name:
+            flags[param.name] = max(param.opts, key=len)
+            flags |= {f"{param.name}=False": off for off in param.secondary_opts}
+    if "fresh" in flags:
+        flags["resume=False"] = flags["fresh"]
+    return flags
 
 
 @click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -126,7 +130,7 @@ def build(source: str, output: Path, scenes: Path | None, **options: Any) -> Non
     with Progress(quiet=options.pop("quiet"), verbose=options.pop("verbose")) as progress:
         area, rendering, arguments = _arguments(options)
         if scenes and (_is_remote(source) or _is_tilejson(Path(source))):
-            raise UsageError("a tile URL does not tell its scenes", hint="leave `scenes` out")
+            raise UsageError("a tile URL does not tell its scenes", hint="leave --scenes out")
         listed = _stac().scenes_of(source, area) if scenes else {}
 
         stop = asyncio.Event()
@@ -238,7 +242,7 @@ def _arguments(options: Mapping[str, Any]) -> tuple[_Area, dict[str, Any], dict[
     if tiles is not None:
         listed = read_tiles(tiles)
         if given["zoom"] not in (None, listed[0].z):
-            raise UsageError(f"{tiles} lists tiles of zoom {listed[0].z}", hint="leave `zoom` out")
+            raise UsageError(f"{tiles} lists tiles of zoom {listed[0].z}", hint="leave --zoom out")
         given["zoom"] = listed[0].z
     area = _area(given.pop("bounds"), given.pop("area"), area_of_tiles(listed) if tiles else None)
     names = ["bands", "expression", "pixel_selection", "rescale", "color_formula", "resampling"]
@@ -279,7 +283,7 @@ async def _opened(
     tiler, dialect = look.pop("tiler", None), look.pop("dialect", None)
     size = {"tile_size": arguments["tile_size"]} if arguments["tile_size"] else {}
     if (tiler or dialect) and (own := [name for name in _OWN if name in look]):
-        raise UsageError(f"only the embedded tiler has {', '.join(own)}", hint="leave `tiler` and `dialect` out")
+        raise UsageError(f"only the embedded tiler has {', '.join(own)}", hint="leave --tiler and --dialect out")
     if tiler:
         made = Rendering(**look)
         opened = await rendered_by(tiler, source, rendering=made, dialect=dialect, headers=arguments["headers"], **size)
@@ -290,14 +294,14 @@ async def _opened(
             names = ", ".join("--" + name.replace("_", "-") for name in look)
             raise UsageError(
                 f"{names} mean nothing to a tile URL, whose server has its own parameters",
-                hint="give them with --param, or say with `dialect` what tiler it is",
+                hint="give them with --param, or say with --dialect what tiler it is",
             )
         if dialect:
             yield with_rendering(await open_source(source, headers=arguments["headers"]), dialect, Rendering(**look))
         else:
             yield source
     elif dialect:
-        raise UsageError("the embedded tiler has no other dialect", hint="leave `dialect` out, or name a `tiler`")
+        raise UsageError("the embedded tiler has no other dialect", hint="leave --dialect out, or name a --tiler")
     else:
         async with _tiler().local_tiler(source, **look, **size) as opened:
             _say_notes(opened)

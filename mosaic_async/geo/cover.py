@@ -63,7 +63,7 @@ class Cover:
         if cover.count > max_tiles:
             raise RefusedError(
                 f"the area has {cover.count:,} tiles at zoom {zoom}, more than {max_tiles:,}",
-                hint="take a lower zoom or a smaller area, or raise `max_tiles`",
+                hint="take a lower zoom or a smaller area, or raise ``max_tiles``",
             )
         return cover
 
@@ -186,7 +186,7 @@ def _check_spread(count: int, zoom: int, max_tiles: int) -> None:
     if count > max_tiles * _MAX_SPREAD:
         raise RefusedError(
             f"the area's bounding box has {count:,} tiles at zoom {zoom}, more than {_MAX_SPREAD} times {max_tiles:,}",
-            hint="take a lower zoom or a smaller area, or raise `max_tiles`",
+            hint="take a lower zoom or a smaller area, or raise ``max_tiles``",
         )
 
 

@@ -88,7 +88,7 @@ class Grid:
         rights = [start + right - left for start, (left, right) in zip(lefts, spans, strict=True)]
         top, lower = snapped(y_share(self.clip.north), y_share(self.clip.south), world)
         if self.clip.polygons is None and max(rights) > full[0]:
-            raise RefusedError("an area as wide as the world cannot be clipped", hint="leave `clip` out")
+            raise RefusedError("an area as wide as the world cannot be clipped", hint="leave ``clip`` out")
         return (min(lefts), max(top - row_off, 0), min(max(rights), full[0]), min(lower - row_off, full[1]))
 
     @property

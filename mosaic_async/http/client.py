@@ -211,7 +211,7 @@ class Client:
             elif self._breaker.is_hopeless:
                 raise SourceError(
                     f"the server has been away for {self._breaker.lasted:,.0f} seconds",
-                    hint="all that arrived is kept; run the same again when it is back, or give more `max_outage`",
+                    hint="all that arrived is kept; run the same again when it is back, or give more ``max_outage``",
                 )
             elif self._breaker.is_open and not self._breaker.take_probe():
                 await self._sleep(self._breaker.wait())

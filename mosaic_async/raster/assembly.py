@@ -80,7 +80,7 @@ def publish(made: Path, output: Path, *, overwrite: bool) -> int:
     if not is_valid:
         raise StitchError(f"{made} is no valid COG: {'; '.join(errors + warnings)}")
     if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists by now", hint="move it away, or run the same again with `overwrite`")
+        raise UsageError(f"{output} exists by now", hint="move it away, or run the same again with ``overwrite``")
     whole_file.flush(made)
     made.replace(output)
     whole_file.flush(output.parent)

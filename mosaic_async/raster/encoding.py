@@ -91,7 +91,7 @@ class Encoding:
         given_nodata, nodata = nodata, tile.nodata if nodata is None else nodata
         mode = _mask_mode(mask, profile, tile.count, nodata)
         if given_nodata is not None and mode != "nodata":
-            raise UsageError(f"nodata {given_nodata:g} and mask {mode} exclude each other", hint="leave `mask` out")
+            raise UsageError(f"nodata {given_nodata:g} and mask {mode} exclude each other", hint="leave ``mask`` out")
         encoding = cls(
             count=tile.count,
             dtype=dtype,
@@ -128,7 +128,7 @@ class Encoding:
             )
         if profile == "jpeg" and (self.bands > 4 or self.mask == "alpha"):
             raise UsageError(
-                "profile jpeg holds up to four bands and no alpha", hint="use `mask` internal, or another profile"
+                "profile jpeg holds up to four bands and no alpha", hint="use ``mask`` internal, or another profile"
             )
         if profile == "webp" and self.bands not in (3, 4):
             raise UsageError(
@@ -136,9 +136,9 @@ class Encoding:
                 hint="use deflate, zstd or lzw",
             )
         if self.mask == "alpha" and self.dtype not in ("uint8", "uint16"):
-            raise UsageError(f"an alpha band of {self.dtype} means nothing to readers", hint="use `mask` internal")
+            raise UsageError(f"an alpha band of {self.dtype} means nothing to readers", hint="use ``mask`` internal")
         if self.mask == "nodata" and self.nodata is None:
-            raise UsageError("mask nodata needs a nodata value", hint="give `nodata`")
+            raise UsageError("mask nodata needs a nodata value", hint="give ``nodata``")
         if self.nodata is not None and not in_dtype_range(self.nodata, self.dtype):
             raise UsageError(f"nodata {self.nodata:g} is no {self.dtype}")
 

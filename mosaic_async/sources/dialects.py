@@ -55,7 +55,7 @@ class Dialect:
         scale, rest = divmod(tile_size, 256)
         if rest or scale not in _SCALES or ("{scale}" not in path and scale != 1):
             raise UsageError(
-                f"{self.name} makes no tiles of {tile_size} pixels", hint=f"`tile_size` may be {self.sizes}"
+                f"{self.name} makes no tiles of {tile_size} pixels", hint=f"``tile_size`` may be {self.sizes}"
             )
         return path.replace("{scale}", str(scale)), []
 
@@ -99,7 +99,7 @@ class Dialect:
     def _needs(self, parameter: str) -> None:
         if parameter not in self.parameters:
             raise UsageError(
-                f"{self.name} has no parameter {parameter}, and would ignore it", hint=f"leave `{parameter}` out"
+                f"{self.name} has no parameter {parameter}, and would ignore it", hint=f"leave ``{parameter}`` out"
             )
 
     def _layer(self, rendering: Rendering) -> Params:
@@ -115,7 +115,7 @@ class Dialect:
                 )
             return [("bidx", band.lstrip("bB")) for band in rendering.bands]
         if has_assets and not rendering.bands and "assets" in self.required:
-            raise UsageError(f"{self.name} does not know which assets to show", hint="give `bands` or `expression`")
+            raise UsageError(f"{self.name} does not know which assets to show", hint="give ``bands`` or ``expression``")
         return [("assets", band) for band in rendering.bands]
 
     def _expression(self, rendering: Rendering, *, has_assets: bool) -> Params:
@@ -221,16 +221,16 @@ def _awspds_query(dialect: Dialect, rendering: Rendering) -> Params:
         lower = {name: name.lower() for name in rendering.names()}
         params.append(("expr", ",".join(renamed(formula, lower) for formula in rendering.formulas)))
     else:
-        raise UsageError("awspds does not know which bands to show", hint="give `bands` or `expression`")
+        raise UsageError("awspds does not know which bands to show", hint="give ``bands`` or ``expression``")
     if rendering.pixel_selection:
         params.append(("pixel_selection", dialect.selection(rendering)))
     if len(rendering.rescale) > 1:
-        raise UsageError("awspds stretches all bands alike", hint="give `rescale` once")
+        raise UsageError("awspds stretches all bands alike", hint="give ``rescale`` once")
     params += [("rescale", f"{low:g},{high:g}") for low, high in rendering.rescale]
     if rendering.color_formula:
         params.append(("color_ops", rendering.color_formula))
     if rendering.resampling not in (None, "bilinear"):
-        raise UsageError("awspds always resamples bilinearly", hint="leave `resampling` out")
+        raise UsageError("awspds always resamples bilinearly", hint="leave ``resampling`` out")
     return params
 
 

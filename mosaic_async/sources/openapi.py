@@ -96,7 +96,7 @@ def spoken_by(
     if opened.openapi is None:
         if dialect is None:
             raise SourceError(
-                f"{redact(opened.url)} does not say what it is", hint=f"give `dialect`: {', '.join(DIALECTS)}"
+                f"{redact(opened.url)} does not say what it is", hint=f"give ``dialect``: {', '.join(DIALECTS)}"
             )
         middle = register.removesuffix("/register") + "/{search_id}" if register else opened.prefix
         return opened.root + middle, dialect_named(dialect)

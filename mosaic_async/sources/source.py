@@ -127,7 +127,7 @@ async def from_tilejson(
     if not is_own and host not in {allowed.lower() for allowed in allow_hosts}:
         raise SourceError(
             f"{_shown(location)} names another host for its tiles, {host}",
-            hint="if that is meant, name it with `allow_hosts`; headers do not go there",
+            hint="if that is meant, name it with ``allow_hosts``; headers do not go there",
         )
     return source
 

@@ -198,7 +198,7 @@ def one_per_place(things: Iterable[_Thing], item_of: Callable[[_Thing], Item]) -
         else:
             raise UsageError(
                 f"{item.get('id')} has neither landsat:wrs_path and landsat:wrs_row nor grid:code",
-                hint="leave `optimized_selection` out",
+                hint="leave ``optimized_selection`` out",
             )
         found.setdefault(place, thing)
     return list(found.values())

@@ -69,11 +69,11 @@ async def awspds_mosaic(
         SourceError: it does not answer, or refuses the search.
     """
     if tile_format == "npy":
-        raise UsageError("awspds sends npy as pickled objects, which are not read", hint="use `tile_format` tif")
+        raise UsageError("awspds sends npy as pickled objects, which are not read", hint="use ``tile_format`` tif")
     scale, rest = divmod(tile_size, 256)
     if rest or not 1 <= scale <= 4:
         raise UsageError(
-            f"awspds makes no tiles of {tile_size} pixels", hint="`tile_size` may be 256, 512, 768 or 1024"
+            f"awspds makes no tiles of {tile_size} pixels", hint="``tile_size`` may be 256, 512, 768 or 1024"
         )
     query = DIALECTS["awspds"].query(rendering)
     options = {

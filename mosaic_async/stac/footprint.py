@@ -114,7 +114,7 @@ def _candidates(outlines: Sequence[BaseGeometry], zoom: int) -> tuple[NDArray[np
     if (count := cell_count(outlines, zoom)) > MAX_CELLS:
         raise RefusedError(
             f"the scenes cover {count:,} cells of zoom {zoom}, more than {MAX_CELLS:,}",
-            hint="take a lower `quadkey_zoom`",
+            hint="take a lower ``quadkey_zoom``",
         )
     width = 2**zoom
     codes = [

@@ -110,7 +110,7 @@ def create_mosaic(
     wanted = parsed.within(collections)
     kept_seasons = read_seasons(seasons)
     if (api is None) == (items is None):
-        raise UsageError("where are the scenes?", hint="give either `api` or `items`")
+        raise UsageError("where are the scenes?", hint="give either ``api`` or ``items``")
     warnings: list[str] = []
     found: Iterable[Scene] = (
         search_api(api, wanted, headers=headers, attempts=attempts) if api else search_files(items or "", wanted)
@@ -128,7 +128,7 @@ def create_mosaic(
     if not placed:
         raise SourceError(
             f"no scene is left of {total:,} that the search found",
-            hint="widen the search: dates, clouds, `seasons`, `collections`",
+            hint="widen the search: dates, clouds, ``seasons``, ``collections``",
         )
     zooms = _zooms(placed, minzoom, maxzoom, quadkey_zoom)
     options = {
@@ -159,7 +159,7 @@ def _name(scene: Scene, asset: str | None, folder: str | Path | None) -> str:
     if scene.location is None:
         raise UsageError(
             f"the item {scene.item.get('id')} has no file or URL of its own for a mosaic to name",
-            hint="give `asset`, the name of the asset whose files the mosaic shall list",
+            hint="give ``asset``, the name of the asset whose files the mosaic shall list",
         )
     return scene.location
 
@@ -192,10 +192,10 @@ def _zooms(
     top = _native_zoom(placed) if maxzoom is None else maxzoom
     low = max(0, top - _ZOOM_SPAN) if minzoom is None else minzoom
     if not 0 <= low <= top <= MAX_ZOOM:
-        raise UsageError(f"zooms from {low} to {top} make no sense", hint="mend `minzoom` and `maxzoom`")
+        raise UsageError(f"zooms from {low} to {top} make no sense", hint="mend ``minzoom`` and ``maxzoom``")
     if quadkey_zoom is not None:
         if not 0 <= quadkey_zoom <= top:
-            raise UsageError(f"the cells' zoom is {quadkey_zoom}", hint=f"give `quadkey_zoom` from 0 to {top}")
+            raise UsageError(f"the cells' zoom is {quadkey_zoom}", hint=f"give ``quadkey_zoom`` from 0 to {top}")
         return low, top, quadkey_zoom
     outlines = [one.outline for one in placed]
     cells = max(min(top, _FINE_ENOUGH), top - _INDEX_LEVELS)

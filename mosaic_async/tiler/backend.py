@@ -137,7 +137,7 @@ def _asset(asset: str | Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
     if isinstance(asset, str):
         return asset, ()
     if refused := {"expression", "bands"} & asset.keys():
-        raise UsageError(f"an asset takes no {min(refused)} of its own here", hint="use `expression` over all bands")
+        raise UsageError(f"an asset takes no {min(refused)} of its own here", hint="use ``expression`` over all bands")
     return asset["name"], tuple(asset.get("indexes") or ())
 
 

@@ -144,7 +144,7 @@ async def serve(
             holder = _held(host, port)
         except OSError as error:
             raise ResourceError(
-                f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another `port`"
+                f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another ``port``"
             ) from error
         with holder:
             port = holder.getsockname()[1]

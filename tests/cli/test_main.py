@@ -289,3 +289,9 @@ def test_help_names_every_command():
     stdout, _ = run("--help")
     assert all(name in stdout for name in ("build", "plan", "serve"))
     run("--version")
+
+
+def test_a_member_of_a_tilejson_in_a_hint_is_not_taken_for_an_option(serve):
+    tiler = serve(documents={"/tilejson.json": {"tiles": "none"}})
+    _, stderr = run("plan", f"{tiler.url}/tilejson.json", "--bounds", *BOUNDS, code=4)
+    assert "hint: a TileJSON is a JSON object whose `tiles` lists URL templates" in stderr

@@ -40,7 +40,7 @@ def factors(scene: Scene, asset: str, bands: Sequence[int]) -> list[tuple[float,
     if not wanted or len(wanted) < len(bands):
         raise SourceError(
             f"the item of {scene.name} does not say how the counts of {asset} become reflectance",
-            hint="it needs raster:bands with scale and offset; leave `reflectance` out to have counts",
+            hint="it needs raster:bands with scale and offset; leave ``reflectance`` out to have counts",
         )
     return wanted
 
