@@ -1,22 +1,22 @@
-"""Every error of the package, one class for each thing a caller would do differently.
+"""Every error of the package: one class for each different reaction of a caller.
 
 ```
-MosaicError                 anything below; exit code 1
-├── UsageError              an argument is wrong: mend the call                          2
-├── IncompleteError         some tiles failed, all else is kept: run it again            3
-│   └── StoppedError        stopped as asked, all is kept: run it again                  3
-├── SourceError             the tiler is unreachable, refuses or makes no sense: mend it  4
-├── ResourceError           this machine lacks disk or memory: make room                 5
-├── RefusedError            too large, or no sensible area: ask for less                 6
-├── WorkFolderError         the work folder is another job's, or in use                  7
-├── StitchError             parts that do not fit together: a bug, or edited files       1
-├── RequestError            a URL could not be had, after all attempts                   4
-└── TileError               the bytes of a tile are not what they should be              4
+MosaicError                 all errors below; exit code 1
+├── UsageError              an argument is wrong: fix the call                           2
+├── IncompleteError         some tiles failed, all others are kept: re-run               3
+│   └── StoppedError        stopped on request, all tiles are kept: re-run               3
+├── SourceError             the tiler is unreachable, refuses, or is unusable: fix it    4
+├── ResourceError           this machine lacks disk or memory: free some                 5
+├── RefusedError            too large, or an unusable area: request less                 6
+├── WorkFolderError         the work folder belongs to another job, or is in use         7
+├── StitchError             parts do not fit together: a bug, or edited files            1
+├── RequestError            a URL failed in all attempts                                 4
+└── TileError               the bytes of a tile are wrong                                4
 ```
 
-The last two are data inside a run, where one tile must not end it: they become `TileFailed`. Messages are lower case
-and say what and where; `hint` says what to try. Inside a hint, double backticks mark a parameter of the library, as in
-``max_tiles``, so that the command line can name its flag instead. This module knows nothing of the modules that raise.
+The last two are data inside a run, which one tile must not end: they become `TileFailed`. Messages are lower case and
+name what and where; `hint` names what to try. Inside a hint, double backticks mark a parameter of the library, as in
+``max_tiles``, so that the command line can name its flag instead. It knows nothing of the modules that raise its errors.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _PARAMETER = re.compile(r"``(\w+(?:=\w+)?)``")
 
 
 class MosaicError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base of all errors that this package raises intentionally."""
 
     exit_code: ClassVar[int] = 1
-    """What the command line exits with."""
+    """Exit code of the command line."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -66,27 +66,27 @@ class UsageError(MosaicError, ValueError):
 
 
 class RequestError(MosaicError):
-    """A URL could not be had: refused, or still failing after the last attempt."""
+    """A URL failed: the server refused, or the last attempt failed."""
 
     exit_code = 4
 
     def __init__(self, message: str, *, status: int | None = None, attempts: int = 1, is_passing: bool = False) -> None:
         super().__init__(message)
         self.status = status
-        """HTTP status of the last answer; None when there was no answer."""
+        """HTTP status of the last answer; None without an answer."""
         self.attempts = attempts
         self.is_passing = is_passing
-        """Whether it may be different later: the server was in trouble, it did not say no."""
+        """Whether a later run may succeed: the server was in trouble, and did not refuse."""
 
 
 class TileError(MosaicError):
-    """The bytes of a tile cannot be read, or are not a tile like the others of the run."""
+    """The bytes of a tile cannot be read, or differ in format from the other tiles of the run."""
 
     exit_code = 4
 
 
 class IncompleteError(MosaicError):
-    """Some tiles failed. What arrived is kept in the work folder and the same call goes on from there."""
+    """Some tiles failed. The work folder keeps all others, and the same call resumes from there."""
 
     exit_code = 3
 
@@ -97,23 +97,23 @@ class IncompleteError(MosaicError):
 
 
 class StoppedError(IncompleteError):
-    """The run was asked to stop, and did once what was under way had arrived."""
+    """The run was stopped on request, after the requests in flight had arrived."""
 
 
 class SourceError(MosaicError):
-    """The source cannot be reached, refuses the request, or is not what it was said to be."""
+    """The source cannot be reached, refuses the request, or is not what was declared."""
 
     exit_code = 4
 
 
 class ResourceError(MosaicError):
-    """This machine has not enough disk or memory."""
+    """This machine has too little disk or memory."""
 
     exit_code = 5
 
 
 class RefusedError(MosaicError):
-    """Refused for safety: an absurd number of tiles, or an area that means nothing."""
+    """Refused for safety: an absurd number of tiles, or an unusable area."""
 
     exit_code = 6
 
@@ -125,4 +125,4 @@ class WorkFolderError(MosaicError):
 
 
 class StitchError(MosaicError):
-    """Part files differ in how they are encoded, so their blocks must not be put into one file."""
+    """Part files differ in their encoding, so one file must not hold their blocks."""

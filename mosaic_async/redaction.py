@@ -1,4 +1,4 @@
-"""Cuts secrets out of texts before anybody sees them. It knows nothing of where the texts go."""
+"""Removes secrets from texts before they leave the program. It knows nothing of where the texts go."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ _NAME = (
 _SECRET = re.compile(
     r"((?:[?&]|%(?:25)*(?:3F|26))" + _NAME + r"(?:=|%(?:25)*3D))(?:(?!%(?:25)*26)[^&#])*", re.IGNORECASE
 )
-"""A parameter that holds a secret, also inside a URL that is itself a parameter, encoded once or more often."""
+"""A parameter that holds a secret, also inside a nested URL that is percent-encoded once or more often."""
 _SECRET_NAME = re.compile(_NAME, re.IGNORECASE)
 _USER = re.compile(r"((?:/|%(?:25)*2F){2})[^/?#&%]*(?:(?::|%(?:25)*3A)[^/?#&]*?)?(?:@|%(?:25)*40)", re.IGNORECASE)
 _PLAIN_HEADERS = frozenset(("accept", "accept-language", "user-agent", "referer", "origin"))
 _SHORTEST = 6
-"""Characters; shorter values are too common as words to be cut out of texts."""
+"""Characters; shorter values are too common as words to be removed from texts."""
 
 
 def redact(url: str) -> str:
-    """Give a URL without users, passwords and the values of parameters that hold secrets, nested URLs included."""
+    """Return a URL without users, passwords and secret parameter values, also in nested URLs."""
     return _SECRET.sub(r"\1***", _USER.sub(r"\1", url))
 
 
 def secrets_of(url: str, headers: Mapping[str, str]) -> tuple[str, ...]:
-    """List the secrets that go with a request, longest first: a server may well repeat one in its answer.
+    """Return the secrets of a request, longest first: a server may repeat them in its answer.
 
     Args:
-        url: whose user, password and parameters may be secret.
-        headers: whose values are, but for those that every browser sends; of `Bearer abc` also `abc` alone.
+        url: its user, password and parameters may be secret.
+        headers: their values are secret, except those that every browser sends; of `Bearer abc` also `abc` alone.
     """
     found = set()
     for name, value in headers.items():
@@ -44,7 +44,7 @@ def secrets_of(url: str, headers: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def scrub(text: str, secrets: Iterable[str]) -> str:
-    """Give a text of somebody else's without URLs' secrets and without those that are known."""
+    """Return a stranger's text without the known secrets and without the secrets of URLs."""
     for secret in secrets:
         text = text.replace(secret, "***")
     return redact(text)

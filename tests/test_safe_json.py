@@ -76,7 +76,7 @@ def test_deep_json_on_the_command_line_is_an_error_of_usage(arguments, tmp_path,
     source, *area = arguments
     done = CliRunner().invoke(main, ["build", source, "out.tif", "--zoom", "5", *area])
     assert done.exit_code == 2
-    assert "given.json is not JSON: it is nested too deeply" in done.output
+    assert "given.json is not JSON: the JSON is nested too deeply" in done.output
 
 
 async def test_a_work_folder_whose_state_is_deep_is_our_error(tmp_path):

@@ -1,7 +1,7 @@
-"""One GET well done: a session with keep-alive, a permit per attempt, backoff, pauses and a cap on every body.
+"""A polite GET: a session with keep-alive, a permit per attempt, retries, pauses, outages, and a cap on every body.
 
-It knows nothing of tiles: what an answer's body means is the caller's business. Exceptions of aiohttp end here; what
-leaves is an `Answer`, a `RequestError`, or a `SourceError` where asking on is pointless.
+It knows nothing of tiles: the caller decides what a body means. It returns an `Answer`, and raises a `RequestError`,
+or a `SourceError` where no further request can succeed.
 """
 
 from __future__ import annotations
@@ -15,33 +15,27 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal, Self
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
-
 from mosaic_async.errors import RequestError, SourceError, UsageError
 from mosaic_async.http.limits import AUTO_CAP, AdaptiveLimit, Concurrency, Load, RateLimit, Slots
-from mosaic_async.http.outcome import REFUSALS, Outcome, attempts_at
+from mosaic_async.http.outcome import REFUSALS, Outcome
 from mosaic_async.http.pacing import MAX_RETRY_AFTER, Breaker, Pause, RetryBudget
 from mosaic_async.http.request import MAX_BODY, USER_AGENT, Answer, AttemptError, Check, Requester
-from mosaic_async.redaction import redact
+from mosaic_async.http.retries import Retries
 
-__all__ = ["MAX_BODY", "MAX_OUTAGE", "USER_AGENT", "Answer", "Check", "Client", "Trouble", "redact"]
+__all__ = ["MAX_BODY", "MAX_OUTAGE", "USER_AGENT", "Answer", "Check", "Client", "Trouble"]
 
 MAX_OUTAGE = 900.0
-"""Seconds that a server may be away."""
-_MAX_BAD_BODIES = 2
-"""Of one URL: what is wrong twice is wrong."""
-_backoff = wait_random_exponential(multiplier=0.5, max=20)
-_throttled_backoff = wait_random_exponential(multiplier=1, max=60)
+"""Seconds that a server may be unavailable."""
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """What the server's state made the client do."""
+    """A change in how the server is doing."""
 
     kind: Literal["pause", "outage", "back"]
-    """A pause that it asks for, the begin of an outage, or its end."""
+    """A pause that the server requests, the start of an outage, or its end."""
     seconds: float
-    """How long the pause will be, or how long the outage has been."""
+    """Length of the pause that starts, or of the outage so far."""
     reason: str = ""
 
 
@@ -49,21 +43,21 @@ class Client:
     """A polite HTTP client: `async with Client(...) as client`, then `async with client.get(url) as answer`.
 
     Args:
-        concurrency: requests in flight at most; "auto" looks for what the server can do, up to 256.
-        rate: requests a second; None does not limit.
-        attempts: tries a URL, the first included; a 500 gets 3 at most, a body that fails its check 2.
-        timeout: seconds an attempt may take, from connecting to the last byte.
-        headers: sent with every request, but only to the origin of the URL that is asked for.
-        max_body: bytes of a body, after decompression; more fails the request.
-        max_outage: seconds that the server may be away before that is a `SourceError`.
+        concurrency: maximum requests in flight; "auto" finds what the server can do, up to 256.
+        rate: requests per second; None does not limit.
+        attempts: maximum attempts per URL, the first included; a 500 gets at most 3, a body that fails its check 2.
+        timeout: seconds per attempt, from connecting to the last byte.
+        headers: sent with every request, but only to the origin of the requested URL.
+        max_body: maximum bytes of a body, after decompression; a larger one fails the request.
+        max_outage: seconds that the server may be unavailable before the client raises a `SourceError`.
         allow_hosts: hosts that redirects may lead to; no headers go there.
-        on_retry: called before a wait with the URL, the attempt that failed (from 1), the reason, the seconds to wait.
-        on_trouble: called when the server asks for a pause, goes away or comes back.
+        on_retry: called before a wait with the URL, the failed attempt (from 1), the reason, and the seconds to wait.
+        on_trouble: called when the server requests a pause, becomes unavailable, or returns.
         sleep: replaced in tests.
-        clock: seconds that never go back; replaced in tests.
+        clock: seconds that never decrease; replaced in tests.
 
     Raises:
-        UsageError: a number that cannot be.
+        UsageError: a number is not above 0.
     """
 
     def __init__(
@@ -103,7 +97,7 @@ class Client:
         self._budget = RetryBudget()
         self._breaker = Breaker(max_outage, clock)
         self.requests = 0
-        """Attempts made, retries included."""
+        """Attempts so far, retries included."""
         self.retries = 0
 
     async def __aenter__(self) -> Self:
@@ -117,39 +111,39 @@ class Client:
 
     @property
     def bytes_received(self) -> int:
-        """Bytes of whole bodies, after decompression."""
+        """Bytes of complete bodies, after decompression."""
         return self._requester.bytes_received
 
     def limit_body(self, nbytes: int) -> None:
-        """Lower the cap on bodies, as soon as it is known what is to come."""
+        """Set the cap on bodies, once their size is known."""
         self._requester.max_body = nbytes
 
     @property
     def level(self) -> int:
-        """Requests in flight that are let through now."""
+        """Maximum requests in flight at this moment."""
         return self._slots.limit
 
     @asynccontextmanager
     async def permit(self) -> AsyncIterator[None]:
-        """Hold one of the `concurrency` permits without asking for anything."""
+        """Hold one of the `concurrency` permits without a request."""
         async with self._permits:
             yield
 
     @asynccontextmanager
     async def get(self, url: str, *, check: Check | None = None, attempts: int | None = None) -> AsyncIterator[Answer]:
-        """Ask for `url` until there is an answer; the permit of the last attempt is held until the block is left.
+        """Request `url` until there is an answer; the permit of the last attempt is held until the block ends.
 
-        So whoever hands the body on inside the block keeps at most `concurrency` bodies outside of queues. A URL that
-        backs off holds no permit.
+        A caller that hands the body on inside the block so keeps at most `concurrency` bodies outside of queues. A URL
+        that backs off holds no permit.
 
         Args:
-            url: what to ask for.
-            check: looks at an answer with a body; what it raises a `TileError` for is asked for once more.
-            attempts: instead of the client's.
+            url: what to request.
+            check: examines an answer with a body; if it raises a `TileError`, the URL is requested once more.
+            attempts: replaces the client's.
 
         Raises:
-            RequestError: refused, or still failing after the last attempt.
-            SourceError: the server refuses everything, is away for too long, or cannot be trusted.
+            RequestError: the server refused, or the last attempt failed.
+            SourceError: the server refuses everything, stays unavailable, or cannot be trusted.
         """
         answer = await self._answer(url, check, attempts or self._attempts)
         try:
@@ -158,43 +152,32 @@ class Client:
             self._permits.release()
 
     async def _answer(self, url: str, check: Check | None, attempts: int) -> Answer:
-        """Try until there is an answer, and return holding a permit."""
-        tally = _Tally(attempts)
-        # A fresh object a URL: one AsyncRetrying shared by tasks mixes their attempts up (tenacity issue 93).
-        retrying = AsyncRetrying(
-            stop=lambda state: self._is_enough(tally, state),
-            wait=_wait,
-            retry=retry_if_exception(lambda error: isinstance(error, AttemptError) and error.is_retried),
-            before_sleep=lambda state: self._note_retry(url, state),
-            sleep=self._sleep,
-            reraise=True,
-        )
+        """Attempt until there is an answer, and return with a permit held."""
         try:
-            answer: Answer = await retrying(self._attempt, url, check)
+            answer = await self._attempt(url, check)
         except AttemptError as failure:
-            made = int(retrying.statistics.get("attempt_number", 1))
-            passing = failure.is_retried and not failure.is_bad_body
-            raise RequestError(
-                failure.reason, status=failure.status, attempts=made, is_passing=passing
-            ) from failure.__cause__
-        self._budget.earn(tally.spent)
-        return replace(answer, attempts=int(retrying.statistics.get("attempt_number", 1)))
+            return await self._retry(url, check, attempts, failure)
+        self._budget.earn(0.0)
+        return answer
 
-    def _is_enough(self, tally: _Tally, state: RetryCallState) -> bool:
-        """Tell whether a URL has had its attempts, or its server all the retries that it can bear."""
-        error = _error_of(state)
-        tally.bad_bodies += error.is_bad_body
-        if state.attempt_number >= attempts_at(error.status, tally.attempts) or tally.bad_bodies >= _MAX_BAD_BODIES:
-            return True
-        cost = self._budget.take(timed_out=error.is_timeout)
-        if cost is None:
-            error.reason += "; too many retries of late for another"
-            return True
-        tally.spent = cost
-        return False
+    async def _retry(self, url: str, check: Check | None, attempts: int, first: AttemptError) -> Answer:
+        """Retry after a failed first attempt; each URL has its own counts."""
+        retries = Retries(attempts, self._budget)
+
+        def on_retry(attempt: int, reason: str, wait: float) -> None:
+            self.retries += 1
+            if self._on_retry is not None:
+                self._on_retry(url, attempt, reason, wait)
+
+        try:
+            answer = await retries.run(first, lambda: self._attempt(url, check), sleep=self._sleep, on_retry=on_retry)
+        except AttemptError as failure:
+            raise _failed(failure, retries) from failure.__cause__
+        self._budget.earn(retries.paid)
+        return replace(answer, attempts=retries.failed + 1)
 
     async def _attempt(self, url: str, check: Check | None) -> Answer:
-        """Make one attempt; those that only show that the server is still away do not count."""
+        """Make one attempt; a probe that finds the server still unavailable does not count."""
         while True:
             is_probe = await self._enter()
             try:
@@ -204,14 +187,14 @@ class Client:
                     raise
 
     async def _enter(self) -> bool:
-        """Wait out pauses and outages, take a permit, and tell whether this request is the look for the server."""
+        """Wait out pauses and outages, take a permit, and return whether this request probes for the server."""
         while True:
             if left := self._pause.left():
                 await self._sleep(left + random.uniform(0, min(1, left)))  # noqa: S311 - jitter
             elif self._breaker.is_hopeless:
                 raise SourceError(
-                    f"the server has been away for {self._breaker.lasted:,.0f} seconds",
-                    hint="all that arrived is kept; run the same again when it is back, or give more ``max_outage``",
+                    f"the server has been unavailable for {self._breaker.lasted:,.0f} seconds",
+                    hint="all tiles so far are kept; re-run when the server returns, or raise ``max_outage``",
                 )
             elif self._breaker.is_open and not self._breaker.take_probe():
                 await self._sleep(self._breaker.wait())
@@ -239,12 +222,12 @@ class Client:
         self._slots.release()
 
     async def _under_permit(self, url: str, check: Check | None, *, is_probe: bool) -> Answer:
-        """Make one request under a permit, which is kept only if there is an answer."""
+        """Make one request under a permit; keep the permit only if there is an answer."""
         started = self._clock()
         try:
             await self._rate.wait()
             self.requests += 1
-            answer = await self._requester.ask(url, check)
+            answer = await self._requester.fetch(url, check)
         except AttemptError as failure:
             self._permits.release()
             self._note_end(failure, started, is_probe=is_probe)
@@ -263,21 +246,21 @@ class Client:
             self._slots.release()
 
     def _note_end(self, failure: AttemptError | None, started: float, *, is_probe: bool) -> None:
-        """Let all that keeps the pace know how an attempt ended."""
+        """Tell the breaker, the pause, and the limit how an attempt ended."""
         self._note_breaker(failure, is_probe=is_probe)
-        if failure is not None and failure.is_retried and failure.asked is not None:
-            self._note_pause(failure, failure.asked)
+        if failure is not None and failure.is_retried and failure.retry_after is not None:
+            self._note_pause(failure, failure.retry_after)
         if self._limit is not None:
             now = self._clock()
             self._limit.on_done(now, now - started, _load(failure))
             self._slots.resize(self._limit.level)
 
-    def _note_pause(self, failure: AttemptError, asked: float) -> None:
-        """Have all requests keep the pause that one answer asks for."""
-        pause = min(asked, MAX_RETRY_AFTER)
+    def _note_pause(self, failure: AttemptError, seconds: float) -> None:
+        """Apply the pause that one answer requests to all requests."""
+        pause = min(seconds, MAX_RETRY_AFTER)
         if self._pause.extend(pause):
-            too_long = ", which is too long" if pause < asked else ""
-            self._tell(Trouble("pause", pause, f"HTTP {failure.status}, Retry-After: {asked:,.0f} s{too_long}"))
+            too_long = ", which is too long" if pause < seconds else ""
+            self._tell(Trouble("pause", pause, f"HTTP {failure.status}, Retry-After: {seconds:,.0f} s{too_long}"))
 
     def _note_breaker(self, failure: AttemptError | None, *, is_probe: bool) -> None:
         if failure is not None and failure.is_outage:
@@ -292,46 +275,25 @@ class Client:
         if self._on_trouble is not None:
             self._on_trouble(trouble)
 
-    def _note_retry(self, url: str, state: RetryCallState) -> None:
-        self.retries += 1
-        if self._on_retry is not None and state.next_action is not None:
-            self._on_retry(url, state.attempt_number, _error_of(state).reason, state.next_action.sleep)
 
-
-@dataclass
-class _Tally:
-    """What one URL has had."""
-
-    attempts: int
-    """That it may have."""
-    bad_bodies: int = 0
-    spent: float = 0.0
-    """Of the budget, for the last retry; it comes back if that succeeds."""
-
-
-def _error_of(state: RetryCallState) -> AttemptError:
-    """Give what the attempt ended with; tenacity asks only after one that failed."""
-    error = state.outcome.exception() if state.outcome else None
-    assert isinstance(error, AttemptError)
-    return error
+def _failed(failure: AttemptError, retries: Retries) -> RequestError:
+    """Return the error of a URL that gets no further attempt."""
+    reason = failure.reason + (
+        "; too many recent retries, so it is not retried now" if retries.is_out_of_budget else ""
+    )
+    is_passing = failure.is_retried and not failure.is_bad_body
+    return RequestError(reason, status=failure.status, attempts=retries.failed, is_passing=is_passing)
 
 
 def _ended(failure: AttemptError) -> SourceError:
-    """Give the error that ends the run, where no tile will fare better."""
+    """Return the error that ends the run, where every other request would fail too."""
     if failure.status in REFUSALS:
         return SourceError(f"the server refuses: {failure.reason}", hint="check the token or the headers")
     return SourceError(f"the source cannot be reached: {failure.reason}", hint="check the URL and its certificate")
 
 
 def _load(failure: AttemptError | None) -> Load:
-    """Say what an attempt tells of the server's load; a timeout is the sign of one that has too much to do."""
+    """Return what an attempt reveals of the server's load; a timeout is a sign of overload."""
     if failure is None:
         return "ok"
     return "throttle" if failure.outcome is Outcome.THROTTLE or failure.is_timeout else "fail"
-
-
-def _wait(state: RetryCallState) -> float:
-    """Wait as long as the server asks, a little jitter added, and never less than the backoff (full jitter, AWS)."""
-    error = _error_of(state)
-    own = (_throttled_backoff if error.outcome is Outcome.THROTTLE else _backoff)(state)
-    return own if error.asked is None else max(own, min(error.asked, MAX_RETRY_AFTER) + random.uniform(0, 1))  # noqa: S311 - jitter

@@ -1,6 +1,6 @@
-"""One JSON request to a tiler's own routes: describe yourself, register this search, make this mosaic.
+"""One JSON request to a tiler's own routes, such as its description or the registration of a search.
 
-It knows nothing of tiles; those have `http.Client`, which holds what thousands of requests need.
+It knows nothing of tiles: `http.Client` has what thousands of requests need.
 """
 
 from __future__ import annotations
@@ -15,34 +15,35 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from mosaic_async.errors import SourceError
 from mosaic_async.http.client import USER_AGENT
 from mosaic_async.http.outcome import Outcome, of_status
+from mosaic_async.http.server_words import words_of
 from mosaic_async.redaction import redact
 from mosaic_async.safe_json import parse
 
 TIMEOUT = 60.0
-"""Seconds an attempt; making a mosaic of a search takes as long as the search."""
+"""Seconds per attempt; a mosaic of a search takes as long as the search."""
 _ATTEMPTS = 4
 _MAX_BODY = 64 * 2**20
+_MAX_WORDS = 300
 _wait = wait_random_exponential(multiplier=0.5, max=10)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole answer."""
+    """A complete answer."""
 
     status: int
     document: Any
-    """The JSON; None when it is none."""
+    """The JSON; None if the body is not JSON."""
 
     @property
     def words(self) -> str:
-        """What the server says went wrong."""
-        found = self.document if isinstance(self.document, dict) else {}
-        said = next((found[key] for key in ("detail", "message", "errorMessage", "description") if key in found), "")
-        return f"HTTP {self.status}" + (f": {redact(' '.join(str(said).split()))[:300]}" if said else "")
+        """The status, and the server's own words."""
+        words = redact(words_of(self.document))[:_MAX_WORDS]
+        return f"HTTP {self.status}" + (f": {words}" if words else "")
 
 
 class _AgainError(Exception):
-    """One attempt failed in a way that may pass."""
+    """One attempt failed, and another may succeed."""
 
 
 async def exchange(
@@ -50,10 +51,10 @@ async def exchange(
 ) -> Reply:
     """GET a URL, or POST a JSON body to it, until there is an answer.
 
-    Everything asked for this way may be asked for twice: registering gives the same search the same id.
+    Every such request may be repeated: a search that is registered twice has the same id.
 
     Raises:
-        SourceError: no answer after all attempts.
+        SourceError: the last attempt failed.
     """
     retrying = AsyncRetrying(
         stop=stop_after_attempt(attempts), wait=_wait, retry=retry_if_exception_type(_AgainError), reraise=True
@@ -61,7 +62,7 @@ async def exchange(
     try:
         return await retrying(_attempt, url, body, headers or {})
     except _AgainError as error:
-        raise SourceError(f"{redact(url)} cannot be had: {error}", hint="is the tiler running?") from error
+        raise SourceError(f"no answer from {redact(url)}: {error}", hint="check that the tiler is running") from error
 
 
 async def _attempt(url: str, body: Any, headers: Mapping[str, str]) -> Reply:
@@ -87,7 +88,7 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
     async for chunk in response.content.iter_any():
         chunks.append(chunk)
         if (size := size + len(chunk)) > _MAX_BODY:
-            raise SourceError(f"{redact(str(response.url))} answers more than {_MAX_BODY:,} bytes")
+            raise SourceError(f"{redact(str(response.url))} sends more than {_MAX_BODY:,} bytes")
     return b"".join(chunks)
 
 

@@ -1,4 +1,4 @@
-"""How many requests a second, and how many at once.
+"""How many requests per second, and how many at once.
 
 It knows nothing of HTTP: it hands out waiting times, in seconds, and slots.
 """
@@ -16,27 +16,27 @@ from typing import Literal
 from mosaic_async.errors import UsageError
 
 AUTO_CAP = 256
-"""Requests in flight at most where the limit is looked for."""
+"""Maximum requests in flight where the limit is found automatically."""
 _START = 8
 _LEAST_WINDOW = 16
 _WORTH = 0.3
-"""Of the growth of the limit: a gain in goodput that is smaller does not pay for the longer queue."""
+"""Of the growth of the limit: a smaller gain in goodput does not pay for the longer queue."""
 _HOLD = 4
-"""Windows between looks whether there is room for more."""
+"""Windows between attempts to climb."""
 _SHRINK = 0.7
 
 Concurrency = int | Literal["auto"]
-"""Requests in flight at most; "auto" looks for what the server can do."""
+"""Maximum requests in flight; "auto" finds what the server can do."""
 Load = Literal["ok", "throttle", "fail"]
-"""How a request ended, as far as it tells of the server's load."""
+"""How a request ended, as a sign of the server's load."""
 
 
 class RateLimit:
     """Spaces requests evenly: no two start less than `1 / per_second` seconds apart.
 
     Args:
-        per_second: requests a second; None does not limit.
-        clock: seconds that never go back; replaced in tests.
+        per_second: requests per second; None does not limit.
+        clock: seconds that never decrease; replaced in tests.
 
     Raises:
         UsageError: `per_second` is not above 0.
@@ -44,34 +44,34 @@ class RateLimit:
 
     def __init__(self, per_second: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         if per_second is not None and not per_second > 0:
-            raise UsageError(f"rate must be above 0 requests a second, got {per_second}")
+            raise UsageError(f"rate must be above 0 requests per second, got {per_second}")
         self._interval = 0.0 if per_second is None else 1.0 / per_second
         self._clock = clock
         self._next_start = 0.0
 
     def reserve(self) -> float:
-        """Take the next free start and return the seconds until then (0.0: at once)."""
+        """Reserve the next free start and return the seconds until then (0.0: now)."""
         now = self._clock()
         start = max(now, self._next_start)
         self._next_start = start + self._interval
         return start - now
 
     async def wait(self) -> None:
-        """Sleep until the start that is reserved for this call."""
+        """Sleep until this call's reserved start."""
         if self._interval and (delay := self.reserve()) > 0:
             await asyncio.sleep(delay)
 
 
 class AdaptiveLimit:
-    """Finds how many requests at once a server can do: more, while more of them come back a second.
+    """Finds how many requests at once a server can do: the limit grows while more answers arrive per second.
 
-    It goes by goodput and not by latency, since a tile's latency comes from its content: limits that go by latency
-    (Vegas, gradients) end at half of what the server can do. It climbs a staircase: the limit doubles as long as
-    goodput grows with it, then falls back to the last step that paid, and tries a quarter more from time to time. A
-    server that says "too many" has it shrink, once for all that was under way, and go up by one a round from there.
+    It measures goodput and not latency, because a tile's latency depends on its content: limits by latency (Vegas,
+    gradients) end at half of what the server can do. It climbs a staircase: the limit doubles while goodput grows
+    with it, then falls back to the last step that paid, and tries a quarter more from time to time. An answer "too
+    many requests" shrinks the limit, once for all requests in flight, and from there it grows by one per round.
 
     Args:
-        cap: what it never goes above.
+        cap: the highest limit.
     """
 
     def __init__(self, cap: int) -> None:
@@ -93,11 +93,11 @@ class AdaptiveLimit:
         return max(1, min(self._cap, int(self._level)))
 
     def on_done(self, now: float, latency: float, load: Load) -> None:
-        """Take note of a request's end.
+        """Note the end of a request.
 
         Args:
-            now: seconds that never go back.
-            latency: seconds that it took.
+            now: seconds that never decrease.
+            latency: seconds that the request took.
             load: how it ended.
         """
         if load == "throttle":
@@ -118,13 +118,13 @@ class AdaptiveLimit:
 
     def _shrink(self, now: float, sent: float) -> None:
         if sent <= self._shrunk:
-            return  # the same overload, told by those that were under way
+            return  # the same overload: this request was in flight when the limit shrank
         self._shrunk = now
         self._is_throttled = True
         self._level = max(1.0, self._level * _SHRINK)
 
     def _step(self, goodput: float) -> None:
-        """Decide after a window: up, back, or stay."""
+        """Decide after a window: climb, fall back, or stay."""
         if self._hold:
             self._hold -= 1
             if not self._hold:
@@ -150,12 +150,14 @@ class AdaptiveLimit:
             self._hold = _HOLD
 
     def _restart(self) -> None:
-        """Measure anew; what is under way was sent at another level."""
+        """Start a new measurement; requests in flight were sent at another level."""
         self._skip, self._count, self._started = self.level, 0, None
 
 
 class Slots:
     """A semaphore whose size may change while it is in use; first come, first served.
+
+    anyio's `CapacityLimiter` does the same, for three times the time per request and another dependency.
 
     Args:
         limit: slots.
@@ -167,29 +169,29 @@ class Slots:
         self._waiters: deque[asyncio.Future[None]] = deque()
 
     async def acquire(self) -> None:
-        """Take a slot, after those who asked before."""
+        """Take a slot, after all earlier callers."""
         if self._taken < self.limit and not self._waiters:
             self._taken += 1
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:
-            await waiter  # whoever wakes it has taken the slot for it
+            await waiter  # `_wake` has taken the slot for it
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
                 self.release()
             else:
-                with suppress(ValueError):  # it may have been passed over already
+                with suppress(ValueError):  # `_wake` may have removed it already
                     self._waiters.remove(waiter)
             raise
 
     def release(self) -> None:
-        """Give a slot back."""
+        """Return a slot."""
         self._taken -= 1
         self._wake()
 
     def resize(self, limit: int) -> None:
-        """Change how many there are; slots that are taken stay so."""
+        """Change the number of slots; taken slots stay taken."""
         self.limit = limit
         self._wake()
 

@@ -1,6 +1,6 @@
-"""What an answer, or the lack of one, means for its tile and for the run: one table, without any I/O.
+"""What an answer, or the lack of one, means for its tile and for the run: one table, without I/O.
 
-It knows nothing of how often or when something is asked for again.
+It knows nothing of when or how often a request is retried.
 """
 
 from __future__ import annotations
@@ -10,36 +10,36 @@ from enum import Enum, auto
 import aiohttp
 
 REFUSALS = frozenset((401, 403))
-"""Statuses that say who may ask, and not what there is."""
+"""Statuses about who may request, not about what exists."""
 _CONNECT_TIMEOUT = 10.0
 _ATTEMPTS_AT_500 = 3
-"""A 500 of TiTiler is now and then a failed read of the storage, and else an error that comes again."""
+"""A 500 of TiTiler is sometimes a failed read of the storage, and otherwise an error that returns every time."""
 
 
 class Outcome(Enum):
-    """What is to be done about an answer."""
+    """What follows from an answer."""
 
     OK = auto()
     EMPTY = auto()
     """The tile has no data."""
     RETRY = auto()
-    """It may be different in a while."""
+    """A later attempt may succeed."""
     THROTTLE = auto()
-    """As RETRY, and the server says that it is asked too much."""
+    """As RETRY, and the server reports too many requests."""
     FAIL = auto()
-    """This tile cannot be had."""
+    """Every attempt for this tile would fail."""
     END = auto()
-    """No tile can be had: the run ends."""
+    """Every request would fail: the run ends."""
 
 
 def of_status(status: int, *, refusals: int = 0) -> Outcome:
     """Classify an HTTP status.
 
-    204 and 404 are how tilers of all generations say that a tile has no data.
+    Tilers of all generations answer 204 or 404 where a tile has no data.
 
     Args:
         status: of the answer.
-        refusals: answers of 401 or 403 in a row before this one. One may be the tile's, two are the run's.
+        refusals: answers of 401 or 403 in a row before this one. One may concern the tile; two concern the run.
     """
     if status == 200:
         return Outcome.OK
@@ -55,7 +55,7 @@ def of_status(status: int, *, refusals: int = 0) -> Outcome:
 
 
 def of_error(error: BaseException) -> Outcome:
-    """Classify what was raised in place of an answer; a name that is not found may be found in a while."""
+    """Classify an exception in place of an answer; a host name that does not resolve may resolve later."""
     match error:
         case aiohttp.ClientSSLError() | aiohttp.InvalidURL():
             return Outcome.END
@@ -66,20 +66,20 @@ def of_error(error: BaseException) -> Outcome:
 
 
 def attempts_at(status: int | None, attempts: int) -> int:
-    """Give how many of the `attempts` a tile gets that ends with this status."""
+    """Return how many of the `attempts` a URL gets that ends with this status."""
     return min(attempts, _ATTEMPTS_AT_500) if status == 500 else attempts
 
 
 def connect_timeout(timeout: float) -> float:
-    """Give the seconds that connecting may take where a whole attempt may take `timeout`."""
+    """Return the seconds that connecting may take where a complete attempt may take `timeout`."""
     return min(_CONNECT_TIMEOUT, timeout)
 
 
 def reason_of(error: BaseException, timeout: float) -> str:
-    """Say in our words what was raised; aiohttp's own texts may hold the URL with its secrets.
+    """Describe an exception in our words; aiohttp's own texts may hold the URL with its secrets.
 
     Args:
-        error: what was raised.
+        error: the exception.
         timeout: seconds that the attempt had.
     """
     match error:
@@ -90,7 +90,7 @@ def reason_of(error: BaseException, timeout: float) -> str:
         case aiohttp.ClientSSLError() | aiohttp.InvalidURL():
             reason = f"{type(error).__name__}: the certificate or the URL is not valid"
         case aiohttp.ClientConnectorDNSError():
-            reason = f"the host's name is not found: {error.os_error.strerror or type(error.os_error).__name__}"
+            reason = f"the host name does not resolve: {error.os_error.strerror or type(error.os_error).__name__}"
         case aiohttp.ClientConnectorError():
             reason = f"cannot connect: {error.os_error.strerror or type(error.os_error).__name__}"
         case aiohttp.ClientPayloadError():

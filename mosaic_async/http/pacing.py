@@ -1,6 +1,6 @@
-"""When a server that is in trouble is asked again: pauses that it asks for, a budget of retries, and outages.
+"""How requests spare a server in trouble: pauses that it requests, a budget of retries, and outages.
 
-Pure bookkeeping with a clock; who waits and asks is elsewhere. It knows nothing of HTTP beyond the Retry-After header.
+Pure bookkeeping with a clock; the client waits and requests. It knows nothing of HTTP but the Retry-After header.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 MAX_RETRY_AFTER = 120.0
-"""Seconds; a server that asks for more is asked again after this."""
+"""Seconds; a longer pause is cut to this."""
 _CAPACITY = 500.0
 _COST = 5.0
-"""Of a retry, in successes; the last retry of those that succeed costs nothing."""
+"""Of a retry, in successes; a retry that succeeds costs nothing."""
 _COST_OF_TIMEOUT = 10.0
 _FAILURES = 20
-"""In a row, without one answer between them, are an outage."""
+"""So many in a row, without an answer between them, are an outage."""
 _FIRST_PROBE = 1.0
 _LAST_PROBE = 60.0
 _POLL = 0.5
-"""Seconds between looks whether the probe has come back."""
+"""Seconds between checks of whether the probe has returned."""
 
 
 def retry_after(value: str | None, *, date: str | None = None) -> float | None:
-    """Read a Retry-After header, seconds or an HTTP date, as seconds; None when it says nothing usable.
+    """Return the seconds of a Retry-After header, which holds seconds or an HTTP date; None if it is not usable.
 
     Args:
         value: of the header.
-        date: the answer's Date header. A time is one of the server's clock; ours may be wrong, or be set on the way.
+        date: the answer's Date header. The server's clock made the date; our clock may be wrong, or change meanwhile.
     """
     if value is None:
         return None
@@ -52,10 +52,10 @@ def _http_date(value: str) -> datetime | None:
 
 
 class Pause:
-    """A pause that one answer asks for and all requests keep.
+    """A pause that one answer requests and all requests observe.
 
     Args:
-        clock: seconds that never go back.
+        clock: seconds that never decrease.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -63,29 +63,29 @@ class Pause:
         self._until = -math.inf
 
     def extend(self, seconds: float) -> bool:
-        """Pause from now on for so long at least, and tell whether that is longer than before."""
+        """Pause for at least this long from now, and return whether the pause got longer."""
         until = self._clock() + seconds
         is_longer = until > self._until
         self._until = max(self._until, until)
         return is_longer
 
     def left(self) -> float:
-        """Give the seconds that are left; 0 when there is no pause."""
+        """Return the seconds left; 0 without a pause."""
         return max(0.0, self._until - self._clock())
 
 
 class RetryBudget:
-    """How many retries a server is asked to bear: each costs, and every clean answer earns a little (as in botocore).
+    """How many retries a server has to bear: each costs, and every answer without trouble earns a little (botocore).
 
-    An empty budget leaves the tile for later, so a run against a server that fails more than a third of its answers
-    does not add half of its load again in retries.
+    With an empty budget a tile waits for the end of the run. So the retries never add half of the load again to a
+    server that fails more than a third of its answers.
     """
 
     def __init__(self) -> None:
         self._left = _CAPACITY
 
     def take(self, *, timed_out: bool) -> float | None:
-        """Pay for a retry and give what it cost; None when there is not enough left."""
+        """Pay for a retry and return its cost; None if too little is left."""
         cost = _COST_OF_TIMEOUT if timed_out else _COST
         if cost > self._left:
             return None
@@ -93,19 +93,19 @@ class RetryBudget:
         return cost
 
     def earn(self, refund: float) -> None:
-        """Take note of a success, and take back what its retries cost."""
+        """Note a success, and take back what its retries cost."""
         self._left = min(_CAPACITY, self._left + refund + 1)
 
 
 class Breaker:
-    """Notices that a server is away, has one request at a time look for it, and says when to give up.
+    """Notices that a server is unavailable, lets one request at a time probe for it, and decides when to give up.
 
-    It opens after 20 failures in a row, however many succeeded before: a server that has gone would otherwise be asked
-    for every tile of the run within seconds. It closes with the first answer.
+    It opens after 20 failures in a row, however many requests succeeded before: otherwise the run would request every
+    tile from a dead server within seconds. It closes with the first answer.
 
     Args:
         max_outage: seconds from the first failure after which waiting is pointless.
-        clock: seconds that never go back.
+        clock: seconds that never decrease.
     """
 
     def __init__(self, max_outage: float, clock: Callable[[], float]) -> None:
@@ -117,7 +117,7 @@ class Breaker:
         self._wait = _FIRST_PROBE
         self._is_probing = False
         self.is_hopeless = False
-        """Whether the outage has lasted too long, and the last look for the server was in vain."""
+        """Whether the outage has lasted too long, and the last probe failed."""
 
     @property
     def is_open(self) -> bool:
@@ -130,15 +130,15 @@ class Breaker:
         return self._clock() - self._since
 
     def note_success(self) -> None:
-        """Take note of an answer, be it a refusal: the server is there."""
+        """Note an answer, even a refusal: the server is available."""
         self._failures = 0
         self._is_probing = False
 
     def note_failure(self, *, is_probe: bool = False) -> bool:
-        """Take note that there was no answer, or one of a server in trouble, and tell whether an outage begins.
+        """Note that there was no answer, or one of a server in trouble; return whether an outage begins.
 
         Args:
-            is_probe: whether it was the look for a server that is away.
+            is_probe: whether the request probed for an unavailable server.
         """
         now = self._clock()
         if not self._failures:
@@ -152,21 +152,21 @@ class Breaker:
             self._is_probing = False
             self.is_hopeless = now - self._since >= self._max_outage
         if begins or is_probe:
-            # The last look comes when it is time to give up, and not a minute after.
+            # The last probe comes when it is time to give up, not a minute later.
             self._next_probe = min(now + self._wait, max(now, self._since + self._max_outage))
         return begins
 
     def take_probe(self) -> bool:
-        """Tell whether it is time to look for the server, and that the caller is who looks."""
+        """Return whether it is time for a probe, which the caller then makes."""
         if self._is_probing or self._clock() < self._next_probe:
             return False
         self._is_probing = True
         return True
 
     def drop_probe(self) -> None:
-        """Take note that whoever looked was stopped before there was an answer."""
+        """Note that a probe was cancelled before its answer."""
         self._is_probing = False
 
     def wait(self) -> float:
-        """Give the seconds after which it is worth asking again whether to look."""
+        """Return the seconds after which to call `take_probe` again."""
         return max(self._next_probe - self._clock(), _POLL)

@@ -1,4 +1,4 @@
-"""One request: ask once, follow what may be followed, read a body up to its cap, and say in our words what went wrong.
+"""One attempt: send a request, follow allowed redirects, read the body up to its cap, describe what went wrong.
 
 It knows nothing of attempts, pauses and permits. No exception of aiohttp leaves it.
 """
@@ -19,36 +19,39 @@ from yarl import URL
 from mosaic_async.errors import SourceError, TileError
 from mosaic_async.http.outcome import REFUSALS, Outcome, connect_timeout, of_error, of_status, reason_of
 from mosaic_async.http.pacing import retry_after
+from mosaic_async.http.server_words import words_of
 from mosaic_async.redaction import scrub, secrets_of
 from mosaic_async.safe_json import parse
 
 USER_AGENT = f"mosaic-async/{version('mosaic-async')}"
 MAX_BODY = 256 * 2**20
-"""Bytes; more than any sensible tile or document."""
+"""Bytes; larger than any sensible tile or document."""
 _MAX_REDIRECTS = 3
 _READ_BUFFER = 2**20
 """Bytes; aiohttp's 64 KiB makes it stop and start the socket sixteen times for a tile of a megabyte."""
-_MAX_DETAIL = 4096
-_DETAIL_KEYS = ("detail", "message", "errorMessage", "description")
+_MAX_ERROR_BODY = 4096
+"""Bytes of an error's body that are read."""
+_MAX_WORDS = 200
+"""Characters of the server's own words in a message."""
 _MAX_HEADER = 2**18
-"""Bytes; TiTiler's X-Assets names every scene of a tile, and a hundred of them do not fit into aiohttp's 8 KiB."""
+"""Bytes; TiTiler's X-Assets names every scene of a tile, and a hundred scenes do not fit into aiohttp's 8 KiB."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer: its outcome is OK or EMPTY."""
+    """A complete answer: its outcome is OK or EMPTY."""
 
     status: int
     body: bytes
-    """Empty where, and only where, the outcome is EMPTY."""
+    """Empty if, and only if, the outcome is EMPTY."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Names in any case."""
+    """Case-insensitive."""
     attempts: int = 1
-    """That it took."""
+    """Attempts that the answer took."""
 
 
 Check = Callable[[Answer], None]
-"""Looks at an answer with a body, and raises a `TileError` for what is wrong with it."""
+"""Examines an answer with a body, and raises a `TileError` if it is wrong."""
 
 
 class AttemptError(Exception):
@@ -60,20 +63,20 @@ class AttemptError(Exception):
         outcome: Outcome,
         *,
         status: int | None = None,
-        asked: float | None = None,
+        retry_after: float | None = None,
         is_bad_body: bool = False,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.outcome = outcome
         self.status = status
-        self.asked = asked
-        """Seconds to wait that the server asks for."""
+        self.retry_after = retry_after
+        """Seconds to wait that the server requests."""
         self.is_bad_body = is_bad_body
 
     @property
     def is_retried(self) -> bool:
-        """Whether another attempt may fare better."""
+        """Whether another attempt may succeed."""
         return self.outcome in (Outcome.RETRY, Outcome.THROTTLE)
 
     @property
@@ -83,20 +86,20 @@ class AttemptError(Exception):
 
     @property
     def is_outage(self) -> bool:
-        """Whether the server may be away; a 500 is an answer of the application, which is there."""
+        """Whether the server may be unavailable; a 500 comes from the application, so that is running."""
         if self.is_bad_body or not self.is_retried:
             return False
         return self.status is None or (self.status > 500 and self.status != 507)
 
 
 class Requester:
-    """A session with keep-alive that asks once for what it is told: `async with Requester(...) as requester`.
+    """A session with keep-alive that makes single attempts: `async with Requester(...) as requester`.
 
     Args:
-        connections: open at most.
+        connections: maximum open connections.
         timeout: seconds from connecting to the last byte.
-        headers: sent with every request, but only to the origin of the URL that is asked for.
-        max_body: bytes of a body, after decompression.
+        headers: sent with every request, but only to the origin of the requested URL.
+        max_body: maximum bytes of a body, after decompression.
         allow_hosts: hosts that redirects may lead to; no headers go there.
     """
 
@@ -138,11 +141,11 @@ class Requester:
         if self._session is not None:
             await self._session.close()
 
-    async def ask(self, url: str, check: Check | None) -> Answer:
+    async def fetch(self, url: str, check: Check | None) -> Answer:
         """Make one request.
 
         Raises:
-            AttemptError: there is no usable answer.
+            AttemptError: no usable answer came.
         """
         try:
             async with asyncio.timeout(self._timeout):
@@ -155,7 +158,7 @@ class Requester:
 
     async def _request(self, url: URL) -> Answer:
         assert self._session is not None, "the client is used inside `async with`"
-        asked, is_own = str(url), True
+        requested, is_own = str(url), True
         for _ in range(_MAX_REDIRECTS + 1):
             headers, middlewares = (self._plain, self._middlewares) if is_own else ({}, ())
             async with self._session.get(
@@ -166,36 +169,36 @@ class Requester:
                     is_own = is_own and is_same_place(url, target)
                     url = target
                     continue
-                return await self._read(response, asked)
+                return await self._read(response, requested)
         raise AttemptError(f"more than {_MAX_REDIRECTS} redirects", Outcome.FAIL, status=response.status)
 
     def _redirected(self, response: aiohttp.ClientResponse) -> URL:
-        """Follow a redirect only where the user's word, or the same origin, says that it is meant."""
+        """Return a redirect's target, if it has the same origin or the user allowed its host."""
         location = response.headers.get("Location", "")
         try:
             target = response.url.join(URL(location))
             is_same = is_same_place(response.url, target)
         except ValueError as error:
-            failure = AttemptError("a redirect without a usable Location", Outcome.FAIL, status=response.status)
+            failure = AttemptError("the redirect has no usable Location", Outcome.FAIL, status=response.status)
             raise failure from error
         is_weaker = response.url.scheme == "https" and target.scheme != "https"
         if not is_same and (is_weaker or (target.host or "").lower() not in self._allow_hosts):
             host = f"{target.host}, without encryption" if is_weaker else target.host
             raise AttemptError(
-                f"redirected to another host, {host}, where nobody allowed it to go",
+                f"redirected to another host, {host}, which is not allowed",
                 Outcome.FAIL,
                 status=response.status,
             )
         return target
 
-    async def _read(self, response: aiohttp.ClientResponse, asked: str) -> Answer:
+    async def _read(self, response: aiohttp.ClientResponse, requested: str) -> Answer:
         kind = of_status(response.status, refusals=self._refusals)
         self._refusals = self._refusals + 1 if response.status in REFUSALS else 0
         if kind not in (Outcome.OK, Outcome.EMPTY):
-            secrets = secrets_of(asked, self._headers)  # the answer's own URL has lost its user
-            words = f"HTTP {response.status} {response.reason or ''}".rstrip() + await _detail(response)
+            secrets = secrets_of(requested, self._headers)  # aiohttp removes the user from the answer's own URL
+            words = f"HTTP {response.status} {response.reason or ''}".rstrip() + await _words(response)
             pause = retry_after(response.headers.get("Retry-After"), date=response.headers.get("Date"))
-            raise AttemptError(scrub(words, secrets), kind, status=response.status, asked=pause)
+            raise AttemptError(scrub(words, secrets), kind, status=response.status, retry_after=pause)
         if kind is Outcome.EMPTY:
             return Answer(response.status, b"", response.headers)
         body = await self._body(response)
@@ -220,7 +223,7 @@ class Requester:
 
 
 def _authorised(value: str) -> aiohttp.ClientMiddlewareType:
-    """Send a header in place of what ~/.netrc or the URL's user says; aiohttp itself takes both for a mistake."""
+    """Let a header win over ~/.netrc and the URL's user; aiohttp refuses a request that has both."""
 
     async def send(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         request.headers["Authorization"] = value
@@ -229,35 +232,34 @@ def _authorised(value: str) -> aiohttp.ClientMiddlewareType:
     return send
 
 
-def _check(check: Callable[[Answer], None], answer: Answer) -> None:
+def _check(check: Check, answer: Answer) -> None:
     try:
         check(answer)
     except TileError as error:
         raise AttemptError(error.message, Outcome.RETRY, status=answer.status, is_bad_body=True) from error
 
 
-async def _detail(response: aiohttp.ClientResponse) -> str:
-    """Give the server's own words, where it sends JSON as TiTiler and API Gateway do."""
+async def _words(response: aiohttp.ClientResponse) -> str:
+    """Return the server's own words, if it sends JSON as TiTiler and API Gateway do."""
     if response.content_type != "application/json":
         return ""
     try:
-        document = parse(await response.content.read(_MAX_DETAIL))
+        words = words_of(parse(await response.content.read(_MAX_ERROR_BODY)))
     except ValueError:
         return ""
-    words = next((document[key] for key in _DETAIL_KEYS if key in document), "") if isinstance(document, dict) else ""
-    return f": {' '.join(str(words).split())[:200]}" if words else ""
+    return f": {words[:_MAX_WORDS]}" if words else ""
 
 
 def _encoded(url: str) -> URL:
-    """Quote only what no URL may hold, so that a signed or already quoted URL is sent as it was given."""
+    """Quote only characters that no URL may hold, so that a signed or quoted URL stays unchanged."""
     try:
         return URL(quote(url, safe="%/:?#[]@!$&'()*+,;=~"), encoded=True)
     except ValueError as error:
-        raise SourceError("the tile URL is no URL", hint="check host, port and brackets") from error
+        raise SourceError("the tile URL is not a valid URL", hint="check host, port and brackets") from error
 
 
 def is_same_place(here: URL, there: URL) -> bool:
-    """Tell whether headers with secrets may go along: the same origin, or the same host by encryption."""
+    """Return whether secret headers may follow: to the same origin, or to the same host over https."""
     if here.origin() == there.origin():
         return True
     is_upgrade = (here.scheme, there.scheme) == ("http", "https") and here.host == there.host
