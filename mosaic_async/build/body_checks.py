@@ -1,7 +1,7 @@
-"""What can be told of a tile's body before anything opens it: kind, size, blocks, codec, place.
+"""Checks of a tile's body that need no decoding: kind, size, blocks, codec, place.
 
-A few dozen microseconds a tile, without GDAL: a body that is no tile, or another tile, or a bomb, is found while its
-request still has attempts left. That pixels decode is found later, where they are decoded.
+They take a few dozen microseconds per tile, without GDAL. They find a body that is not a tile, or is another tile, or
+a bomb, while its request still has attempts left. Decoding later shows whether the pixels are readable.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from mosaic_async.http.request import Answer
 from mosaic_async.raster.tile import TileFormat, driver_of
 
 MAX_SIDE = 4096
-"""Pixels a side of a first tile; whatever is larger is a bomb or no tile."""
+"""Pixels per side of a first tile; a larger one is a bomb or not a tile."""
 _MAX_BLOCK = 1024
-"""Pixels a side that a tile's block may have where the tile is smaller."""
+"""Pixels per side that a tile's block may have if the tile is smaller."""
 _MAX_SAMPLES = 1025
 _ALLOWANCE = 2**20
-"""Bytes that a body may have beside twice its pixels: headers, and metadata of a talkative tiler."""
+"""Bytes that a body may have beside twice its pixels: headers, and a tiler's metadata."""
 _WORDS = re.compile(rb"[\x20-\x7e]+")
 _TEXTS = ("text/", "application/json", "application/xml", "application/problem+json", "application/xhtml")
 _MERCATOR = re.compile(r"EPSG/(?:\d[\d.]*/)?(3857|900913|3785)\b")
@@ -33,7 +33,7 @@ _CODECS = frozenset((1, 5, 7, 8, 32773, 32946, 50000, 50001))
 _INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _DOUBLES = {12: "d"}
 _COSTS = (256, 257, 259, 277, 278, 322, 323)
-"""Tags of what decoding takes. Libtiff reads signed ones, too, and the first of two: neither may pass the checks."""
+"""Tags that set the cost of decoding. Libtiff also reads signed values, and the first of two tags: both are refused."""
 _WANTED = dict.fromkeys((*_COSTS, 34735), _INTEGERS) | dict.fromkeys((33550, 33922, 34264), _DOUBLES)
 """Tags, and the types that their values may have."""
 _MAX_DIRECTORIES = 32
@@ -45,25 +45,25 @@ _MERCATOR_CODES = frozenset((3857, 3785, 900913, _USER_DEFINED))
 
 
 def max_body(tile_format: TileFormat) -> int:
-    """Give the bytes that a body of such a tile can have at most: twice its pixels with a mask, and some headers."""
+    """Return the maximum bytes of a body of such a tile: twice its pixels with a mask, and some headers."""
     mask = tile_format.nbytes // tile_format.count
     return 2 * (tile_format.nbytes + mask) + _ALLOWANCE
 
 
 def check_answer(answer: Answer, tile: Tile, tile_format: TileFormat | None) -> None:
-    """Look at an answer with a body.
+    """Check an answer with a body.
 
     Args:
-        answer: of a server that nothing is known of.
-        tile: that was asked for.
+        answer: of an untrusted server.
+        tile: the requested one.
         tile_format: what tiles look like; None for the first.
 
     Raises:
-        TileError: it is no tile, not like the first one, not the one that was asked for, or would hurt to decode.
+        TileError: the body is not a tile, unlike the first one, another tile, or dangerous to decode.
     """
     kind = answer.headers.get("Content-Type", "").lower()
     if kind.startswith(_TEXTS):
-        raise TileError(f"the body is {kind.partition(';')[0]}, no tile: {_first_words(answer.body)}")
+        raise TileError(f"the body is {kind.partition(';')[0]}, not a tile: {_first_words(answer.body)}")
     driver = driver_of(answer.body)
     if tile_format is not None and driver != tile_format.driver:
         raise TileError(f"the tile is a {driver}, the first one was a {tile_format.driver}")
@@ -74,24 +74,24 @@ def check_answer(answer: Answer, tile: Tile, tile_format: TileFormat | None) -> 
 
 @dataclass(frozen=True)
 class _Header:
-    """A directory of a TIFF."""
+    """One directory of a TIFF."""
 
     tags: Mapping[int, tuple[float, ...]]
-    """Those that are looked at."""
+    """Values by tag, of the tags in `_WANTED`."""
 
     def one(self, tag: int, default: int) -> int:
-        """Give the value of a tag that has one."""
+        """Return the first value of a tag."""
         values = self.tags.get(tag)
         return int(values[0]) if values else default
 
     def key(self, number: int) -> int | None:
-        """Give the value of a GeoKey."""
+        """Return the value of a GeoKey."""
         keys = self.tags.get(34735, ())
         return next((int(keys[i + 3]) for i in range(4, len(keys) - 3, 4) if keys[i] == number), None)
 
     @property
     def corner(self) -> tuple[float, float, float, float] | None:
-        """X and y of the upper left corner, and the size of a pixel in both directions; None when not said."""
+        """X and y of the upper left corner, and the pixel size in both directions; None without georeference."""
         scale, tie, matrix = (self.tags.get(tag, ()) for tag in (33550, 33922, 34264))
         if len(matrix) == 16:
             x, y, width, height = matrix[3], matrix[7], matrix[0], -matrix[5]
@@ -100,12 +100,12 @@ class _Header:
             x, y = tie[3] - tie[0] * width, tie[4] + tie[1] * height
         else:
             return None
-        shift = 0.5 if self.key(_RASTER_TYPE) == 2 else 0.0  # the point in the middle of the pixel
+        shift = 0.5 if self.key(_RASTER_TYPE) == 2 else 0.0  # the tie point is the centre of the pixel
         return x - shift * width, y + shift * height, width, height
 
 
 def _headers(body: bytes) -> Iterator[_Header]:
-    """Read the directories of a TIFF one after the other: the image, and a mask or levels if there are any."""
+    """Read the directories of a TIFF in turn: the image, then masks or overviews."""
     order = "<" if body[:2] == b"II" else ">"
     # offset of the first directory, its counter, the entries (code, type, count and value), an offset
     layout = ("H", "HHQ8s", "Q") if body[2:4] in (b"+\0", b"\0+") else ("H", "HHL4s", "L")
@@ -132,13 +132,13 @@ def _headers(body: bytes) -> Iterator[_Header]:
 def _tags(
     body: bytes, order: str, entries: Iterable[tuple[Any, ...]], pointer: struct.Struct
 ) -> dict[int, tuple[float, ...]]:
-    """Read those entries that are wanted; nothing promises that they make sense."""
+    """Read the entries in `_WANTED`; none of them can be trusted."""
     tags: dict[int, tuple[float, ...]] = {}
     for code, kind, length, value in entries:
         types = _WANTED.get(code, {})
         is_usable = kind in types and 0 < length <= _MAX_VALUES
         if code in tags or (code in _COSTS and not (is_usable and length == 1)):
-            raise ValueError("a tag is there twice, or is no number")
+            raise ValueError("a tag is repeated, or is not a number")
         if is_usable:
             values = struct.Struct(f"{order}{length}{types[kind]}")
             is_inside = values.size <= len(value)
@@ -163,7 +163,7 @@ def _check_size(width: int, height: int, tile_format: TileFormat | None) -> None
 
 
 def _check_cost(header: _Header, width: int, height: int, tile_format: TileFormat | None) -> None:
-    """Refuse what would take more memory or work to decode than a tile can need: a few bytes can claim gigabytes."""
+    """Refuse a tile that needs too much memory or work to decode: a few bytes can claim gigabytes."""
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
         raise TileError(f"the tile claims {width:,} x {height:,} pixels")
     samples = header.one(277, 1)
@@ -190,7 +190,7 @@ def _check_corner(header: _Header, width: int, height: int, tile: Tile) -> None:
 
 
 def _check_bbox(headers: Mapping[str, str], tile: Tile) -> None:
-    """Compare what TiTiler says of the place; a tile has at least 128 pixels, which is all that is known here."""
+    """Compare the place in TiTiler's Content-Bbox; the size in pixels is unknown here, but at least 128."""
     bbox, crs = headers.get("Content-Bbox"), headers.get("Content-Crs", "")
     if bbox is None or not _MERCATOR.search(crs):
         return
@@ -202,15 +202,15 @@ def _check_bbox(headers: Mapping[str, str], tile: Tile) -> None:
 
 
 def _check_place(found: tuple[float, float, float, float], tile: Tile, *, side: int) -> None:
-    """Insist that all four edges, in metres, are those of the tile, within half a pixel."""
+    """Require that all four edges, in metres, are those of the tile, within half a pixel."""
     size = WORLD / 2**tile.z
     west, north = tile.x * size - WORLD / 2, WORLD / 2 - tile.y * size
     expected = (west, north - size, west + size, north)
-    if not all(abs(a - b) <= size / side / 2 for a, b in zip(found, expected, strict=True)):  # NaN is not, either
+    if not all(abs(a - b) <= size / side / 2 for a, b in zip(found, expected, strict=True)):  # NaN fails, too
         places = " ".join(f"{value:.0f}" if math.isfinite(value) else str(value) for value in found)
         raise TileError(f"the server sent another place than tile {tile.z}/{tile.x}/{tile.y}: {places} in metres")
 
 
 def _first_words(body: bytes) -> str:
-    """Quote the begin of what should have been a tile."""
+    """Quote the first words of a body that is not a tile."""
     return repr(b" ".join(_WORDS.findall(body[:400]))[:120].decode())
