@@ -16,7 +16,7 @@ MosaicError                 all errors below; exit code 1
 
 The last two are data inside a run, which one tile must not end: they become `TileFailed`. Messages are lower case and
 name what and where; `hint` names what to try. Inside a hint, double backticks mark a parameter of the library, as in
-``max_tiles``, so that the command line can name its flag instead. It knows nothing of the modules that raise its errors.
+``max_tiles``, so that the command line can name its flag instead. It knows nothing of the modules that raise them.
 """
 
 from __future__ import annotations
