@@ -1,5 +1,5 @@
-"""The command line: parses, calls the library, prints.
+"""The command line: it parses, calls the library and prints.
 
-It alone prints, reads the environment or installs uvloop; it decides nothing about tiles or pixels.
-Start with `main`; `options` declares the flags, `terminal` writes text for people.
+No other room prints, reads the environment or installs uvloop; this one decides nothing about tiles or pixels.
+Start with `main`. Each command has a file, `options` declares the flags, `terminal` writes text for people.
 """

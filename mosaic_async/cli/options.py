@@ -1,4 +1,4 @@
-"""The options that several commands share, one group for each question: what to build, how it is rendered."""
+"""The options that several commands share, one group per question: what to build, how it is rendered."""
 
 from __future__ import annotations
 
@@ -15,6 +15,31 @@ from mosaic_async.sources.dialects import DIALECTS
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+RENDERING = (
+    "bands",
+    "expression",
+    "pixel_selection",
+    "rounding",
+    "reflectance",
+    "cloud_mask",
+    "rescale",
+    "color_formula",
+    "resampling",
+)
+"""The options of `rendering_options` that say how pixels look, and not who renders them."""
+
+
+def flags_of(command: click.Command | None) -> dict[str, str]:
+    """Return the flag of each parameter of the library, as `MosaicError.hint_in` takes it."""
+    flags: dict[str, str] = {}
+    for param in command.params if command else ():
+        if isinstance(param, click.Option) and param.name:
+            flags[param.name] = max(param.opts, key=len)
+            flags |= {f"{param.name}=False": off for off in param.secondary_opts}
+    if "fresh" in flags:
+        flags["resume=False"] = flags["fresh"]
+    return flags
+
 
 def _all_of(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
     def decorate(command: _Command) -> _Command:
@@ -26,15 +51,25 @@ def _all_of(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _C
 
 
 job_options = _all_of(
-    click.option("--bounds", "--bbox", nargs=4, type=float, metavar="W S E N", help="Degrees; spaces or commas."),
     click.option(
-        "--area", type=click.File("r"), metavar="FILE.geojson", help="Polygons instead of --bounds; - is stdin."
+        "--bounds",
+        "--bbox",
+        nargs=4,
+        type=float,
+        metavar="W S E N",
+        help="Area in degrees; separate the numbers by spaces or commas.",
     ),
     click.option(
-        "-z", "--zoom", type=int, help="Of the tiles; default: the data's own resolution, if the source says."
+        "--area",
+        type=click.File("r"),
+        metavar="FILE.geojson",
+        help="Area as GeoJSON polygons, instead of --bounds; - reads stdin.",
     ),
-    click.option("--tile-size", type=int, help="Pixels a side; default: what the source says or the first tile has."),
-    click.option("--clip", is_flag=True, help="Cut to the area; default: whole tiles."),
+    click.option("-z", "--zoom", type=int, help="Zoom of the tiles; default: the data's own resolution, if known."),
+    click.option(
+        "--tile-size", type=int, help="Tile width in pixels; default: from the source, or from the first tile."
+    ),
+    click.option("--clip", is_flag=True, help="Cut the output to the area; default: whole tiles."),
     click.option(
         "-c",
         "--concurrency",
@@ -42,18 +77,18 @@ job_options = _all_of(
         default="50",
         show_default=True,
         metavar="N|auto",
-        help="Requests in flight; auto looks for what the server can do.",
+        help="Maximum requests in flight; auto adapts to the server.",
     ),
-    click.option("--rate", type=click.FloatRange(0, min_open=True), help="Requests a second at most."),
-    click.option("--attempts", type=click.IntRange(1), default=5, show_default=True, help="Tries a tile."),
+    click.option("--rate", type=click.FloatRange(0, min_open=True), help="Maximum requests per second."),
+    click.option("--attempts", type=click.IntRange(1), default=5, show_default=True, help="Maximum attempts per tile."),
     click.option(
         "--timeout",
         type=click.FloatRange(0, min_open=True),
         default=120.0,
         show_default=True,
-        help="Seconds an attempt.",
+        help="Timeout per attempt, in seconds.",
     ),
-    click.option("--memory", type=size, default="1GiB", show_default=True, help="What the run may need."),
+    click.option("--memory", type=size, default="1GiB", show_default=True, help="Memory budget of the run."),
     click.option(
         "-p", "--profile", type=click.Choice(PROFILES), default="deflate", show_default=True, help="Compression."
     ),
@@ -61,21 +96,25 @@ job_options = _all_of(
         "--co", "creation_options", type=pair("="), multiple=True, metavar="NAME=VALUE", help="COG creation option."
     ),
     click.option(
-        "--overview-resampling", type=click.Choice(OVERVIEW_RESAMPLINGS), default="average", show_default=True
+        "--overview-resampling",
+        type=click.Choice(OVERVIEW_RESAMPLINGS),
+        default="average",
+        show_default=True,
+        help="Resampling of the overviews.",
     ),
     click.option("--nodata", type=float, help="Value of pixels without data; default: an internal mask."),
-    click.option("--dtype", help="Of the output; default: as the tiles."),
+    click.option("--dtype", help="Data type of the output; default: that of the tiles."),
     click.option(
         "--mask",
         type=click.Choice(MASK_MODES),
         default="auto",
         show_default=True,
-        help="How pixels without data are marked.",
+        help="How to mark pixels without data.",
     ),
-    click.option("--part-size", type=int, help="Pixels a side of the parts; default: as the memory allows."),
-    click.option("--max-tiles", type=int, default=MAX_TILES, show_default=True, help="Refuse to ask for more."),
+    click.option("--part-size", type=int, help="Part width in pixels; default: from the memory budget."),
+    click.option("--max-tiles", type=int, default=MAX_TILES, show_default=True, help="Refuse larger areas."),
     click.option(
-        "--header", "headers", type=pair(":"), multiple=True, metavar="'NAME: VALUE'", help="Sent with every request."
+        "--header", "headers", type=pair(":"), multiple=True, metavar="'NAME: VALUE'", help="Header of every request."
     ),
     click.option(
         "--header-file",
@@ -83,10 +122,10 @@ job_options = _all_of(
         type=pairs_in_file(":"),
         multiple=True,
         metavar="FILE",
-        help=f"Headers, one a line; so secrets stay out of the list of processes. ${HEADERS_VARIABLE} does as well.",
+        help=f"File of headers, one per line; keeps secrets out of the process list, as ${HEADERS_VARIABLE} does.",
     ),
     click.option(
-        "--param", "params", type=pair("="), multiple=True, metavar="NAME=VALUE", help="Added to every tile's URL."
+        "--param", "params", type=pair("="), multiple=True, metavar="NAME=VALUE", help="Query parameter of every tile."
     ),
     click.option(
         "--param-file",
@@ -94,33 +133,45 @@ job_options = _all_of(
         type=pairs_in_file("="),
         multiple=True,
         metavar="FILE",
-        help=f"Parameters, one a line. ${PARAMS_VARIABLE} does as well.",
+        help=f"File of query parameters, one per line; ${PARAMS_VARIABLE} works too.",
     ),
     click.option(
         "--allow-host",
         "allow_hosts",
         multiple=True,
         metavar="HOST",
-        help="Where redirects and a TileJSON's template may lead to, without headers.",
+        help="Host that redirects and a TileJSON's template may lead to; headers are not sent there.",
     ),
     click.option(
         "--tiles",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         metavar="FILE",
-        help="Only these instead of an area: failed.geojson, a report, or z/x/y a line.",
+        help="Tiles to fetch, instead of an area: a failed.geojson, a JSON report, or one z/x/y per line.",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print JSON."),
 )
 rendering_options = _all_of(
-    click.option("--bands", multiple=True, metavar="B4,B3,B2", help="Asset names, or numbers for plain files."),
-    click.option("--expression", help="Formulas separated by ; instead of bands: '(B5-B4)/(B5+B4)'."),
-    click.option("--pixel-selection", metavar="METHOD", help="first, median, percentile:25, newest, lastbandhigh, ..."),
-    click.option("--rounding", is_flag=True, help="Round means of integers instead of cutting them."),
-    click.option("--reflectance", metavar="float|integer", help="Instead of counts; integer is 10000 times that."),
-    click.option("--cloud-mask", metavar="BAND[:RULE]", help="Leave out bad pixels: qa_pixel, fmask:values=2,4, ..."),
-    click.option("--rescale", type=numbers, multiple=True, metavar="LOW,HIGH", help="To 0-255; once, or once a band."),
-    click.option("--color-formula", help="Such as 'gamma RGB 3.5, saturation 1.7'."),
-    click.option("--resampling", metavar="METHOD", help="nearest, bilinear, cubic, ..."),
-    click.option("--tiler", metavar="URL", help="Who renders SOURCE, in place of the embedded tiler."),
-    click.option("--dialect", type=click.Choice(sorted(DIALECTS)), help="Of a tiler that does not say what it is."),
+    click.option("--bands", multiple=True, metavar="B4,B3,B2", help="Assets to show, or band numbers of plain files."),
+    click.option("--expression", help="Formulas separated by ;, instead of bands, such as '(B5-B4)/(B5+B4)'."),
+    click.option(
+        "--pixel-selection", metavar="METHOD", help="How scenes combine: first, median, percentile:25, newest, ..."
+    ),
+    click.option("--rounding", is_flag=True, help="Round the means of integers instead of truncating them."),
+    click.option(
+        "--reflectance",
+        metavar="float|integer",
+        help="Convert counts to reflectance; integer is 10000 times the float.",
+    ),
+    click.option("--cloud-mask", metavar="BAND[:RULE]", help="Drop bad pixels, such as qa_pixel or fmask:values=2,4."),
+    click.option(
+        "--rescale",
+        type=numbers,
+        multiple=True,
+        metavar="LOW,HIGH",
+        help="Stretch this range to 0-255; set once, or once per band.",
+    ),
+    click.option("--color-formula", help="Colour operations, such as 'gamma RGB 3.5, saturation 1.7'."),
+    click.option("--resampling", metavar="METHOD", help="How to resample scenes: nearest, bilinear, cubic, ..."),
+    click.option("--tiler", metavar="URL", help="Tiler that renders SOURCE, instead of the embedded tiler."),
+    click.option("--dialect", type=click.Choice(sorted(DIALECTS)), help="Kind of tiler, where it cannot be detected."),
 )

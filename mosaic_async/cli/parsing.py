@@ -1,4 +1,4 @@
-"""How the command line reads its arguments, bounds, sizes, pairs, and writes small files.
+"""How the command line reads bounds, sizes, pairs and JSON, and writes small files.
 
 It knows nothing of what they are for.
 """
@@ -9,12 +9,13 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import IO, Any, Literal
 
 import click
 
-from mosaic_async.errors import ResourceError
+from mosaic_async.errors import ResourceError, UsageError
 from mosaic_async.raster import whole_file
+from mosaic_async.safe_json import parse
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 HEADERS_VARIABLE = "MOSAIC_ASYNC_HEADERS"
@@ -23,7 +24,7 @@ _BOUNDS_OPTIONS = ("--bounds", "--bbox")
 
 
 class BoundsCommand(click.Command):
-    """A command whose `--bounds` takes four numbers with spaces or commas between them, negative ones too."""
+    """A command whose `--bounds` takes four numbers separated by spaces or commas; they may be negative."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Split `--bounds=-5,47,-1,49`, `--bounds -5,47,-1,49` and `--bounds -5, 47, -1, 49` into four numbers."""
@@ -45,25 +46,25 @@ class BoundsCommand(click.Command):
 
 
 def split_list(value: str) -> list[str]:
-    """Split at commas and blanks."""
+    """Split a text at commas and blanks."""
     return [part for part in re.split(r"[,\s]+", value) if part]
 
 
 def size(value: str) -> int:
-    """Read bytes, with or without a unit: 800MB, 1GiB, 1073741824."""
+    """Return a number of bytes from a text such as 800MB, 1GiB or 1073741824."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?i?)b?", value.strip().lower())
     if not match or match[2] not in _UNITS:
-        raise click.BadParameter(f"{value!r} is no size, write 800MB or 1GiB")
+        raise click.BadParameter(f"{value!r} is not a size, write 800MB or 1GiB")
     return int(float(match[1]) * _UNITS[match[2]])
 
 
 def pair(separator: str) -> Callable[[str], tuple[str, str]]:
-    """Make a reader of NAME and VALUE with a separator between them."""
+    """Return a reader of NAME and VALUE with a separator between them."""
 
     def read(value: str) -> tuple[str, str]:
         name, found, content = value.partition(separator)
         if not found or not name.strip():
-            # The value is not repeated: it may well be a secret with its name forgotten.
+            # The message does not repeat the value: it may be a secret without its name.
             raise click.BadParameter(f"not of the form NAME{separator}VALUE")
         return name.strip(), content.strip()
 
@@ -71,7 +72,7 @@ def pair(separator: str) -> Callable[[str], tuple[str, str]]:
 
 
 def pairs_in_file(separator: str) -> Callable[[str], list[tuple[str, str]]]:
-    """Make a reader of a file with NAME and VALUE on each line; so secrets stay out of the list of processes."""
+    """Return a reader of a file with NAME and VALUE on each line, which keeps secrets out of the process list."""
 
     def read(path: str) -> list[tuple[str, str]]:
         try:
@@ -83,12 +84,12 @@ def pairs_in_file(separator: str) -> Callable[[str], list[tuple[str, str]]]:
 
 
 def pairs_in_environment(variable: str, separator: str) -> list[tuple[str, str]]:
-    """Read NAME and VALUE, a pair a line, from a variable of the environment; without it there are none."""
+    """Return the pairs of an environment variable, one per line; none if it is unset."""
     return _pairs(os.environ.get(variable, ""), separator, f"${variable}")
 
 
 def _pairs(text: str, separator: str, place: str) -> list[tuple[str, str]]:
-    """Read a pair a line; a line that is none is not repeated in the message, it may hold a secret."""
+    """Return one pair per line; the message does not repeat a bad line, since it may hold a secret."""
     found = []
     for number, line in enumerate(text.splitlines(), start=1):
         name, there, value = line.partition(separator)
@@ -100,7 +101,7 @@ def _pairs(text: str, separator: str, place: str) -> list[tuple[str, str]]:
 
 
 def concurrency(value: str) -> int | Literal["auto"]:
-    """Read a number above 0, or auto."""
+    """Return a number above 0, or auto."""
     if value == "auto":
         return "auto"
     if not value.isdecimal() or not int(value):
@@ -109,7 +110,7 @@ def concurrency(value: str) -> int | Literal["auto"]:
 
 
 def numbers(value: str) -> tuple[float, float]:
-    """Read LOW,HIGH."""
+    """Return the numbers LOW and HIGH."""
     try:
         low, high = (float(number) for number in split_list(value))
     except ValueError as error:
@@ -117,11 +118,26 @@ def numbers(value: str) -> tuple[float, float]:
     return low, high
 
 
+def json_object(file: IO[str]) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        UsageError: the file holds anything else.
+    """
+    try:
+        found = parse(file.read())
+    except ValueError as error:
+        raise UsageError(f"{file.name} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"{file.name} is not a JSON object")
+    return found
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file that appears whole or not at all.
 
     Raises:
-        ResourceError: what the disk says.
+        ResourceError: the file cannot be written.
     """
     try:
         whole_file.write(path, text)

@@ -1,6 +1,6 @@
-"""SIGINT, SIGTERM and SIGHUP: the first has the run end in order, the second ends the process at once.
+"""SIGINT, SIGTERM and SIGHUP: the first one ends the run in order, the second one ends the process at once.
 
-Only the command line uses it: a library has no business with its process's signals.
+Only the command line uses it: a library does not handle the signals of its process.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
 _DRAIN = 10.0
-"""Seconds for what is under way to arrive; machines that are taken away give 30."""
+"""Seconds that requests under way get to arrive; a machine that is taken away gives 30."""
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
-    """The process was asked to end by a signal."""
+    """A signal ended the run."""
 
     def __init__(self, number: signal.Signals) -> None:
         super().__init__(number.name)
@@ -26,17 +26,17 @@ class Interrupted(BaseException):
 
 
 async def interruptible(
-    coroutine: Coroutine[Any, Any, _Result], stop: asyncio.Event | None = None, is_draining: Callable[[], bool] = bool
+    coroutine: Coroutine[Any, Any, _Result], stop_softly: Callable[[], bool] | None = None
 ) -> _Result:
-    """Wait for a coroutine, in the main thread; a signal ends it.
+    """Await a coroutine in the main thread and return its result; a signal ends it.
 
     Args:
-        coroutine: cancelled by the first signal, or when draining takes too long.
-        stop: set by the first signal instead, where `is_draining` says that it is looked at.
-        is_draining: as said.
+        coroutine: cancelled by the first signal, unless it stops softly within ten seconds.
+        stop_softly: called at the first signal; asks the coroutine to end by itself and returns whether it will.
+            None cancels it at once.
 
     Raises:
-        Interrupted: by a signal.
+        Interrupted: a signal ended the coroutine.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
@@ -46,13 +46,12 @@ async def interruptible(
         if received:
             os._exit(128 + number)
         received.append(number)
-        if stop is not None and is_draining():
-            stop.set()
+        if stop_softly is not None and stop_softly():
             loop.call_later(_DRAIN, task.cancel)
         else:
             task.cancel()
 
-    # What is ignored stays so: nohup means it.
+    # A signal that is ignored stays ignored: `nohup` relies on it.
     handled = [number for number in _HANDLED if signal.getsignal(number) is not signal.SIG_IGN]
     for number in handled:
         loop.add_signal_handler(number, handle, number)

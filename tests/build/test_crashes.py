@@ -299,7 +299,7 @@ def test_the_tiles_that_an_output_lacks_do_not_take_its_place(serve, tmp_path, n
     tiler.mood = at(tiler, BAD, status(422), times=99)
     args = ("build", tiler.template, tmp_path / "out.tif", "-z", ZOOM, "--overwrite")
     _, stderr = run(*args, "--bounds", *BOUNDS, "--max-failures", 1)
-    assert "out.tif.work is kept: the same command with --overwrite" in stderr
+    assert "out.tif.work is kept: re-run the same command with --overwrite" in stderr
     tiler.mood = None
     tiler.hits.clear()
     _, stderr = run(*args, "--tiles", tmp_path / name, code=2)

@@ -78,7 +78,7 @@ def test_a_scene_that_cannot_be_read_is_told_once_and_stands_in_the_report_with_
     assert scenes["skipped_total"] == 1
     assert name not in {one["name"] for one in scenes["used"]}
     assert report["tiles_failed"] == 0
-    assert stderr.count("left out: ") == stderr.count(name) == 1, stderr
+    assert stderr.count("skipped: ") == stderr.count(name) == 1, stderr
     assert json.loads(report_path(output).read_text())["scenes"] == scenes
 
 

@@ -10,11 +10,14 @@ import subprocess
 import sys
 import time
 
+import click
 import pytest
 import rasterio
 from aiohttp import web
 from rio_cogeo import cog_validate
 
+from mosaic_async.cli.main import main
+from mosaic_async.cli.options import flags_of
 from tests.conftest import PARANA
 from tests.test_api import BAD, failing
 
@@ -132,7 +135,7 @@ def test_a_source_that_is_not_there_says_so(tmp_path, source):
     assert "hint: " in stderr
 
 
-def test_failed_tiles_exit_with_3_and_a_report_and_the_same_command_goes_on(serve, tmp_path):
+def test_failed_tiles_exit_with_3_and_a_report_and_the_same_command_resumes(serve, tmp_path):
     tiler = serve(mood=failing)
     args = ("build", tiler.template, tmp_path / "out.tif", "--bounds", *BOUNDS, "-z", 7, "--json")
     stdout, stderr = run(*args, code=3)
@@ -181,7 +184,7 @@ def test_a_signal_ends_it_with_its_code_and_nothing_is_lost(serve, tmp_path, num
         process.send_signal(number)
         _, stderr = process.communicate(timeout=20)
     assert process.returncode == code
-    assert "goes on from here" in stderr
+    assert "hint: re-run the same command to resume" in stderr
     assert "Traceback" not in stderr
     assert not output.exists()
     asked = tiler.requests
@@ -295,3 +298,15 @@ def test_a_member_of_a_tilejson_in_a_hint_is_not_taken_for_an_option(serve):
     tiler = serve(documents={"/tilejson.json": {"tiles": "none"}})
     _, stderr = run("plan", f"{tiler.url}/tilejson.json", "--bounds", *BOUNDS, code=4)
     assert "hint: a TileJSON is a JSON object whose `tiles` lists URL templates" in stderr
+
+
+def test_hints_name_the_flags_of_their_command():
+    flags = flags_of(main.get_command(click.Context(main), "build"))
+    assert (flags["allow_hosts"], flags["memory"], flags["concurrency"]) == (
+        "--allow-host",
+        "--memory",
+        "--concurrency",
+    )
+    assert (flags["check_disk=False"], flags["resume=False"]) == ("--no-disk-check", "--fresh")
+    assert "resume=False" not in flags_of(main.get_command(click.Context(main), "plan"))
+    assert flags_of(None) == {}

@@ -1,0 +1,114 @@
+"""`mosaic-async build`: one COG from the tiles of an area."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mosaic_async.api import build_mosaic
+from mosaic_async.build.download import ON_ERROR
+from mosaic_async.build.failed_tiles import check_not_own
+from mosaic_async.cli import extras
+from mosaic_async.cli.job_arguments import JobArguments
+from mosaic_async.cli.opened_source import is_tile_url, opened
+from mosaic_async.cli.options import job_options, rendering_options
+from mosaic_async.cli.parsing import BoundsCommand, write_whole
+from mosaic_async.cli.running import run
+from mosaic_async.cli.signals import Interrupted
+from mosaic_async.cli.terminal import Progress, report_text
+from mosaic_async.errors import IncompleteError, UsageError
+from mosaic_async.events import MosaicReport
+from mosaic_async.http.client import MAX_OUTAGE
+
+
+@click.command(cls=BoundsCommand)
+@click.argument("source")
+@click.argument("output", type=click.Path(dir_okay=False, path_type=Path))
+@job_options
+@click.option(
+    "--max-failures",
+    default="0",
+    show_default=True,
+    metavar="N|P%",
+    help="Tiles that may fail and stay masked holes in OUTPUT, as a number or a share.",
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(ON_ERROR),
+    default="park",
+    show_default=True,
+    help="On a failed tile: retry it at the end (park), stop the run (fail), or retry it and leave a hole (nodata).",
+)
+@click.option(
+    "--max-outage",
+    type=click.FloatRange(0, min_open=True),
+    default=MAX_OUTAGE,
+    show_default=True,
+    help="How long to wait for an unavailable server, in seconds.",
+)
+@click.option(
+    "--disk-check/--no-disk-check", "check_disk", default=True, help="Check the free disk space before the download."
+)
+@click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
+@click.option("--fresh", is_flag=True, help="Start over: delete what an earlier run of this output kept.")
+@rendering_options
+@click.option(
+    "--scenes",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Also write the scenes of the area, as GeoJSON.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Hide the progress bar and the messages about tiles.")
+@click.option("-v", "--verbose", is_flag=True, help="Print every retry.")
+def build(source: str, output: Path, **options: Any) -> None:
+    """Build OUTPUT, one COG of all tiles that touch the area.
+
+    Re-run the same command to resume a run that was interrupted or incomplete.
+    """
+    as_json, scenes = options.pop("as_json"), options.pop("scenes")
+    options["resume"] = not options.pop("fresh")
+    if options["tiles"]:
+        check_not_own(options["tiles"], output)
+    with Progress(quiet=options.pop("quiet"), verbose=options.pop("verbose")) as progress:
+        given = JobArguments.of(options)
+        listed = _scenes(source, given) if scenes else {}
+        report = _build(source, output, given, progress, as_json=as_json)
+    if scenes:
+        write_whole(scenes, json.dumps(listed))
+    click.echo(json.dumps(report.as_dict()) if as_json else report_text(report))
+    if report.tiles_failed:
+        kept = f"{output.name}.work is kept: re-run the same command with --overwrite to retry the failed tiles"
+        click.echo(f"hint: {kept}, or delete the folder to accept the holes", err=True)
+
+
+def _scenes(source: str, given: JobArguments) -> Any:
+    if is_tile_url(source):
+        raise UsageError("the scenes behind a tile URL are unknown", hint="leave --scenes out")
+    return extras.stac().scenes_of(source, given.area)
+
+
+def _build(source: str, output: Path, given: JobArguments, progress: Progress, *, as_json: bool) -> MosaicReport:
+    """Run the library; an incomplete run prints its report too."""
+    stop = asyncio.Event()
+
+    async def work() -> MosaicReport:
+        async with opened(source, given) as tiles:
+            return await build_mosaic(tiles, given.area, output, stop=stop, on_event=progress, **given.library)
+
+    def stop_softly() -> bool:
+        """Stop the run where it waits for tiles only: those under way are worth waiting for."""
+        if progress.is_downloading:
+            stop.set()
+        return progress.is_downloading
+
+    try:
+        return run(work(), stop_softly)
+    except (IncompleteError, Interrupted) as error:
+        ended = error.__cause__ if isinstance(error, Interrupted) else error
+        if as_json and isinstance(ended, IncompleteError):
+            click.echo(json.dumps(ended.report.as_dict()))
+        raise

@@ -1,0 +1,37 @@
+"""The rooms that need an extra, imported when a command uses them; the error names what to install."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mosaic_async.errors import UsageError
+
+
+def tiler() -> Any:
+    """Return `mosaic_async.tiler`.
+
+    Raises:
+        UsageError: the extra `tiler` is not installed.
+    """
+    try:
+        from mosaic_async import tiler as room  # noqa: PLC0415 - the extra may be missing
+    except ImportError as error:
+        raise UsageError(
+            f"scenes on disk require the extra `tiler` ({error})", hint="pip install 'mosaic-async[tiler]'"
+        ) from error
+    return room
+
+
+def stac() -> Any:
+    """Return `mosaic_async.stac`.
+
+    Raises:
+        UsageError: the extra `stac` is not installed.
+    """
+    try:
+        from mosaic_async import stac as room  # noqa: PLC0415 - the extra may be missing
+    except ImportError as error:
+        raise UsageError(
+            f"searches for scenes require the extra `stac` ({error})", hint="pip install 'mosaic-async[stac]'"
+        ) from error
+    return room

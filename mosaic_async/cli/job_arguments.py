@@ -1,0 +1,84 @@
+"""What the options of `build` and `plan` mean: the area, the rendering, and arguments of the library.
+
+It opens the files that options name, and knows nothing of the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Self
+
+from mosaic_async.build.failed_tiles import area_of_tiles, read_tiles
+from mosaic_async.cli.options import RENDERING
+from mosaic_async.cli.parsing import HEADERS_VARIABLE, PARAMS_VARIABLE, json_object, pairs_in_environment, split_list
+from mosaic_async.errors import UsageError
+
+_Area = Sequence[float] | dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobArguments:
+    """The options of a job, sorted by who takes them."""
+
+    area: _Area
+    tiler: str | None
+    """URL of the tiler that renders the source; None: no other than the source itself or the embedded tiler."""
+    dialect: str | None
+    """Kind of that tiler; None: detected."""
+    rendering: Mapping[str, Any]
+    """Arguments of `Rendering`, those that were set."""
+    library: Mapping[str, Any]
+    """The other keyword arguments of `build_mosaic` or `plan_mosaic`."""
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """Sort the options of a command.
+
+        Raises:
+            UsageError: the area is missing or given twice, or a file is not what its option takes.
+        """
+        left = dict(options)
+        listed = _tiles(left)
+        area = _area(left.pop("bounds"), left.pop("area"), listed)
+        tiler, dialect = left.pop("tiler"), left.pop("dialect")
+        rendering = {name: left.pop(name) for name in RENDERING}
+        rendering["bands"] = tuple(band for value in rendering["bands"] for band in split_list(value))
+        left["headers"] = _pairs(left, "header", HEADERS_VARIABLE, ":")
+        left["params"] = _pairs(left, "param", PARAMS_VARIABLE, "=")
+        left["creation_options"] = dict(left["creation_options"])
+        return cls(
+            area=area,
+            tiler=tiler,
+            dialect=dialect,
+            rendering={name: value for name, value in rendering.items() if value},
+            library=left,
+        )
+
+
+def _tiles(options: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the area of the tiles that --tiles lists, whose zoom is the job's."""
+    path: Path | None = options.pop("tiles")
+    if path is None:
+        return None
+    listed = read_tiles(path)
+    zoom = listed[0].z
+    if options["zoom"] not in (None, zoom):
+        raise UsageError(f"{path} lists tiles of zoom {zoom}", hint="leave --zoom out")
+    options["zoom"] = zoom
+    return area_of_tiles(listed)
+
+
+def _area(bounds: tuple[float, ...] | None, file: IO[str] | None, tiles: dict[str, Any] | None) -> _Area:
+    if sum(given is not None for given in (bounds, file, tiles)) != 1:
+        raise UsageError("the area is missing or set twice", hint="set one of --bounds W S E N, --area or --tiles")
+    if tiles is not None:
+        return tiles
+    return (bounds or ()) if file is None else json_object(file)
+
+
+def _pairs(options: dict[str, Any], name: str, variable: str, separator: str) -> dict[str, str]:
+    """Merge pairs from the environment, from files and from options; the last one wins."""
+    in_files = [pair for file in options.pop(f"{name}_files") for pair in file]
+    return dict([*pairs_in_environment(variable, separator), *in_files, *options[f"{name}s"]])

@@ -1,0 +1,101 @@
+"""SOURCE, made ready: a tile URL, scenes behind the embedded tiler, or scenes behind the tiler of somebody else."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import click
+
+from mosaic_async.cli import extras
+from mosaic_async.cli.job_arguments import JobArguments
+from mosaic_async.errors import UsageError
+from mosaic_async.safe_json import parse
+from mosaic_async.sources.rendering import Rendering
+from mosaic_async.sources.source import TileSource, is_template, open_source
+from mosaic_async.sources.tilers import rendered_by, with_rendering
+
+_EMBEDDED_ONLY = ("rounding", "reflectance", "cloud_mask")
+"""Renderings that no other tiler has."""
+
+
+@asynccontextmanager
+async def opened(source: str, given: JobArguments) -> AsyncIterator[str | TileSource]:
+    """Yield the source as the library takes it; the embedded tiler runs as long as the block.
+
+    Raises:
+        UsageError: the source does not exist, or the options do not fit it.
+        SourceError: the source cannot be read.
+    """
+    _check_rendering(given)
+    size = {"tile_size": given.library["tile_size"]} if given.library["tile_size"] else {}
+    if given.tiler:
+        rendering, headers = Rendering(**given.rendering), given.library["headers"]
+        rendered = await rendered_by(
+            given.tiler, source, rendering=rendering, dialect=given.dialect, headers=headers, **size
+        )
+        _print_notes(rendered)
+        yield rendered
+    elif await asyncio.to_thread(is_tile_url, source):
+        yield await _tile_url(source, given)
+    elif given.dialect:
+        raise UsageError("--dialect does not apply to the embedded tiler", hint="leave --dialect out, or set --tiler")
+    else:
+        async with extras.tiler().local_tiler(source, **given.rendering, **size) as local:
+            _print_notes(local)
+            yield local
+
+
+def is_tile_url(source: str) -> bool:
+    """Return whether the source is an XYZ template or a TileJSON, and not scenes.
+
+    Raises:
+        UsageError: no such file, or it is not JSON.
+    """
+    is_url = is_template(source) or re.match(r"https?://", source, re.IGNORECASE) is not None
+    return is_url or _is_tilejson(Path(source))
+
+
+def _is_tilejson(path: Path) -> bool:
+    if not path.exists():
+        raise UsageError(
+            f"{path} not found",
+            hint="SOURCE is a URL with {z}/{x}/{y}, a TileJSON, a MosaicJSON or a folder of scenes",
+        )
+    if path.is_dir() or path.suffix == ".gz":
+        return False
+    try:
+        document = parse(path.read_bytes())
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON: {error}") from error
+    return isinstance(document, dict) and isinstance(document.get("tiles"), list)
+
+
+def _check_rendering(given: JobArguments) -> None:
+    own = [name for name in _EMBEDDED_ONLY if name in given.rendering]
+    if own and (given.tiler or given.dialect):
+        raise UsageError(f"only the embedded tiler has {_flags(own)}", hint="leave --tiler and --dialect out")
+
+
+async def _tile_url(source: str, given: JobArguments) -> str | TileSource:
+    if given.dialect:
+        tiles = await open_source(source, headers=given.library["headers"])
+        return with_rendering(tiles, given.dialect, Rendering(**given.rendering))
+    if given.rendering:
+        raise UsageError(
+            f"{_flags(given.rendering)} cannot be sent to a tile URL, whose server has its own parameters",
+            hint="set them with --param, or set --dialect to the kind of tiler",
+        )
+    return source
+
+
+def _flags(names: Iterable[str]) -> str:
+    return ", ".join("--" + name.replace("_", "-") for name in names)
+
+
+def _print_notes(source: TileSource) -> None:
+    for note in source.notes:
+        click.echo(f"note: {note}", err=True)

@@ -1,0 +1,36 @@
+"""`mosaic-async serve`: the embedded tiler, until it is interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from mosaic_async.cli import extras
+from mosaic_async.cli.running import run
+
+
+@click.command()
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; any other than this one serves everybody who can reach it.",
+)
+@click.option("--port", type=int, default=8000, show_default=True, help="Port to listen on.")
+@click.option("--workers", type=click.IntRange(1), help="Number of processes; default: one per core.")
+def serve(source: Path, host: str, port: int, workers: int | None) -> None:
+    """Serve a MosaicJSON, or a folder of STAC items or COGs, as tiles until interrupted."""
+    tiler = extras.tiler()
+
+    async def work() -> None:
+        mosaic = await asyncio.to_thread(tiler.open_mosaic, source)
+        async with tiler.serve(mosaic, host=host, port=port, workers=workers) as url:
+            example = "&".join(f"assets={name}" for name in mosaic.assets[:3])
+            click.echo(f"{url}/WebMercatorQuad/tilejson.json?{example}")
+            click.echo(f"{url}/WebMercatorQuad/map.html?{example}", err=True)
+            await asyncio.Event().wait()
+
+    run(work())
