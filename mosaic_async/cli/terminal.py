@@ -135,7 +135,7 @@ def _scenes_text(scenes: SceneReport) -> str:
         lines.append(f"{scenes.total:,} scene{'s' if scenes.total > 1 else ''}{days}")
     if scenes.lacking:
         lines.append(
-            f"warning: {scenes.lacking:,} tiles lack {scenes.skipped_total:,} unreadable scenes, "
+            f"warning: {scenes.lacking:,} tiles lack scenes that cannot be read: {scenes.skipped_total:,} in all, "
             f"such as {scenes.skipped[0].name}"
         )
     return "".join(f"\n{line}" for line in lines)

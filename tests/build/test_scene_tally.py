@@ -110,7 +110,7 @@ async def test_names_are_shown_without_secrets_and_kept_when_a_run_goes_on(tmp_p
     assert told == ["/data/broken.json"]
     assert report.scenes.lacking == sum(tile.x % 2 for tile in tiles)
     text = report_text(report)
-    assert f"warning: {report.scenes.lacking} tiles lack scenes that could not be read, 1 in all" in text
+    assert f"warning: {report.scenes.lacking} tiles lack scenes that cannot be read: 1 in all" in text
     assert "hidden" not in json.dumps(report.as_dict()) + text + Path(report_path(report.output)).read_text()
 
 
