@@ -66,7 +66,7 @@ def check_answer(answer: Answer, tile: Tile, tile_format: TileFormat | None) -> 
         raise TileError(f"the body is {kind.partition(';')[0]}, not a tile: {_first_words(answer.body)}")
     driver = driver_of(answer.body)
     if tile_format is not None and driver != tile_format.driver:
-        raise TileError(f"the tile is a {driver}, the first one was a {tile_format.driver}")
+        raise TileError(f"the tile is a {driver}, the first tile was a {tile_format.driver}")
     _check_bbox(answer.headers, tile)
     if driver == "GTiff":
         _check_tiff(answer.body, tile, tile_format)

@@ -1,7 +1,7 @@
-"""The area a user asks for: a box or polygons in degrees, made sane.
+"""The requested area: a box or polygons in degrees, checked and normalised.
 
-It knows nothing of zooms and tiles. Longitudes may run past 180 (an area across the antimeridian keeps its shape);
-latitudes are cut at the edge of the Web Mercator square.
+It does not know zooms or tiles. Longitudes may exceed 180, so that an area across the antimeridian keeps its shape.
+Latitudes are cut at the edge of the Web Mercator square.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ MAX_LATITUDE = 85.0511287798066
 Bounds = tuple[float, float, float, float]
 """West, south, east, north in degrees."""
 Ring = list[tuple[float, float]]
-"""Longitude and latitude of each corner; in pieces the first is repeated at the end."""
+"""Longitude and latitude of each corner; in pieces the last corner repeats the first."""
 Polygon = list[Ring]
 """The outer ring, then the holes."""
 _SQUARE = ((0, -180.0, 1), (0, 180.0, -1), (1, -MAX_LATITUDE, 1), (1, MAX_LATITUDE, -1))
-"""What Web Mercator shows, as limits."""
+"""The extent of Web Mercator, as limits for `cut`."""
 _COLLECTIONS = {"FeatureCollection": "features", "GeometryCollection": "geometries"}
 
 
 @dataclass(frozen=True)
 class Area:
-    """What is to be covered: the bounding box, and the polygons where it is not simply that box."""
+    """The area to cover: its bounding box, and its polygons unless it is that box."""
 
     west: float
     """Degrees, from -180 up to 180."""
     south: float
     east: float
-    """Degrees; above `west`, so past 180 where the area crosses the antimeridian."""
+    """Degrees; greater than `west`, so above 180 where the area crosses the antimeridian."""
     north: float
     polygons: tuple[Polygon, ...] | None = None
-    """Corners in degrees; None where the area is the box itself."""
+    """Corners in degrees; None if the area is the box itself."""
 
     def __post_init__(self) -> None:
         if not self.south < self.north or not self.west < self.east:
@@ -60,8 +60,9 @@ class Area:
         """Read `(west, south, east, north)` in degrees, or a GeoJSON object with polygons.
 
         Raises:
-            UsageError: not four numbers, or not GeoJSON polygons.
-            RefusedError: not finite, not ordered, or nothing left inside ±85.0511 degrees of latitude.
+            UsageError: the argument is neither four numbers nor GeoJSON polygons.
+            RefusedError: a coordinate is not finite, the edges are in the wrong order, or the area lies outside
+                ±85.0511 degrees of latitude.
         """
         if isinstance(area, Mapping):
             return _of_polygons(list(_polygons(area)))
@@ -81,7 +82,7 @@ class Area:
         return cls(west, max(south, -MAX_LATITUDE), east, min(north, MAX_LATITUDE))
 
     def pieces(self) -> Iterator[Polygon]:
-        """Give each polygon, cut at ±180 and at the latitudes of Web Mercator, with longitudes from -180 to 180."""
+        """Yield each polygon, cut at ±180 degrees and at Web Mercator's latitudes; longitudes run from -180 to 180."""
         for polygon in self.polygons or ():
             for shift in (-360.0, 0.0, 360.0):
                 rings = [cut([(x + shift, y) for x, y in ring], _SQUARE) for ring in polygon]
@@ -89,7 +90,7 @@ class Area:
                     yield [ring for ring in rings if ring]
 
     def spans(self) -> list[tuple[float, float]]:
-        """List the west and east edge, in degrees, of the box or of each piece."""
+        """Return the west and east edge, in degrees, of the box or of each piece."""
         if self.polygons is None:
             return [(self.west, self.east)]
         return [(min(x for x, _ in ring), max(x for x, _ in ring)) for ring, *_ in self.pieces()]
@@ -97,7 +98,7 @@ class Area:
 
 def _of_polygons(polygons: list[Polygon]) -> Area:
     if not polygons:
-        raise UsageError("the GeoJSON holds no polygon", hint="Polygon and MultiPolygon geometries are used")
+        raise UsageError("the GeoJSON has no polygons", hint="use Polygon or MultiPolygon geometries")
     corners = [corner for polygon in polygons for ring in polygon for corner in ring]
     west, east = min(x for x, _ in corners), max(x for x, _ in corners)
     south, north = min(y for _, y in corners), max(y for _, y in corners)
@@ -110,7 +111,7 @@ def _check_degrees(west: float, south: float, east: float, north: float) -> None
         raise RefusedError(f"bounds must be finite, got {(west, south, east, north)}")
     if min(west, east) < -360 or max(west, east) > 360 or min(south, north) < -90 or max(south, north) > 90:
         raise RefusedError(
-            f"{(west, south, east, north)} are no degrees of longitude and latitude",
+            f"{(west, south, east, north)} are not degrees of longitude and latitude",
             hint="coordinates are longitude, latitude in degrees (EPSG:4326), not metres",
         )
 
@@ -129,7 +130,7 @@ def _polygons(geojson: Mapping[str, Any]) -> Iterator[Polygon]:
             for coordinates in geojson["coordinates"]:
                 yield _rings(coordinates)
         else:
-            raise UsageError(f"a GeoJSON {kind!r} is no area", hint="give a Polygon, MultiPolygon or Feature of them")
+            raise UsageError(f"a GeoJSON {kind!r} is not an area", hint="use Polygon, MultiPolygon or a Feature")
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         if isinstance(error, UsageError):
             raise
@@ -137,21 +138,21 @@ def _polygons(geojson: Mapping[str, Any]) -> Iterator[Polygon]:
 
 
 def _rings(coordinates: Sequence[Sequence[Sequence[float]]]) -> Polygon:
-    """Read rings, with or without heights; a polygon has at least its outer ring of three corners."""
+    """Return a polygon's rings without heights; it has an outer ring, and each ring has three corners or more."""
     polygon = [[(float(corner[0]), float(corner[1])) for corner in ring] for ring in coordinates]
     if not polygon or any(len(ring) < 3 for ring in polygon):
         raise ValueError("a polygon needs rings of at least three corners")
     if not all(math.isfinite(value) for ring in polygon for corner in ring for value in corner):
-        raise RefusedError("the GeoJSON has coordinates that are not finite")
+        raise RefusedError("the GeoJSON has coordinates that are not finite numbers")
     return polygon
 
 
 def cut(ring: Ring, limits: Sequence[tuple[int, float, int]]) -> Ring:
-    """Keep what of a ring lies on one side of each limit, closed; an empty ring when nothing does.
+    """Cut a ring at each limit and close it; the result is empty if nothing remains.
 
     Args:
         ring: the corners.
-        limits: axis (0 for the first coordinate), value, and 1 to keep what is above it or -1 what is below.
+        limits: axis (0 for the first coordinate), value, and 1 to keep the side above the value or -1 the side below.
     """
     for axis, value, side in limits:
         ring = _cut_half(ring, axis, value, side)
@@ -159,12 +160,12 @@ def cut(ring: Ring, limits: Sequence[tuple[int, float, int]]) -> Ring:
 
 
 def area_of(ring: Ring) -> float:
-    """Measure a closed ring, in squares of its unit (the shoelace formula)."""
+    """Return the area of a closed ring, in squares of its unit (the shoelace formula)."""
     return abs(sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in pairwise(ring))) / 2
 
 
 def _cut_half(ring: Ring, axis: int, limit: float, side: int) -> Ring:
-    """Cut by one line (Sutherland and Hodgman 1974)."""
+    """Cut a ring by one line (Sutherland and Hodgman 1974)."""
     kept: Ring = []
     for start, end in zip(ring[-1:] + ring[:-1], ring, strict=True):
         start_in, end_in = (side * (corner[axis] - limit) >= 0 for corner in (start, end))
@@ -176,4 +177,4 @@ def _cut_half(ring: Ring, axis: int, limit: float, side: int) -> Ring:
         if end_in:
             kept.append(end)
     extent = {corner[axis] for corner in kept}
-    return kept if len(extent) > 1 else []  # only touching the line: no area
+    return kept if len(extent) > 1 else []  # a ring that only touches the line has no area

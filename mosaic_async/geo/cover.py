@@ -1,6 +1,6 @@
 """Which tiles an area touches at one zoom: a rectangle of columns and rows, with holes for polygons.
 
-The only user of supermercado. It knows nothing of pixels, bytes or servers.
+Only this module uses supermercado. It does not know pixels, bytes or servers.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ __all__ = ["MAX_TILES", "MAX_ZOOM", "SNAP", "WORLD", "Cover", "Tile", "snapped",
 MAX_TILES = 500_000
 MAX_ZOOM = 24
 WORLD = mercantile.CE
-"""Metres around the equator in EPSG:3857."""
+"""Circumference of the equator in EPSG:3857 metres."""
 SNAP = 1e-13
-"""Of the world's width, 4 micrometres: an edge this near to a tile's edge is that edge."""
+"""Share of the world's width, 4 micrometres: an edge this close to a tile's edge counts as that edge."""
 _HAIR = 1e-6
-"""Of a tile."""
+"""Share of a tile's width."""
 _MAX_SPREAD = 16
-"""A polygon's bounding box may hold this many times `max_tiles`: it is rasterised in memory."""
+"""A polygon is rasterised in memory, so its bounding box may hold at most this many times `max_tiles`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,16 +46,16 @@ class Cover:
     columns: int
     rows: int
     mask: NDArray[np.bool_] | None = None
-    """(rows, columns), True for a tile that the area touches; None when it touches all."""
+    """(rows, columns), True for a tile that the area touches; None if it touches all."""
 
     @classmethod
     def of(cls, area: Area, zoom: int, *, max_tiles: int = MAX_TILES) -> Cover:
-        """Find the tiles that `area` touches; tile bounds given back as an area give exactly that tile.
+        """Find the tiles that `area` touches. The bounds of one tile, as an area, touch exactly that tile.
 
         Raises:
             UsageError: the zoom is not from 0 to 24.
-            RefusedError: more than `max_tiles` tiles, or a polygon whose bounding box has 16 times as many; nothing is
-                listed or rasterised before this is known.
+            RefusedError: the area has more than `max_tiles` tiles, or a polygon's bounding box has 16 times as many.
+                Both are checked before anything is listed or rasterised.
         """
         if not 0 <= zoom <= MAX_ZOOM:
             raise UsageError(f"zoom must be from 0 to {MAX_ZOOM}, got {zoom}")
@@ -63,25 +63,25 @@ class Cover:
         if cover.count > max_tiles:
             raise RefusedError(
                 f"the area has {cover.count:,} tiles at zoom {zoom}, more than {max_tiles:,}",
-                hint="take a lower zoom or a smaller area, or raise ``max_tiles``",
+                hint="use a lower zoom or a smaller area, or raise ``max_tiles``",
             )
         return cover
 
     @cached_property
     def count(self) -> int:
-        """Tiles to ask for."""
+        """Number of tiles."""
         return self.columns * self.rows if self.mask is None else int(np.count_nonzero(self.mask))
 
     def tile(self, column: int, row: int) -> Tile:
-        """Give the tile at a place of the rectangle."""
+        """Return the tile at a column and row of the rectangle."""
         return Tile((self.left + column) % 2**self.zoom, self.top + row, self.zoom)
 
     def place(self, tile: Tile) -> tuple[int, int]:
-        """Give the column and row of a tile in the rectangle."""
+        """Return the column and row of a tile in the rectangle."""
         return (tile.x - self.left) % 2**self.zoom, tile.y - self.top
 
     def outward(self) -> Iterator[Tile]:
-        """Give all tiles once, ring by ring from the centre."""
+        """Yield every tile once, ring by ring from the centre."""
         middle_column, middle_row = (self.columns - 1) // 2, (self.rows - 1) // 2
         if self.mask is not None:
             mask_rows, mask_columns = np.nonzero(self.mask)
@@ -98,19 +98,19 @@ class Cover:
 
 
 def x_share(longitude: float) -> float:
-    """Give the share of the world's width east of -180 degrees."""
+    """Return the share of the world's width that lies between -180 degrees and a longitude."""
     return longitude / 360 + 0.5
 
 
 def y_share(latitude: float) -> float:
-    """Give the share of the Web Mercator square south of its northern edge."""
+    """Return the share of the Web Mercator square that lies north of a latitude."""
     return 0.5 - float(mercantile.xy(0, latitude)[1] / WORLD)
 
 
 def snapped(low: float, high: float, units: int) -> tuple[int, int]:
-    """Widen shares of the world to whole units, of which it has so many, but not over an edge that is met already."""
+    """Round shares of the world outward to whole units, or to the unit's edge that they are within `SNAP` of."""
     first, last = math.floor((low + SNAP) * units), math.ceil((high - SNAP) * units)
-    if last <= first:  # narrower than the tolerance: the unit that it lies in
+    if last <= first:  # narrower than the tolerance: take the unit around its middle
         first = math.floor((low + high) / 2 * units)
     return first, max(last, first + 1)
 
@@ -127,7 +127,7 @@ def _of_box(bounds: Bounds, zoom: int) -> Cover:
 def _of_polygons(area: Area, zoom: int, max_tiles: int) -> Cover:
     pieces = list(area.pieces())
     if not pieces:
-        raise RefusedError("nothing of the polygons lies within Web Mercator's latitudes, ±85.0511 degrees")
+        raise RefusedError("the polygons lie outside Web Mercator's latitudes, ±85.0511 degrees")
     boxes = [_of_box(_bounds_of(piece), zoom) for piece in pieces]
     for box in boxes:
         _check_spread(box.count, zoom, max_tiles)
@@ -152,8 +152,8 @@ def _bounds_of(polygon: Polygon) -> Bounds:
 def _touched(polygon: Polygon, box: Cover) -> set[tuple[int, int]]:
     """Find the (x, y) of the tiles in a box that share an area with a polygon.
 
-    GDAL's rasterising, on which supermercado relies, loses cells where corners lie exactly on cell edges. So the
-    polygon is burnt where it is and a hair to each side; what only the others find is measured.
+    supermercado relies on GDAL, which loses cells where corners lie exactly on cell edges. So the polygon is rasterised
+    in place and shifted slightly to each side. A tile that only a shifted copy finds counts if it shares an area.
     """
     sure = _burn(polygon, box, 0, 0)
     near = set().union(*(_burn(polygon, box, dx, dy) for dx in (-_HAIR, _HAIR) for dy in (-_HAIR, _HAIR)))
@@ -164,11 +164,11 @@ def _touched(polygon: Polygon, box: Cover) -> set[tuple[int, int]]:
 
 
 def _burn(polygon: Polygon, box: Cover, dx: float, dy: float) -> set[tuple[int, int]]:
-    """Rasterise a polygon moved by shares of a tile, without what supermercado adds beyond exact edges."""
+    """Rasterise a polygon shifted by shares of a tile, and drop the tiles that supermercado adds outside the box."""
     tile = 360 / 2**box.zoom
     rings = [[(x + dx * tile, y + dy * tile) for x, y in ring] for ring in polygon]
     feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": rings}}
-    with warnings.catch_warnings():  # supermercado asks mercantile for the corner just past the world's last tile
+    with warnings.catch_warnings():  # from mercantile, for the corner just past the world's last tile
         warnings.simplefilter("ignore", FutureWarning)
         tiles = np.asarray(burn([feature], box.zoom), dtype=np.int64)[:, :2]
     inside = (tiles >= (box.left, box.top)) & (tiles < (box.left + box.columns, box.top + box.rows))
@@ -176,7 +176,7 @@ def _burn(polygon: Polygon, box: Cover, dx: float, dy: float) -> set[tuple[int, 
 
 
 def _shared_area(rings: Polygon, x: int, y: int) -> float:
-    """Measure, in tiles, what a tile shares with a polygon given in tiles."""
+    """Return the area, in tiles, that a tile shares with a polygon whose unit is the tile."""
     limits = ((0, x, 1), (0, x + 1, -1), (1, y, 1), (1, y + 1, -1))
     outer, *holes = (area_of(cut(ring, limits)) for ring in rings)
     return outer - sum(holes)
@@ -186,12 +186,12 @@ def _check_spread(count: int, zoom: int, max_tiles: int) -> None:
     if count > max_tiles * _MAX_SPREAD:
         raise RefusedError(
             f"the area's bounding box has {count:,} tiles at zoom {zoom}, more than {_MAX_SPREAD} times {max_tiles:,}",
-            hint="take a lower zoom or a smaller area, or raise ``max_tiles``",
+            hint="use a lower zoom or a smaller area, or raise ``max_tiles``",
         )
 
 
 def _column_range(columns: NDArray[np.int64], width: int) -> tuple[int, int]:
-    """Give the first column and how many; across the antimeridian where the area touches both edges of the world."""
+    """Return the first column and their number; the range crosses the antimeridian if both world edges are touched."""
     first, last = int(columns[0]), int(columns[-1])
     if first > 0 or last < width - 1 or len(columns) == width:
         return first, last - first + 1

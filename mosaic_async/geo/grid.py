@@ -1,7 +1,7 @@
-"""From tiles to pixels: the output's shape, where each tile goes, and the parts that the output is built in.
+"""From tiles to pixels: the output's shape, the place of each tile, and the parts that the output is built in.
 
-It knows nothing of bytes, servers or files. A tile column may run past the last column of its zoom where the area
-crosses the antimeridian.
+It does not know bytes, servers or files. A tile column may exceed the last column of its zoom where the area crosses
+the antimeridian.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from mosaic_async.geo.area import Area, Bounds, Ring
 from mosaic_async.geo.cover import MAX_ZOOM, SNAP, WORLD, Cover, Tile, snapped, x_share, y_share
 
 COG_UNTILED_SIZE = 512
-"""Pixels; up to this a COG needs neither tiles nor overviews."""
+"""Pixels; a COG up to this size needs neither blocks nor overviews."""
 _MAX_PIXELS = 2**31 - 1
-"""Width or height that GDAL can address."""
+"""GDAL's limit for width and height."""
 
 
 def default_zoom(maxzoom: int, tile_size: int) -> int:
-    """Give the zoom at which tiles of `tile_size` have the pixels that 256-pixel tiles have at `maxzoom`."""
+    """Return the zoom at which tiles of `tile_size` have the resolution that 256-pixel tiles have at `maxzoom`."""
     return max(0, maxzoom - round(math.log2(tile_size / 256)))
 
 
 @dataclass(frozen=True)
 class Part:
-    """A square of whole blocks of the output, smaller at its right and lower edge."""
+    """A square of whole output blocks; it is smaller at the output's right and lower edge."""
 
     row: int
     col: int
@@ -48,23 +48,23 @@ class Part:
 
     @property
     def name(self) -> str:
-        """ROW-COL, unique in the output."""
+        """ROW-COL; unique in the output."""
         return f"{self.row}-{self.col}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The output's pixels: which window each tile fills, and the parts it is built in."""
+    """The output's pixels: the window that each tile fills, and the parts that the output is built in."""
 
     cover: Cover
     tile_size: int
-    """Pixels a side; a power of two from 128 to 4096."""
+    """Pixels per side; a power of two from 128 to 4096."""
     block_size: int = 512
-    """Pixels a side of the output's blocks; a power of two from 64."""
+    """Pixels per side of the output's blocks; a power of two, at least 64."""
     part_blocks: int = 16
-    """Blocks a side of a part; a power of two."""
+    """Blocks per side of a part; a power of two."""
     clip: Area | None = None
-    """Cut the output to the pixels that this area's bounding box touches; None keeps whole tiles."""
+    """The output is cut to the pixels that this area's bounding box touches; None keeps whole tiles."""
 
     def __post_init__(self) -> None:
         check_tile_size(self.tile_size)
@@ -88,7 +88,7 @@ class Grid:
         rights = [start + right - left for start, (left, right) in zip(lefts, spans, strict=True)]
         top, lower = snapped(y_share(self.clip.north), y_share(self.clip.south), world)
         if self.clip.polygons is None and max(rights) > full[0]:
-            raise RefusedError("an area as wide as the world cannot be clipped", hint="leave ``clip`` out")
+            raise RefusedError("an area as wide as the world cannot be clipped", hint="omit ``clip``")
         return (min(lefts), max(top - row_off, 0), min(max(rights), full[0]), min(lower - row_off, full[1]))
 
     @property
@@ -103,12 +103,12 @@ class Grid:
 
     @property
     def resolution(self) -> float:
-        """Metres a pixel at the equator."""
+        """Metres per pixel at the equator."""
         return float(WORLD / (self.tile_size * 2**self.cover.zoom))
 
     @property
     def part_size(self) -> int:
-        """Pixels a side of a whole part."""
+        """Pixels per side of a whole part."""
         return self.part_blocks * self.block_size
 
     def transform(self, part: Part | None = None) -> Affine:
@@ -123,7 +123,7 @@ class Grid:
 
     @property
     def bounds(self) -> Bounds:
-        """West, south, east, north in degrees; west above east where the output crosses the antimeridian."""
+        """West, south, east, north in degrees; west exceeds east where the output crosses the antimeridian."""
         transform = self.transform()
         west, north = mercantile.lnglat(transform.c, transform.f)
         east, south = mercantile.lnglat(transform.c + self.width * transform.a, transform.f + self.height * transform.e)
@@ -131,18 +131,18 @@ class Grid:
 
     @cached_property
     def levels(self) -> int:
-        """Overview levels, to the first that fits one block or the last that rio-cogeo takes for tiled."""
+        """Number of overview levels: to the first that fits one block, or the last that rio-cogeo accepts as tiled."""
         levels = max(0, math.ceil(math.log2(max(self.width, self.height) / self.block_size)))
         untiled = (level for level in range(levels + 1) if self._looks_untiled(level))
         return max(0, next(untiled, levels + 1) - 1)
 
     def _looks_untiled(self, level: int) -> bool:
-        """Whether rio-cogeo takes a level for untiled: one that is as wide as a block, and high (cog_validate, 7.0)."""
+        """Whether rio-cogeo treats a level as untiled: it is exactly one block wide, and high (cog_validate, 7.0)."""
         return -(-self.width >> level) == self.block_size and -(-self.height >> level) > COG_UNTILED_SIZE
 
     @cached_property
     def part_levels(self) -> int:
-        """Overview levels that a part makes itself: down to one block, but no more than the output has."""
+        """Number of overview levels in each part's file: down to one block, at most `levels`."""
         return self.levels if self.is_single else min(self.levels, int(math.log2(self.part_blocks)))
 
     @property
@@ -151,7 +151,7 @@ class Grid:
         return self.width <= self.part_size and self.height <= self.part_size
 
     def parts(self) -> Iterator[Part]:
-        """Give the parts that have tiles, row by row."""
+        """Yield the parts that have tiles, row by row."""
         for row in range(math.ceil(self.height / self.part_size)):
             for col in range(math.ceil(self.width / self.part_size)):
                 row_off, col_off = row * self.part_size, col * self.part_size
@@ -162,11 +162,11 @@ class Grid:
 
     @cached_property
     def part_count(self) -> int:
-        """Parts that have tiles."""
+        """Number of parts that have tiles."""
         return sum(1 for _ in self.parts())
 
     def tiles(self, part: Part) -> list[Tile]:
-        """List the tiles that touch a part, in quadkey order, so that neighbours follow each other."""
+        """Return the tiles that touch a part, in quadkey order, so that neighbours follow each other."""
         rows, columns = self._tile_ranges(part)
         grid_rows, grid_columns = np.mgrid[rows.start : rows.stop, columns.start : columns.stop].reshape(2, -1)
         if self.cover.mask is not None:
@@ -176,7 +176,7 @@ class Grid:
         return [self.cover.tile(int(grid_columns[i]), int(grid_rows[i])) for i in order]
 
     def touches(self, tile: Tile) -> list[tuple[int, int]]:
-        """List the (row, col) of the parts that a tile touches: one, or up to four where the output is clipped."""
+        """Return the (row, col) of the parts that a tile touches: one, or up to four if the output is clipped."""
         left, top = self._corner(tile)
         last_row = (min(top + self.tile_size, self.height) - 1) // self.part_size
         last_col = (min(left + self.tile_size, self.width) - 1) // self.part_size
@@ -185,7 +185,7 @@ class Grid:
         return [(row, col) for row in rows for col in cols]
 
     def overlap(self, tile: Tile, part: Part) -> tuple[Window, Window]:
-        """Give the window of the tile that falls into the part, and the window of the part that it fills."""
+        """Return the window of the tile that lies in the part, and the window of the part that it fills."""
         left, top = self._corner(tile)
         left, top = left - part.col_off, top - part.row_off
         col_off, row_off = max(left, 0), max(top, 0)
@@ -194,16 +194,17 @@ class Grid:
         return Window(col_off - left, row_off - top, width, height), Window(col_off, row_off, width, height)
 
     def outline(self) -> list[dict[str, Any]]:
-        """List the polygons that the output is clipped to as GeoJSON in EPSG:3857 metres; none for a box."""
+        """Return the polygons that the output is clipped to, as GeoJSON in EPSG:3857 metres; a box has none."""
         pieces = self.clip.pieces() if self.clip is not None else ()
         return [
             {"type": "Polygon", "coordinates": [self._projected(ring, rings[0]) for ring in rings]} for rings in pieces
         ]
 
     def _projected(self, ring: Ring, outer: Ring) -> list[tuple[float, float]]:
-        """Project a ring, moved past 180 degrees where the output runs there."""
-        turns = min(x_share(x) for x, _ in outer) + SNAP < self.cover.left / 2**self.cover.zoom
-        return [(WORLD * (x_share(x) + turns - 0.5), WORLD * (0.5 - y_share(y))) for x, y in ring]
+        """Project a ring, shifted past 180 degrees if the output extends there."""
+        is_past = min(x_share(x) for x, _ in outer) + SNAP < self.cover.left / 2**self.cover.zoom
+        origin = -0.5 if is_past else 0.5
+        return [(WORLD * (x_share(x) - origin), WORLD * (0.5 - y_share(y))) for x, y in ring]
 
     def _corner(self, tile: Tile) -> tuple[int, int]:
         column, row = self.cover.place(tile)
@@ -223,10 +224,10 @@ class Grid:
 
 
 def check_tile_size(tile_size: int) -> None:
-    """Insist on a power of two from 128 to 4096.
+    """Check that a tile size is a power of two from 128 to 4096.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not.
     """
     _check_power_of_two("tile_size", tile_size, at_least=128, at_most=4096)
 

@@ -1,5 +1,5 @@
 """What pixels are: decoding a tile, the canvas of a part, codecs, overviews, stitching and reading back.
 
-It knows no network, no tile source and no work folder; it gets bytes, arrays and paths.
-Start with `canvas.Canvas`; `tile` comes before it, `assembly` makes one file of what it seals.
+It does not know the network, tile sources or the work folder: its input is bytes, arrays and paths.
+Start with `canvas.Canvas`. `tile` decodes what it holds, and `assembly` makes one file of the parts that it seals.
 """

@@ -1,6 +1,6 @@
-"""GDAL's block cache, which all threads and all runs of a process share, kept small while mosaics are built.
+"""GDAL's block cache, kept small while mosaics are built; all threads and all runs of a process share it.
 
-By default it may take a twentieth of the machine's memory. A canvas is memory already, so what is cached is held twice.
+By default it may take a twentieth of the machine's memory. A canvas is in memory, so the cache holds a second copy.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from contextlib import contextmanager
 from rasterio.env import get_gdal_config, set_gdal_config
 
 BLOCK_CACHE = 64 * 2**20
-"""Bytes; enough for the blocks that one tile touches, in any dtype."""
+"""Bytes; enough for the blocks that one tile touches, whatever the dtype."""
 _NAME = "GDAL_CACHEMAX"
 _lock = threading.Lock()
 _limits: list[int] = []
-"""What it was before the first of the runs under way, once for each of them."""
+"""The limit before the first of the current runs, once per run."""
 
 
 @contextmanager
 def small_block_cache() -> Iterator[None]:
-    """Limit the cache until the last of the runs that do so has left its block."""
+    """Limit the cache until the last of the concurrent runs has left this block."""
     with _lock:
         _limits.append(_limits[0] if _limits else int(get_gdal_config(_NAME)))
         set_gdal_config(_NAME, min(BLOCK_CACHE, _limits[0]))

@@ -1,7 +1,7 @@
 """One part of the output while it is being filled: a rasterio MemoryFile that is sealed to a COG.
 
-It knows nothing of tiles and of where its part lies in the whole. GDAL datasets are not for sharing: one thread at a
-time uses a canvas.
+It does not know tiles or where its part lies in the output. GDAL datasets are not thread-safe, so only one thread at a
+time may use a canvas.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from mosaic_async.raster.tile import Mask, Pixels
 _CRS = "EPSG:3857"
 _GDAL_OPTIONS = {
     "GDAL_TIFF_INTERNAL_MASK": True,
-    # Above this GDAL makes a level from the full image and not from the level above it; with a mode, or with float
-    # bands, the pixels then depend on the size of the canvas.
+    # Above this size GDAL makes a level from the full image instead of the level above it. The pixels of a mode, or of
+    # float bands, then depend on the size of the canvas.
     "GDAL_OVR_CHUNK_MAX_SIZE": 2_000_000_000,
 }
 _SIDE = 512
-"""Pixels a side of the squares in which an overview is made."""
+"""Pixels per side of the squares in which an overview is made."""
 
 
 class Canvas:
-    """A raster in memory: place arrays, then seal it to a file. Pixels never placed are masked, nodata or 0.
+    """A raster in memory: place arrays, then seal it to a file. Pixels that are not placed are masked, nodata or 0.
 
     Args:
         height: pixels.
         width: pixels.
-        levels: overview levels that sealing makes.
-        transform: (column, row) to EPSG:3857 metres.
+        levels: overview levels that `seal` makes.
+        transform: from (column, row) to EPSG:3857 metres.
         encoding: bands, dtype, mask and codec.
     """
 
@@ -61,7 +61,7 @@ class Canvas:
         self._transform = transform
         self._memory = MemoryFile(ext=".tif")
         self._overviews: list[MemoryFile] = []
-        """Those made here and not by GDAL, largest first."""
+        """The overviews that `halve` makes, largest first; GDAL stores its own inside the canvas."""
         with rasterio.Env(**_GDAL_OPTIONS):
             self._dataset: DatasetWriter = self._memory.open(**self._creation())
             self._dataset.colorinterp = self._colorinterp()
@@ -80,7 +80,7 @@ class Canvas:
         self.close()
 
     def place(self, pixels: Pixels, mask: Mask | None, window: Window) -> None:
-        """Write pixels, (bands, height, width), and their mask, (height, width) with 0 for invalid, into a window."""
+        """Write pixels, (bands, height, width), and their mask, (height, width) and 0 where invalid, into a window."""
         bands = list(range(1, self.encoding.count + 1))
         pixels = _converted(pixels, np.dtype(self.encoding.dtype))
         if self.encoding.mask == "nodata" and mask is not None:
@@ -90,7 +90,7 @@ class Canvas:
             self._place_mask(np.full(pixels.shape[1:], 255, np.uint8) if mask is None else mask, window)
 
     def place_top(self, path: Path, row_off: int, col_off: int) -> None:
-        """Place the smallest level of another canvas, as `seal` kept it: all bands and the mask as they are."""
+        """Place the smallest level of another canvas, as `seal` stored it: all bands and the mask, unchanged."""
         with rasterio.open(path) as source:
             window = Window(col_off, row_off, source.width, source.height)
             self._dataset.write(source.read(), window=window)
@@ -98,7 +98,7 @@ class Canvas:
                 self._dataset.write_mask(source.dataset_mask(), window=window)
 
     def cut(self, outline: Sequence[Mapping[str, Any]]) -> None:
-        """Invalidate all pixels whose centre is outside of polygons, GeoJSON in the canvas's coordinates."""
+        """Invalidate every pixel whose centre lies outside polygons, GeoJSON in the canvas's coordinates."""
         for row_off in range(0, self.height, self.encoding.block_size):
             height = min(self.encoding.block_size, self.height - row_off)
             window = Window(0, row_off, self.width, height)
@@ -116,12 +116,12 @@ class Canvas:
             self._dataset.write_mask(np.where(outside, np.uint8(0), mask), window=window)
 
     def seal(self, path: Path, *, tags: Mapping[str, str] | None = None, top: Path | None = None) -> None:
-        """Make the overviews, each from the level above it, and write the COG in one pass; then close the canvas.
+        """Make each overview from the level above it, write the COG in one pass, then close the canvas.
 
         Args:
             path: the COG; it appears whole or not at all.
-            tags: written into its header.
-            top: where to keep the smallest level losslessly, for making the levels above it.
+            tags: GDAL metadata for its header.
+            top: the file for a lossless copy of the smallest level, from which the levels above are made.
 
         Raises:
             ResourceError: the file cannot be written.
@@ -142,7 +142,7 @@ class Canvas:
             self.close()
 
     def close(self) -> None:
-        """Free the memory; a canvas that is closed already stays closed."""
+        """Free the memory; closing twice does no harm."""
         self._dataset.close()
         for memory in reversed(self._overviews):
             memory.close()
@@ -150,7 +150,7 @@ class Canvas:
 
     @property
     def _padded_shape(self) -> tuple[int, int]:
-        """Height and width rounded up, so that every level has exactly half the pixels of the one above it."""
+        """Height and width, rounded up so that every level has exactly half the height and width of the level above."""
         step = 1 << self.levels
         return -(-self.height // step) * step, -(-self.width // step) * step
 
@@ -176,7 +176,7 @@ class Canvas:
         }
 
     def _colorinterp(self) -> list[ColorInterp]:
-        """Name every band's meaning: GDAL by itself takes the fourth of four bytes for an alpha band."""
+        """Return the meaning of every band: by default, GDAL treats the fourth of four bytes as an alpha band."""
         given = [ColorInterp[name] for name in self.encoding.colorinterp]
         rest = [ColorInterp.gray if not given else ColorInterp.undefined] + [
             ColorInterp.undefined
@@ -196,8 +196,8 @@ class Canvas:
     def _fill_padding(self) -> None:
         """Fill the padding so that on every level it repeats that level's last column and row.
 
-        So pixels that do not exist weigh nothing in the overviews, whatever the size of the canvas. Where a level has
-        an odd number of columns, all that its last column is made of is repeated.
+        Then the padding does not change the overviews, whatever the size of the canvas. Where a level has an odd number
+        of columns, all pixels that its last column is made from are repeated.
         """
         for start, size in _repeats(self.width, self.levels):
             self._copy(Window(start, 0, size, self.height), Window(start + size, 0, size, self.height))
@@ -222,7 +222,7 @@ class Canvas:
                 dataset.build_overviews(factors, Resampling[encoding.overview_resampling])
 
     def _halve_down(self) -> None:
-        """Make each level of the one above it, as a file that GDAL takes for its overview because of its name."""
+        """Make each level from the level above it, as a file whose name makes GDAL treat it as an overview."""
         folder, name = self._memory.name.rsplit("/", 2)[1:]
         above = self._memory
         for level in range(1, self.levels + 1):
@@ -234,7 +234,7 @@ class Canvas:
             above = memory
 
     def _halve(self, source: DatasetReader, target: DatasetWriter) -> None:
-        """Fill a level from the one above it, in squares that the processor's cache holds."""
+        """Fill a level from the level above it, in squares that fit into the processor's cache."""
         masked = self.encoding.mask == "internal"
         for row_off, col_off in product(range(0, target.height, _SIDE), range(0, target.width, _SIDE)):
             height, width = min(_SIDE, target.height - row_off), min(_SIDE, target.width - col_off)
@@ -265,7 +265,7 @@ class Canvas:
 
 
 def _repeats(size: int, levels: int) -> Iterator[tuple[int, int]]:
-    """Give (start, length) of each stretch of pixels to be repeated behind itself, in this order."""
+    """Yield (start, length) of each run of pixels to repeat directly after itself, in this order."""
     for level in range(levels):
         units = -(-size >> level)  # columns, or rows, of the level
         if units % 2:
@@ -273,7 +273,7 @@ def _repeats(size: int, levels: int) -> Iterator[tuple[int, int]]:
 
 
 def _converted(pixels: Pixels, dtype: np.dtype[Any]) -> Pixels:
-    """Round to integers where asked for, and cut to the range of the dtype; NaN becomes 0."""
+    """Convert to a dtype: round for integers and clip to the range; NaN becomes 0."""
     if pixels.dtype == dtype or dtype.kind == "f":
         return pixels.astype(dtype, copy=False)
     if pixels.dtype.kind == "f":

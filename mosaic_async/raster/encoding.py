@@ -1,6 +1,6 @@
-"""How the output's pixels are stored: bands, mask, codec, overviews; checked before the first tile is asked for.
+"""How the output's pixels are stored: bands, mask, codec, overviews; checked before the first request.
 
-It knows which combinations GDAL's COG driver can write, and nothing of files.
+It knows which combinations GDAL's COG driver can write. It does not know files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mosaic_async.raster.tile import TileFormat
 
 MaskMode = Literal["auto", "internal", "alpha", "nodata", "none"]
 OverviewResampling = Literal["average", "nearest", "mode", "rms"]
-"""Those that make a pixel from exactly the four below it, so that parts meet without a seam."""
+"""Methods that compute a pixel from exactly the four pixels below it, so that parts meet without a seam."""
 
 MASK_MODES: tuple[MaskMode, ...] = get_args(MaskMode)
 OVERVIEW_RESAMPLINGS: tuple[OverviewResampling, ...] = get_args(OverviewResampling)
@@ -39,7 +39,7 @@ _CREATION_OPTIONS = frozenset(
         "SPARSE_OK",
     }
 )
-"""Of GDAL's COG driver. GDAL ignores a name that it does not know, so a misspelt one is refused here."""
+"""Options of GDAL's COG driver. GDAL ignores unknown names, so a misspelt name is refused here."""
 _WITH_PREDICTOR = ("DEFLATE", "LZW", "ZSTD")
 _WITH_LEVEL = ("DEFLATE", "ZSTD")
 _ALIASES = {
@@ -49,7 +49,7 @@ _ALIASES = {
     "JPEG_QUALITY": "QUALITY",
     "WEBP_LEVEL": "QUALITY",
 }
-"""Of GDAL's GTiff driver, as users of rio-cogeo know them."""
+"""Options of GDAL's GTiff driver, which users of rio-cogeo know, and their names in the COG driver."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Encoding:
     descriptions: tuple[str | None, ...] = ()
     overview_resampling: OverviewResampling = "average"
     block_size: int = 512
-    """Pixels a side."""
+    """Pixels per side."""
     options: Mapping[str, str] = field(default_factory=dict)
     """Creation options of GDAL's COG driver."""
 
@@ -84,14 +84,14 @@ class Encoding:
         """Decide how tiles like `tile` are stored; `mask="auto"` loses nothing and never turns a valid 0 into nodata.
 
         Raises:
-            UsageError: a name that is not known, or a combination that the codec cannot hold.
+            UsageError: a name is unknown, or the codec cannot hold the combination.
         """
         options = _cog_options(profile, creation_options or {}, is_picture=overview_resampling in ("average", "rms"))
         dtype = _dtype(dtype or tile.dtype)
         given_nodata, nodata = nodata, tile.nodata if nodata is None else nodata
         mode = _mask_mode(mask, profile, tile.count, nodata)
         if given_nodata is not None and mode != "nodata":
-            raise UsageError(f"nodata {given_nodata:g} and mask {mode} exclude each other", hint="leave ``mask`` out")
+            raise UsageError(f"nodata {given_nodata:g} and mask {mode} exclude each other", hint="omit ``mask``")
         encoding = cls(
             count=tile.count,
             dtype=dtype,
@@ -109,17 +109,17 @@ class Encoding:
     @property
     def bands(self) -> int:
         """Bands in the file, an alpha band included."""
-        return self.count + (self.mask == "alpha")
+        return self.count + 1 if self.mask == "alpha" else self.count
 
     @property
     def pixel_bytes(self) -> float:
-        """Bytes of a pixel in memory, an internal mask's bit included."""
+        """Bytes per pixel in memory, an internal mask's bit included."""
         return self.bands * np.dtype(self.dtype).itemsize + (self.mask == "internal") / 8
 
     def _check(self, profile: str) -> None:
         if self.overview_resampling not in OVERVIEW_RESAMPLINGS:
             raise UsageError(
-                f"overview resampling {self.overview_resampling!r} is not offered",
+                f"overview resampling {self.overview_resampling!r} is not supported",
                 hint=f"use one of {', '.join(OVERVIEW_RESAMPLINGS)}; others read across part edges and leave a seam",
             )
         if profile in ("jpeg", "webp") and self.dtype != "uint8":
@@ -128,7 +128,8 @@ class Encoding:
             )
         if profile == "jpeg" and (self.bands > 4 or self.mask == "alpha"):
             raise UsageError(
-                "profile jpeg holds up to four bands and no alpha", hint="use ``mask`` internal, or another profile"
+                "profile jpeg holds up to four bands and cannot hold an alpha band",
+                hint="set ``mask`` to internal, or use another profile",
             )
         if profile == "webp" and self.bands not in (3, 4):
             raise UsageError(
@@ -136,18 +137,18 @@ class Encoding:
                 hint="use deflate, zstd or lzw",
             )
         if self.mask == "alpha" and self.dtype not in ("uint8", "uint16"):
-            raise UsageError(f"an alpha band of {self.dtype} means nothing to readers", hint="use ``mask`` internal")
+            raise UsageError(f"readers do not support an alpha band of {self.dtype}", hint="set ``mask`` to internal")
         if self.mask == "nodata" and self.nodata is None:
-            raise UsageError("mask nodata needs a nodata value", hint="give ``nodata``")
+            raise UsageError("mask nodata requires a nodata value", hint="set ``nodata``")
         if self.nodata is not None and not in_dtype_range(self.nodata, self.dtype):
-            raise UsageError(f"nodata {self.nodata:g} is no {self.dtype}")
+            raise UsageError(f"nodata {self.nodata:g} does not fit into {self.dtype}")
 
 
 def _mask_mode(
     mask: MaskMode, profile: str, count: int, nodata: float | None
 ) -> Literal["internal", "alpha", "nodata", "none"]:
     if mask not in MASK_MODES:
-        raise UsageError(f"mask {mask!r} is not known", hint=f"use one of {', '.join(MASK_MODES)}")
+        raise UsageError(f"mask {mask!r} is unknown", hint=f"use one of {', '.join(MASK_MODES)}")
     if mask != "auto":
         return mask
     if nodata is not None:
@@ -158,11 +159,12 @@ def _mask_mode(
 def _cog_options(profile: str, creation_options: Mapping[str, str], *, is_picture: bool) -> dict[str, str]:
     """Translate a rio-cogeo profile and GTiff or COG creation options to the COG driver's.
 
-    Pictures and measurements (anything that may be averaged) get a predictor by dtype, and with it the fastest level:
-    smaller than GDAL's defaults, and two to four times as fast (docs/performance.md). Classes get GDAL's defaults.
+    Pictures and measurements (anything that may be averaged) use a predictor for their dtype and the fastest level. The
+    result is smaller than with GDAL's defaults, in a half to a quarter of the time (docs/performance.md). Classes use
+    GDAL's defaults.
     """
     if profile not in PROFILES:
-        raise UsageError(f"profile {profile!r} is not known", hint=f"use one of {', '.join(PROFILES)}")
+        raise UsageError(f"profile {profile!r} is unknown", hint=f"use one of {', '.join(PROFILES)}")
     given = cog_profiles[profile]
     options = {
         "COMPRESS": str(given.get("compress", "NONE")),
@@ -178,7 +180,7 @@ def _cog_options(profile: str, creation_options: Mapping[str, str], *, is_pictur
         name = _ALIASES.get(given_name.upper(), given_name.upper())
         if name not in _CREATION_OPTIONS:
             raise UsageError(
-                f"creation option {name} is not known", hint=f"use one of {', '.join(sorted(_CREATION_OPTIONS))}"
+                f"creation option {name} is unknown", hint=f"use one of {', '.join(sorted(_CREATION_OPTIONS))}"
             )
         options[name] = str(value)
     return options
@@ -194,7 +196,7 @@ def _dtype(name: str) -> str:
     try:
         dtype = np.dtype(name)
     except TypeError as error:
-        raise UsageError(f"dtype {name!r} is not known", hint="use uint8, uint16, int16, float32, ...") from error
+        raise UsageError(f"dtype {name!r} is unknown", hint="use uint8, uint16, int16, float32, ...") from error
     if dtype.kind not in "uif" or dtype.name in ("float16", "longdouble"):
-        raise UsageError(f"dtype {name!r} is none that a GeoTIFF holds", hint="use uint8, uint16, int16, float32, ...")
+        raise UsageError(f"a GeoTIFF cannot hold dtype {name!r}", hint="use uint8, uint16, int16, float32, ...")
     return dtype.name

@@ -1,7 +1,7 @@
-"""Half the pixels a side: one step of an average overview, with GDAL's numbers.
+"""Half the pixels per side: one step of an average overview, with GDAL's numbers.
 
-GDAL computes the same, but with a mask a pixel at a time, which for three bands of bytes takes twenty times as long as
-NumPy takes (docs/decisions.md). It knows nothing of files.
+With a mask, GDAL computes the same numbers pixel by pixel, which for three bands of bytes takes twenty times as long as
+NumPy (docs/decisions.md). It does not know files.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from numpy.typing import NDArray
 from mosaic_async.raster.tile import Mask, Pixels
 
 _WIDE = {"uint8": "uint16", "uint16": "uint32", "uint32": "uint64", "int8": "int16", "int16": "int32", "int32": "int64"}
-"""What holds the sum of four."""
+"""The dtype that holds the sum of four values."""
 
 
 def is_exact(dtype: str, *, masked: bool) -> bool:
-    """Tell whether `halve` gives GDAL's numbers to the last bit.
+    """Return whether `halve` returns GDAL's numbers to the last bit.
 
-    Without a mask GDAL adds float32 in another order of operations, and float64 with one.
+    GDAL adds float32 in another order without a mask, and float64 in another order with one.
     """
     return dtype in _WIDE or (dtype == "float32" and masked)
 
 
 def halve(pixels: Pixels, mask: Mask | None) -> tuple[Pixels, Mask | None]:
-    """Average each square of four pixels over those that are valid.
+    """Average the valid pixels of each square of four.
 
     Args:
-        pixels: (bands, height, width), both sides even.
-        mask: (height, width), 0 where invalid; None when all are valid.
+        pixels: (bands, height, width); height and width are even.
+        mask: (height, width), 0 where invalid; None if all pixels are valid.
 
     Returns:
-        (bands, height / 2, width / 2), rounded half away from zero and 0 where none of the four is valid; and the
-        mask, 255 where any of the four is valid.
+        The averages, (bands, height / 2, width / 2), rounded half away from zero, 0 where none of the four pixels is
+        valid; and their mask, 255 where any of the four is valid.
     """
     if pixels.dtype.kind == "f":
         means = (_sums_of_four(pixels, np.dtype("float64")) / 4).astype(pixels.dtype)
@@ -53,14 +53,14 @@ def halve(pixels: Pixels, mask: Mask | None) -> tuple[Pixels, Mask | None]:
 
 
 def _sums_of_four(pixels: Pixels, dtype: np.dtype[Any]) -> Pixels:
-    """Add the four pixels of each square; rows first, because they lie in one piece."""
+    """Add the four pixels of each square; rows first, because a row is contiguous in memory."""
     rows = pixels[:, 0::2].astype(dtype)
     rows += pixels[:, 1::2]
     return np.asarray(rows[:, :, 0::2] + rows[:, :, 1::2])
 
 
 def _average_valid(means: Pixels, pixels: Pixels, mask: Mask, counts: NDArray[np.uint8]) -> None:
-    """Put right what invalid pixels have a part in."""
+    """Compute the averages again where one, two or three of the four pixels are invalid."""
     means[:, counts == 0] = 0
     rows, cols = np.nonzero((counts > 0) & (counts < 4))
     divisors = counts[rows, cols].astype(np.int64)

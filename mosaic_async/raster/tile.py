@@ -1,6 +1,6 @@
-"""What the bytes of one tile hold: pixels and a mask, read with the one driver that is expected, or a `TileError`.
+"""What the bytes of one tile hold: pixels and a mask, read with the one expected driver, or a `TileError`.
 
-The only place where bytes from a server are opened. It knows nothing of where a tile goes.
+Only this module opens bytes from a server. It does not know where a tile goes.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ _MAGIC = (
     (b"\x93NUMPY", "npy"),
 )
 _GDAL_OPTIONS = {
-    # A tile's place is known, and making a reference system of its keys takes five times what all else of opening does.
+    # The place of a tile is known, and parsing its reference system takes five times as long as the rest of opening it.
     "GDAL_GEOREF_SOURCES": "NONE",
 }
 _PNG_END = b"IEND\xaeB`\x82"
 _JP2_BOX = struct.Struct(">L4s")
 _JP2_LONG = struct.Struct(">Q")
 _JP2_SIZE = struct.Struct(">4s4x8LH")
-"""At the begin of a code stream: markers, two corners of the image, those of its tiles' grid, components."""
+"""The begin of a code stream: markers, two corners of the image, the corners of its tile grid, components."""
 _JP2_START = b"\xff\x4f\xff\x51"
 _MAX_JP2_TILES = 4096
-"""Times components: OpenJPEG takes some kilobytes for each before it has read a pixel."""
+"""Tiles times components; OpenJPEG allocates some kilobytes for each before it reads a pixel."""
 _MAX_SIZE = 4096
-"""Pixels a side; a first tile larger than this is a bomb or no tile."""
+"""Pixels per side; a larger first tile is a decompression bomb or not a tile."""
 _MAX_BANDS = 1024
 
 Pixels = NDArray[Any]
@@ -56,46 +56,46 @@ Mask = NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class TileFormat:
-    """What every tile of a run looks like; learnt from the first one that is not empty."""
+    """What every tile of a run looks like, learnt from the first tile that is not empty."""
 
     driver: str
     """GDAL's name of the format, or `npy`."""
     size: int
-    """Pixels a side."""
+    """Pixels per side."""
     count: int
-    """Bands of data; a mask is not counted."""
+    """Bands of data, without a mask band."""
     dtype: str
     nodata: float | None = None
-    """From the tile's own tag, where that is what masks; None where a mask band or an internal mask does."""
+    """From the tile's own tag, if that is its mask; None if the mask is a band or internal."""
     mask_band: bool | None = None
-    """Whether the last band is the mask; None: its colour interpretation says so."""
+    """Whether the last band is the mask; None decides by its colour interpretation."""
     colorinterp: tuple[str, ...] = ()
-    """Of the data bands."""
+    """Colour interpretation of the data bands."""
     descriptions: tuple[str | None, ...] = ()
     """Names of the data bands."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TileFormat:
-        """Read back what `dataclasses.asdict` made and JSON kept."""
+        """Make a format from the result of `dataclasses.asdict`, also after it was stored as JSON."""
         lists = {name: tuple(values[name]) for name in ("colorinterp", "descriptions")}
         return cls(**{**values, **lists})
 
     @property
     def nbytes(self) -> int:
-        """Bytes of one tile's pixels, uncompressed."""
+        """Uncompressed bytes per tile."""
         return self.size * self.size * self.count * np.dtype(self.dtype).itemsize
 
 
 def learn(body: bytes, *, tile_size: int | None = None, mask_band: bool | None = None) -> TileFormat:
-    """Learn from a first tile what all tiles of the run must look like.
+    """Learn from the first tile what all tiles of the run must look like.
 
     Args:
         body: the tile.
-        tile_size: pixels a side that the tile must have; None takes what it has.
+        tile_size: required pixels per side; None accepts the tile's size.
         mask_band: as in `TileFormat`.
 
     Raises:
-        TileError: it cannot be read, or is not square and of the size that was asked for.
+        TileError: the tile cannot be read, is not square, or does not have the requested size.
     """
     driver = driver_of(body)
     if driver == "npy":
@@ -109,7 +109,7 @@ def learn(body: bytes, *, tile_size: int | None = None, mask_band: bool | None =
             height, width = dataset.shape
             tile_format = _format_of(dataset, mask_band=mask_band)
     if height != width or height > _MAX_SIZE or tile_size not in (None, height):
-        wanted = f"{tile_size} x {tile_size}" if tile_size else f"square and up to {_MAX_SIZE} pixels a side"
+        wanted = f"{tile_size} x {tile_size}" if tile_size else f"square and up to {_MAX_SIZE} pixels per side"
         raise TileError(f"the tile has {width} x {height} pixels, it should be {wanted}")
     if not 0 < tile_format.count <= _MAX_BANDS:
         raise TileError(f"the tile has {tile_format.count} bands beside its mask")
@@ -119,16 +119,17 @@ def learn(body: bytes, *, tile_size: int | None = None, mask_band: bool | None =
 def decode(body: bytes, tile_format: TileFormat) -> tuple[Pixels, Mask | None]:
     """Read a tile's pixels, (bands, height, width), and its mask, (height, width), 255 where valid.
 
-    The mask is the extra last band, above 0 where valid: that one rule fits the 0 and 255 of old tilers in any dtype,
-    the -32768 and 32767 of int16 and the ±3.4e38 of float32 (rio-tiler 8 and later). Failing that it is the file's
-    own mask or nodata; None means that all pixels are valid.
+    An extra last band is the mask, and its values above 0 are valid. This rule fits the 0 and 255 of old tilers in any
+    dtype, the -32768 and 32767 of int16 and the ±3.4e38 of float32 (rio-tiler 8 and later). Without such a band, the
+    file's own mask or nodata value is used. None means that all pixels are valid.
 
     Raises:
-        TileError: not whole, not of the expected format, or of another size, band count or dtype than the first tile.
+        TileError: the tile is incomplete, has an unexpected format, or differs from the first tile in size, band count
+            or dtype.
     """
     driver = driver_of(body)
     if driver != tile_format.driver:
-        raise TileError(f"the tile is a {driver}, the first one was a {tile_format.driver}")
+        raise TileError(f"the tile is a {driver}, the first tile was a {tile_format.driver}")
     if driver == "npy":
         return _decode_npy(body, tile_format)
     with _opened(body, driver) as dataset:
@@ -136,22 +137,22 @@ def decode(body: bytes, tile_format: TileFormat) -> tuple[Pixels, Mask | None]:
 
 
 def driver_of(body: bytes) -> str:
-    """Name the format by its first bytes; everything else, a VRT for one, is refused here."""
+    """Return the format by its first bytes; any other format, such as a VRT, is refused here."""
     for magic, driver in _MAGIC:
         if body.startswith(magic):
             return driver
     if body[:4] == b"RIFF" and body[8:12] == b"WEBP":
         return "WEBP"
-    raise TileError(f"the body is no image of a known format, it begins with {body[:16]!r}")
+    raise TileError(f"the body is not an image of a known format: it begins with {body[:16]!r}")
 
 
 @contextmanager
 def _opened(body: bytes, driver: str) -> Iterator[DatasetReader]:
-    """Open with exactly one driver, so that no other format's tricks (VRT, WMS, zip) are reachable."""
+    """Open with exactly one driver, so that the body cannot use features of other formats (VRT, WMS, zip)."""
     if driver == "PNG" and _PNG_END not in body[-1024:]:
-        raise TileError("the PNG is cut short")  # GDAL reads it without an error, as zeros
+        raise TileError("the PNG is cut short")  # GDAL reads the missing rows as zeros, without an error
     if driver == "JP2OpenJPEG":
-        _check_jp2(body)  # opening alone takes memory by the size that is claimed
+        _check_jp2(body)  # opening it already allocates memory for the size that it claims
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -168,7 +169,7 @@ def _check_jp2(body: bytes) -> None:
         )
         tiles = -(-(right - tile_left) // tile_width) * -(-(lower - tile_top) // tile_height)
     except (struct.error, ZeroDivisionError) as error:
-        raise TileError("the JP2OpenJPEG is cut short, or its header is damaged") from error
+        raise TileError("the JP2OpenJPEG is cut short or its header is damaged") from error
     width, height = right - left, lower - top
     is_sane = 0 < width <= _MAX_SIZE and 0 < height <= _MAX_SIZE and 0 < tiles * components <= _MAX_JP2_TILES
     if start != _JP2_START or not is_sane:
@@ -176,10 +177,10 @@ def _check_jp2(body: bytes) -> None:
 
 
 def _jp2_stream(body: bytes) -> int:
-    """Find the code stream: the body, or the first box of it that holds one.
+    """Return the offset of the code stream: 0, or its place in the first box that holds one.
 
     Raises:
-        struct.error: there is none.
+        struct.error: no code stream found.
     """
     if body.startswith(_JP2_START):
         return 0
@@ -216,7 +217,7 @@ def _format_of(dataset: DatasetReader, *, mask_band: bool | None) -> TileFormat:
 
 
 def _read(dataset: DatasetReader, tile_format: TileFormat) -> tuple[Pixels, Mask | None]:
-    """Check size, bands and dtypes before a single pixel is read: a file of 122 bytes can claim gigabytes."""
+    """Check size, bands and dtypes before any pixel is read: a file of 122 bytes can claim gigabytes."""
     _check("size", f"{dataset.width} x {dataset.height}", f"{tile_format.size} x {tile_format.size}")
     _check("dtype", "/".join(sorted(set(dataset.dtypes))), tile_format.dtype)
     if _is_palette(dataset):
@@ -235,7 +236,7 @@ def _read(dataset: DatasetReader, tile_format: TileFormat) -> tuple[Pixels, Mask
 
 def _check(what: str, found: object, expected: object) -> None:
     if found != expected:
-        raise TileError(f"the tile's {what} is {found}, the first one's was {expected}")
+        raise TileError(f"the tile's {what} is {found}, the first tile's was {expected}")
 
 
 def _has_mask_band(dataset: DatasetReader, *, mask_band: bool | None) -> bool:
@@ -247,7 +248,7 @@ def _is_palette(dataset: DatasetReader) -> bool:
 
 
 def _read_palette(dataset: DatasetReader) -> tuple[Pixels, Mask | None]:
-    """Look colours up: a palette belongs to one tile and means nothing in a mosaic."""
+    """Replace indices by colours: a palette belongs to one tile and has no meaning in a mosaic."""
     palette = np.zeros((256, 4), dtype=np.uint8)
     for index, color in dataset.colormap(1).items():
         palette[index] = color
@@ -267,7 +268,7 @@ def _npy_header(body: bytes) -> tuple[tuple[int, int, int], str]:
         major = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if major == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(stream)
-    except Exception as error:  # the header is Python's syntax, which fails in many ways
+    except Exception as error:  # the header is a Python literal, and parsing it raises many kinds of errors
         raise TileError(f"the npy cannot be read: {type(error).__name__}") from error
     if len(shape) != 3 or not all(type(size) is int and size > 0 for size in shape) or dtype.kind not in "uif":
         raise TileError(f"the npy has shape {shape} and dtype {dtype}, it should be (bands, height, width) of numbers")
@@ -275,7 +276,7 @@ def _npy_header(body: bytes) -> tuple[tuple[int, int, int], str]:
 
 
 def _decode_npy(body: bytes, tile_format: TileFormat) -> tuple[Pixels, Mask | None]:
-    """Read an array whose last plane is the mask, as rio-tiler writes it, unless the source says otherwise."""
+    """Read an array; its last plane is the mask, as rio-tiler writes it, unless the source declares otherwise."""
     has_mask = tile_format.mask_band is not False
     shape, dtype = _npy_header(body)
     _check("shape", shape, (tile_format.count + has_mask, tile_format.size, tile_format.size))

@@ -1,7 +1,7 @@
 """Files that appear whole or not at all: written under another name beside the target, then renamed.
 
 Each writer has a name of its own, so writers of one target never share a file; the last rename wins. A killed writer
-leaves a file that ends in `SUFFIX`, which no reader opens. It knows nothing of what is in the files.
+leaves a file that ends in `SUFFIX`, which no reader opens. It does not know what the files hold.
 """
 
 from __future__ import annotations

@@ -132,9 +132,9 @@ async def test_a_vrt_in_place_of_a_tile_reads_no_file_and_asks_no_server(serve, 
     other = serve()
     path = secret if band is RAW_BAND else other.url + "/7/64/49.tif"
     vrt = VRT.format(bands="".join(band.format(band=number, path=path) for number in range(1, 5))).encode()
-    with pytest.raises(TileError, match="no image of a known format"):
+    with pytest.raises(TileError, match="not an image of a known format"):
         decode(vrt, PROFILE)
-    with pytest.raises(TileError, match="no image of a known format"):
+    with pytest.raises(TileError, match="not an image of a known format"):
         check(vrt)
     tiler = serve()
     tiler.mood = at(tiler, BAD, says(vrt), times=9)
@@ -289,7 +289,7 @@ def test_a_place_within_half_a_pixel_is_that_place(shift):
 
 
 def test_a_tile_of_another_format_is_found_while_its_request_has_attempts_left():
-    with pytest.raises(TileError, match="is a PNG, the first one was a GTiff"):
+    with pytest.raises(TileError, match="is a PNG, the first tile was a GTiff"):
         check(FakeTiler(ext="png").body((7, 64, 49)))
 
 
@@ -462,8 +462,8 @@ def test_a_corner_that_is_no_number_is_refused_wherever_it_stands(place, value):
     "area",
     [(-500_000, 4_000_000, 500_000, 5_000_000), (0, 0, 1, 91), (0, -91, 1, 0), (370, 0, 380, 1), (-380, 0, -370, 1)],
 )
-def test_metres_are_no_degrees(area):
-    with pytest.raises(RefusedError, match="no degrees of longitude and latitude"):
+def test_metres_are_not_degrees(area):
+    with pytest.raises(RefusedError, match="not degrees of longitude and latitude"):
         Area.parse(area)
 
 

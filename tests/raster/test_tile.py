@@ -175,7 +175,7 @@ def test_a_tile_unlike_the_first_is_an_error_that_says_in_what(other, says):
 
 def test_a_tile_of_another_format_than_the_first_is_an_error():
     tile_format = learn(encode(np.ones((3, 256, 256), "uint8")))
-    with pytest.raises(TileError, match="is a PNG, the first one was a GTiff"):
+    with pytest.raises(TileError, match="is a PNG, the first tile was a GTiff"):
         decode(fake("png").body(TILE), tile_format)
 
 
