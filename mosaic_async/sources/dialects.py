@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mosaic_async.errors import SourceError, UsageError
-from mosaic_async.sources.rendering import Rendering, renamed
+from mosaic_async.sources.rendering import Rendering, renamed, selection_today
 
 TMS = "WebMercatorQuad"
 _TODAY = ("first", "highest", "lowest", "mean", "median", "stdev", "lastbandlow", "lastbandhigh", "count")
@@ -88,8 +88,7 @@ class Dialect:
     def selection(self, rendering: Rendering) -> str:
         """Spell a pixel selection as this tiler does."""
         wanted = rendering.selection or "first"
-        spellings = {wanted} | ({"lastband", "lastbandhight"} if wanted == "lastbandhigh" else set())
-        found = next((name for name in self.selections if name in spellings), None)
+        found = next((name for name in self.selections if selection_today(name) == wanted), None)
         if found is None:
             raise UsageError(
                 f"{self.name} has no pixel selection {wanted}", hint=f"it has {', '.join(self.selections)}"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from mosaic_async.errors import UsageError
 
-_SELECTIONS = {"lastband": "lastbandhigh", "lastbandhight": "lastbandhigh"}
-"""Names of older generations: rio-tiler-mosaic's, and rio-tiler's misspelling from 6.0 to 9.0.3."""
+_OLDER_SELECTIONS = {"lastband": "lastbandhigh", "lastbandhight": "lastbandhigh"}
+"""By their names in rio-tiler-mosaic, and in rio-tiler from 6.0 to 9.0.3, where it is misspelt."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -41,7 +41,7 @@ class Rendering:
     @property
     def selection(self) -> str | None:
         """The pixel selection by its name of today."""
-        return _SELECTIONS.get(self.pixel_selection or "", self.pixel_selection)
+        return None if self.pixel_selection is None else selection_today(self.pixel_selection)
 
     @property
     def formulas(self) -> list[str]:
@@ -53,6 +53,11 @@ class Rendering:
         text = self.expression or ""
         words = (match[0] for match in _NAME.finditer(text) if not text[match.end() :].lstrip().startswith("("))
         return list(dict.fromkeys(words))
+
+
+def selection_today(name: str) -> str:
+    """Return the current name of a pixel selection; `lastband` is called `lastbandhigh` today."""
+    return _OLDER_SELECTIONS.get(name, name)
 
 
 def split_formulas(expression: str) -> list[str]:

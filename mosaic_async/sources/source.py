@@ -6,7 +6,6 @@ A source is data. It knows nothing of areas, and of HTTP only that a TileJSON ha
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,10 +17,11 @@ from yarl import URL
 
 from mosaic_async.errors import RequestError, SourceError, UsageError
 from mosaic_async.geo.area import Bounds
-from mosaic_async.geo.cover import MAX_ZOOM, Tile
+from mosaic_async.geo.cover import Tile
 from mosaic_async.http.client import Client
 from mosaic_async.http.request import is_same_place
 from mosaic_async.safe_json import parse
+from mosaic_async.sources.tilejson import TileJson
 
 _PLACE = re.compile(r"(?:\{|%7[Bb])(-?[xyz])(?:\}|%7[Dd])")
 """A placeholder, with literal or percent-encoded braces; any other brace is left as it is."""
@@ -108,19 +108,20 @@ async def from_tilejson(
     """
     document = await _document(str(location), headers or {}, allow_hosts)
     try:
-        template = urljoin(str(location), _template(document["tiles"]))
+        told = TileJson.parse(document)
+        template = urljoin(str(location), told.template)
         is_own = not _is_url(str(location)) or is_same_place(URL(str(location)), URL(template))
         source = TileSource(
-            template=_south_up(template) if document.get("scheme") == "tms" else template,
-            tile_size=_size_in_url(template) or _optional_int(document, "tileSize"),
-            minzoom=_optional_int(document, "minzoom"),
-            maxzoom=_optional_int(document, "maxzoom"),
-            bounds=_bounds(document.get("bounds")),
+            template=_south_up(template) if told.is_south_up else template,
+            tile_size=_size_in_url(template) or told.tile_size,
+            minzoom=told.minzoom,
+            maxzoom=told.maxzoom,
+            bounds=told.bounds,
             headers=headers or {} if is_own else {},
         )
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+    except ValueError as error:
         raise SourceError(
-            f"{_shown(location)} is no TileJSON: {_reason(error)}",
+            f"{_shown(location)} is not a TileJSON: {error}",
             hint="a TileJSON is a JSON object whose `tiles` lists URL templates",
         ) from error
     host = (URL(template).host or "").lower()
@@ -182,12 +183,6 @@ async def _document(location: str, headers: Mapping[str, str], allow_hosts: Coll
     return document
 
 
-def _template(tiles: Any) -> str:
-    if not isinstance(tiles, list) or not tiles or not isinstance(tiles[0], str):
-        raise ValueError("`tiles` is not a list of URL templates")
-    return tiles[0]
-
-
 def _south_up(template: str) -> str:
     return _PLACE.sub(lambda match: "{-y}" if match[1] == "y" else match[0], template)
 
@@ -199,30 +194,6 @@ def _size_in_url(template: str) -> int | None:
             return int(value)
     scale = re.search(r"(?:\}|%7[Dd])@([1-4])x", template)
     return 256 * int(scale[1]) if scale else None
-
-
-def _optional_int(document: Mapping[str, Any], name: str) -> int | None:
-    """Read a zoom or a size; an absurd one is an error here and not an endless loop later."""
-    value = document.get(name)
-    if value is None:
-        return None
-    number = int(value)
-    if not 0 <= number <= (MAX_ZOOM if name.endswith("zoom") else 4096):
-        raise ValueError(f"`{name}` is {number}")
-    return number
-
-
-def _bounds(value: Any) -> Bounds | None:
-    if value is None:
-        return None
-    west, south, east, north = (float(number) for number in value)
-    if not all(map(math.isfinite, (west, south, east, north))) or south >= north:
-        raise ValueError(f"`bounds` are {value}")
-    return (west, south, east, north)
-
-
-def _reason(error: Exception) -> str:
-    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _shown(location: str | Path) -> str:

@@ -27,6 +27,7 @@ from mosaic_async.sources.openapi import REGISTER, Endpoint, dialect_named, kind
 from mosaic_async.sources.rendering import Rendering
 from mosaic_async.sources.source import TileSource, from_template, is_template
 from mosaic_async.sources.stac_query import Search
+from mosaic_async.sources.tilejson import TileJson
 
 _ONE_SCENE = ("first", None)
 _PC_HOST = "planetarycomputer.microsoft.com"
@@ -85,18 +86,18 @@ async def awspds_mosaic(
     url = f"{endpoint.rstrip('/')}/mosaic/create?{urlencode(options)}"
     # It reads `query` without asking whether there is one.
     reply = await exchange(url, body={"query": {}, **search}, headers=headers)
-    tilejson = _expect(reply, url, "tiles")
-    template = str(tilejson["tiles"][0])
+    told = _tilejson(reply, url)
+    template = told.template
     if not is_template(template):
-        raise SourceError(f"{redact(url)} answers with no tile URL")
+        raise SourceError(f"{redact(url)} returns a TileJSON without a tile URL")
     if batch:
         template = template.replace("/tiles/", "/batch/", 1)
     source = TileSource(
         template=template,
         tile_size=tile_size,
-        minzoom=int(tilejson.get("minzoom", minzoom)),
-        maxzoom=int(tilejson.get("maxzoom", maxzoom)),
-        bounds=_bounds(tilejson.get("bounds")),
+        minzoom=minzoom if told.minzoom is None else told.minzoom,
+        maxzoom=maxzoom if told.maxzoom is None else told.maxzoom,
+        bounds=told.bounds,
         headers=headers or {},
         mask_band=None if tile_format == "jpg" else True,  # old GDAL wrote the mask as one more grey band
     )
@@ -304,14 +305,14 @@ async def _described(
     path, size = spoken.tile(tile_format, tile_size)
     with_tms = "{tms}" in spoken.path
     url = f"{base}/{f'{TMS}/' if with_tms else ''}tilejson.json?{urlencode([*params, *size])}"
-    tilejson = _expect(await exchange(url, headers=opened.headers), url, "tiles")
+    told = _tilejson(await exchange(url, headers=opened.headers), url)
     source = TileSource(
         # The TileJSON's own template may name another scheme or host where a proxy stands before the tiler.
         template=base + path,
         tile_size=tile_size,
-        minzoom=int(tilejson["minzoom"]) if "minzoom" in tilejson else None,
-        maxzoom=int(tilejson["maxzoom"]) if "maxzoom" in tilejson else None,
-        bounds=_bounds(tilejson.get("bounds")),
+        minzoom=told.minzoom,
+        maxzoom=told.maxzoom,
+        bounds=told.bounds,
         headers=opened.headers,
         mask_band=True if tile_format in ("tif", "npy") else None,
     )
@@ -327,16 +328,11 @@ def _with_pairs(source: TileSource, pairs: Params) -> TileSource:
     return replace(source, template=f"{source.template}{joint}{text}")
 
 
-def _expect(reply: Reply, url: str, key: str) -> dict[str, Any]:
-    document = reply.document
-    if reply.status != 200 or not isinstance(document, dict) or not document.get(key):
-        hint = "check the headers" if reply.status in (401, 403) else "check the URL and what is asked for"
-        raise SourceError(f"{redact(url)} answers {reply.words} and no TileJSON", hint=hint)
-    return document
-
-
-def _bounds(value: Any) -> tuple[float, float, float, float] | None:
-    if not isinstance(value, list) or len(value) != 4:
-        return None
-    west, south, east, north = (float(number) for number in value)
-    return (west, south, east, north)
+def _tilejson(reply: Reply, url: str) -> TileJson:
+    if reply.status != 200 or not isinstance(reply.document, dict) or not reply.document.get("tiles"):
+        hint = "check the headers" if reply.status in (401, 403) else "check the URL and the parameters"
+        raise SourceError(f"{redact(url)} returns {reply.words} and no TileJSON", hint=hint)
+    try:
+        return TileJson.parse(reply.document)
+    except ValueError as error:
+        raise SourceError(f"{redact(url)} returns a malformed TileJSON: {error}") from error

@@ -22,7 +22,8 @@ from urllib3.util import Retry
 
 from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.redaction import redact
-from mosaic_async.safe_json import parse, read_text
+from mosaic_async.safe_json import parse
+from mosaic_async.sources.stac_files import is_item, linked_documents, read_document, resolve_href, text_of
 from mosaic_async.sources.stac_query import Item, Search
 from mosaic_async.stac.footprint import box_of, outline_of
 
@@ -47,7 +48,7 @@ class Scene:
         assets = self.item.get("assets") or {}
         if name not in assets:
             raise UsageError(f"{self.item.get('id')} has no asset {name}", hint=f"it has {', '.join(assets)}")
-        return _absolute(str(assets[name]["href"]), self.location)
+        return resolve_href(str(assets[name]["href"]), self.location)
 
     def absolute(self) -> dict[str, Any]:
         """Copy the item with absolute hrefs, so that it can be moved."""
@@ -136,16 +137,16 @@ def read_scenes(path: Path) -> Iterator[Scene]:
     if path.is_dir():
         found = sorted(file for file in path.rglob("*") if file.suffix in (".json", ".geojson"))
         documents = ((file, read_document(file)) for file in found)
-        items = [Scene(document, str(file.absolute())) for file, document in documents if _is_item(document)]
+        items = [Scene(document, str(file.absolute())) for file, document in documents if is_item(document)]
         if not items:
             raise SourceError(f"{path} has no STAC items", hint="give a folder of items, or a catalogue or API")
         yield from items
     elif path.suffix in (".parquet", ".geoparquet"):
         yield from _features(_read_parquet(path), path)
     elif path.suffix in (".ndjson", ".jsonl", ".geojsonl"):
-        yield from _features({"features": [parse(line) for line in _text(path).splitlines() if line]}, path)
+        yield from _features({"features": [parse(line) for line in text_of(path).splitlines() if line]}, path)
     else:
-        yield from _followed(read_document(path), path, set())
+        yield from _followed(path)
 
 
 def expression(text: str | Mapping[str, Any]) -> cql2.Expr:
@@ -183,22 +184,15 @@ def _is_area(search: Search) -> bool:
     return search.intersects is not None and search.intersects.get("type") in ("Polygon", "MultiPolygon")
 
 
-def _followed(document: Mapping[str, Any], path: Path, seen: set[Path]) -> Iterator[Scene]:
+def _followed(path: Path) -> Iterator[Scene]:
     """Follow a collection or catalogue to its items, each file once."""
-    if path.resolve() in seen:
-        return
-    seen.add(path.resolve())
-    if _is_item(document):
-        yield Scene(document, str(path.absolute()))
-    elif "features" in document:
-        yield from _features(document, path)
-    elif document.get("links"):
-        for link in document["links"]:
-            if link.get("rel") in ("item", "child") and not urlsplit(link["href"]).scheme:
-                target = path.parent / link["href"]
-                yield from _followed(read_document(target), target, seen)
-    else:
-        raise SourceError(f"{path} is no STAC item, collection, catalogue or item collection")
+    for file, document in linked_documents(path):
+        if is_item(document):
+            yield Scene(document, str(file.absolute()))
+        elif "features" in document:
+            yield from _features(document, file)
+        else:
+            raise SourceError(f"{file} is not a STAC item, collection, catalogue or item collection")
 
 
 def _features(document: Mapping[str, Any], path: Path) -> Iterator[Scene]:
@@ -206,7 +200,7 @@ def _features(document: Mapping[str, Any], path: Path) -> Iterator[Scene]:
     try:
         for item in document["features"]:
             own = _link(item, "self")
-            yield Scene(item, _absolute(own, str(path.absolute())) if own else None)
+            yield Scene(item, resolve_href(own, str(path.absolute())) if own else None)
     except (KeyError, TypeError, AttributeError) as error:
         raise SourceError(f"{path} is no item collection: {error!r}") from error
 
@@ -225,30 +219,6 @@ def _read_parquet(path: Path) -> Mapping[str, Any]:
     return found
 
 
-def read_document(path: Path) -> dict[str, Any]:
-    """Read a JSON object, also gzipped; what is JSON and no object is an empty one.
-
-    Raises:
-        SourceError: it cannot be read, or is not JSON.
-    """
-    try:
-        document = parse(_text(path))
-    except ValueError as error:
-        raise SourceError(f"{path} is not JSON: {error}") from error
-    return document if isinstance(document, dict) else {}
-
-
-def _text(path: Path) -> str:
-    try:
-        return read_text(path)
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _is_item(document: Mapping[str, Any]) -> bool:
-    return document.get("type") == "Feature" and "stac_version" in document and "assets" in document
-
-
 def _self_of(item: Item, root: str) -> str:
     """Give an item's own URL; an API that leaves the link out has it where the standard puts it."""
     own = _link(item, "self")
@@ -261,13 +231,6 @@ def _self_of(item: Item, root: str) -> str:
 def _link(item: Item, relation: str) -> str | None:
     links: Iterable[Mapping[str, Any]] = item.get("links") or ()
     return next((str(link["href"]) for link in links if link.get("rel") == relation), None)
-
-
-def _absolute(href: str, location: str | None) -> str:
-    """Resolve against where the item is, a path or a URL."""
-    if urlsplit(href).scheme or Path(href).is_absolute() or location is None:
-        return href
-    return urljoin(location, href) if urlsplit(location).scheme else str((Path(location).parent / href).resolve())
 
 
 def _words(error: Exception) -> str:

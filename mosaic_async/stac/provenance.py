@@ -23,9 +23,10 @@ from shapely.geometry.base import BaseGeometry
 from mosaic_async.errors import SourceError
 from mosaic_async.geo.area import Area
 from mosaic_async.redaction import redact
+from mosaic_async.sources.stac_files import read_document, resolve_href
 from mosaic_async.sources.stac_query import Item, moment_of
 from mosaic_async.stac.footprint import box_of, outline_of
-from mosaic_async.stac.items import read_document, read_scenes
+from mosaic_async.stac.items import read_scenes
 
 _AT_ONCE = 16
 _TIMEOUT = 60.0
@@ -72,11 +73,11 @@ def feature_of(item: Item, outline: BaseGeometry, location: str | None) -> dict[
 
 def _items(mosaic: str | Path | Mapping[str, Any], place: BaseGeometry) -> Iterator[tuple[str | None, Item]]:
     document: Mapping[str, Any] = {}
-    folder = Path()
+    location: str | None = None
     if isinstance(mosaic, Mapping):
         document = mosaic
     elif Path(mosaic).is_file() and Path(mosaic).suffix in (".json", ".gz"):
-        document, folder = read_document(Path(mosaic)), Path(mosaic).parent.absolute()
+        document, location = read_document(Path(mosaic)), str(Path(mosaic).absolute())
     if "mosaicjson" not in document:
         if isinstance(mosaic, Mapping):
             raise SourceError("the document is no MosaicJSON")
@@ -84,7 +85,7 @@ def _items(mosaic: str | Path | Mapping[str, Any], place: BaseGeometry) -> Itera
         return
     names = _names(document, place)
     prefix = str(document.get("asset_prefix") or "")
-    locations = [_located(prefix + name, folder) for name in names]
+    locations = [resolve_href(prefix + name, location) for name in names]
     with ThreadPoolExecutor(_AT_ONCE) as pool:  # thousands of items may each be a URL
         yield from zip(locations, pool.map(_read, locations), strict=True)
 
@@ -101,10 +102,6 @@ def _names(document: Mapping[str, Any], place: BaseGeometry) -> list[str]:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise SourceError(f"the MosaicJSON is malformed: {error!r}") from error
     return list(found)
-
-
-def _located(name: str, folder: Path) -> str:
-    return name if urlsplit(name).scheme or Path(name).is_absolute() else str(folder / name)
 
 
 def _read(location: str) -> Item:

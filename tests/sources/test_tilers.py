@@ -506,3 +506,26 @@ def test_a_tile_url_takes_a_rendering_when_its_dialect_is_named(serve, tmp_path)
     assert dict(parse_qsl(tiler.queries_seen[0])) == {"bands": "4,3", "pixel_selection": "lastband"}
     _, stderr = run("plan", tiler.template, "--bounds", "0", "0", "1", "1", "-z", "7", "--bands", "4", code=2)
     assert "--dialect" in stderr
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tiles": "https://h/{z}/{x}/{y}.tif"},
+        {"tiles": [7]},
+        {"minzoom": "low"},
+        {"maxzoom": 99},
+        {"bounds": ["west", 0, 1, 1]},
+        {"bounds": [0, 5, 1, 5]},
+    ],
+    ids=repr,
+)
+async def test_a_malformed_tilejson_of_a_tiler_is_a_source_error(changes):
+    async def create(request: web.Request) -> web.Response:
+        told = {"tiles": ["https://h/{z}/{x}/{y}.tif"], "minzoom": 3, "maxzoom": 9, "bounds": [0, 0, 1, 1]}
+        return web.json_response({**told, **changes})
+
+    app = web.Application()
+    app.router.add_post("/mosaic/create", create)
+    with running(app) as url, pytest.raises(SourceError, match="malformed TileJSON"):
+        await awspds_mosaic(url, {}, rendering=Rendering(bands=["4"]))

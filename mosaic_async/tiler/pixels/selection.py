@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from mosaic_async.errors import UsageError
+from mosaic_async.sources.rendering import selection_today
 from mosaic_async.tiler.pixels import stacks
 from mosaic_async.tiler.pixels.pixels import Pixels
 
@@ -31,7 +32,6 @@ _STACKED: dict[str, Callable[[Sequence[Pixels]], Pixels]] = {
 _OWN_DTYPE = ("stdev", "count", "medoid")
 """Selections whose numbers are not brought back to the scenes' dtype: it is another by nature, or already the same."""
 _DATED = {"newest": True, "oldest": False}
-_ALIASES = {"lastband": "lastbandhigh", "lastbandhight": "lastbandhigh"}
 _PLAIN = ("first", "highest", "lowest", "lastbandhigh", "lastbandlow", *_STACKED, *_DATED)
 _PERCENTILE = re.compile(r"percentile:(\d+(?:\.\d+)?)")
 
@@ -56,7 +56,7 @@ class Selection:
         Raises:
             UsageError: there is no such selection.
         """
-        name = _ALIASES.get(text, text)
+        name = selection_today(text)
         if name in _PLAIN:
             return cls(name, rounding=rounding)
         found = _PERCENTILE.fullmatch(name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from rio_tiler.io import Reader, STACReader
 from mosaic_async.errors import MosaicError, SourceError
 from mosaic_async.geo.area import Area
 from mosaic_async.geo.cover import Cover
-from mosaic_async.safe_json import read
+from mosaic_async.sources.stac_files import is_item, linked_documents, read_document, resolve_href
 
 _INDEX_LEVELS = 3
 """Zooms between the data's own and the index's: a cell of 8 x 8 tiles lists few scenes that do not touch a tile."""
@@ -85,10 +85,10 @@ def open_mosaic(source: str | Path) -> Mosaic:
     path = Path(source)
     if path.is_dir():
         return _of_folder(path)
-    document = _read_json(path)
+    document = read_document(path)
     if "mosaicjson" in document:
-        return _of_document(document, path.parent.absolute())
-    items = list(_items(document, path, set()))
+        return _of_document(document, path)
+    items = [(str(file.absolute()), found) for file, found in linked_documents(path) if is_item(found)]
     if not items:
         raise SourceError(
             f"{path} is no MosaicJSON and has no STAC items",
@@ -100,8 +100,8 @@ def open_mosaic(source: str | Path) -> Mosaic:
 def _of_folder(folder: Path) -> Mosaic:
     items = []
     for path in sorted(folder.rglob("*.json")):
-        document = _read_json(path)
-        if _is_item(document):
+        document = read_document(path)
+        if is_item(document):
             items.append((str(path.absolute()), document))
     if items:
         return _of_scenes([_read_scene(location, item) for location, item in items])
@@ -111,12 +111,13 @@ def _of_folder(folder: Path) -> Mosaic:
     return _of_scenes([_read_scene(str(path)) for path in cogs])
 
 
-def _of_document(document: dict[str, Any], folder: Path) -> Mosaic:
+def _of_document(document: dict[str, Any], path: Path) -> Mosaic:
     """Make relative asset paths absolute and look into the first asset."""
     try:
         prefix = document.pop("asset_prefix", None) or ""
+        location = str(path.absolute())
         document["tiles"] = {
-            key: [_absolute(prefix + name, folder) for name in names] for key, names in document["tiles"].items()
+            key: [resolve_href(prefix + name, location) for name in names] for key, names in document["tiles"].items()
         }
         valid = MosaicJSON(**document).model_dump(exclude_none=True, mode="json")
         first = next((name for names in document["tiles"].values() for name in names), None)
@@ -219,41 +220,9 @@ def _maxzoom(reader: Reader | STACReader) -> int:
     return reader.maxzoom
 
 
-def _items(document: Mapping[str, Any], path: Path, seen: set[Path]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Follow a STAC item, or a collection or catalogue to its items, each once."""
-    if path.resolve() in seen:
-        return
-    seen.add(path.resolve())
-    if _is_item(document):
-        yield str(path.absolute()), document
-        return
-    for link in document.get("links") or ():
-        if link.get("rel") in ("item", "child") and not urlsplit(link["href"]).scheme:
-            target = path.parent / link["href"]
-            yield from _items(_read_json(target), target, seen)
-
-
-def _is_item(document: Mapping[str, Any]) -> bool:
-    return document.get("type") == "Feature" and "stac_version" in document and "assets" in document
-
-
 def _asset_names(location: str) -> tuple[str, ...]:
     try:
         with STACReader(location) as reader:
             return tuple(reader.assets)
     except Exception as error:  # whatever the reader's HTTP client and parser raise means the same here
         raise SourceError(f"the first scene of the MosaicJSON, {location}, cannot be read: {error}") from error
-
-
-def _absolute(name: str, folder: Path) -> str:
-    return name if urlsplit(name).scheme or Path(name).is_absolute() else str(folder / name)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        document = read(path)
-    except FileNotFoundError as error:
-        raise SourceError(f"there is no {path}") from error
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{path} cannot be read as JSON: {error}") from error
-    return document if isinstance(document, dict) else {}

@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from rasterio.features import bounds as bounds_of
 from rio_tiler.io.stac import fetch
 
 from mosaic_async.safe_json import read
 from mosaic_async.sources.signing import Signer, signature_end
+from mosaic_async.sources.stac_files import resolve_href
 
 _MARGIN = 0.1
 """Of its size, by which a footprint is taken larger: pixels reach beyond an outline that was drawn through them."""
@@ -77,7 +78,7 @@ def open_scene(name: str, *, is_item: bool) -> Scene:
         return Scene(name, {"": SceneFile(name)})
     item = read_item(name)
     properties = item.get("properties") or {}
-    files = {key: SceneFile(_absolute(asset["href"], name), _scales(asset)) for key, asset in item["assets"].items()}
+    files = {key: SceneFile(resolve_href(asset["href"], name), _scales(asset)) for key, asset in item["assets"].items()}
     return Scene(name, files, _bounds(item), _date(properties), properties, _end_of(files))
 
 
@@ -105,14 +106,6 @@ def read_item(location: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise TypeError(f"{location} is no STAC item")
     return document
-
-
-def _absolute(href: str, location: str) -> str:
-    if urlsplit(href).scheme or Path(href).is_absolute():
-        return href
-    if urlsplit(location).scheme not in ("", "file"):
-        return urljoin(location, href)
-    return str(Path(location.removeprefix("file://")).parent / href)
 
 
 def _scales(asset: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:
