@@ -203,7 +203,7 @@ def test_what_is_no_mosaic_is_a_source_error(tmp_path, text):
     (tmp_path / "bad.json").write_text(text)
     with pytest.raises(SourceError):
         open_mosaic(tmp_path / "bad.json")
-    with pytest.raises(SourceError, match="there is no"):
+    with pytest.raises(SourceError, match="not found"):
         open_mosaic(tmp_path / "nothing.json")
 
 
