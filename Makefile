@@ -17,6 +17,7 @@ lint: $(VENV)/.dev
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
 	$(RUN)/lint-imports
+	$(RUN)/python -m tests.voice
 
 bench: $(VENV)/.bench
 	$(RUN)/python -m benchmarks
