@@ -14,17 +14,15 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from mosaic_async.build.download import OnError
-from mosaic_async.build.plan import Job, MosaicPlan, make_plan
+from mosaic_async.build.job import Effort, Job, OnError
+from mosaic_async.build.plan import MosaicPlan, make_plan
 from mosaic_async.build.preflight import room_hint
-from mosaic_async.build.run import Effort, Run
+from mosaic_async.build.run import Run
 from mosaic_async.build.work_folder import work_path
 from mosaic_async.errors import MosaicError, ResourceError, UsageError
 from mosaic_async.events import Event, MosaicReport, OnEvent
 from mosaic_async.geo.area import Area
-from mosaic_async.geo.cover import MAX_TILES
-from mosaic_async.http.client import MAX_OUTAGE, Client
-from mosaic_async.http.limits import AUTO_CAP, Concurrency
+from mosaic_async.http.limits import Concurrency
 from mosaic_async.raster.encoding import MaskMode, OverviewResampling
 from mosaic_async.sources.source import TileSource, open_source
 
@@ -37,31 +35,31 @@ async def build_mosaic(
     area: Sequence[float] | Mapping[str, Any],
     output: str | Path,
     *,
-    zoom: int | None = None,
-    tile_size: int | None = None,
+    zoom: int | None = Job.zoom,
+    tile_size: int | None = Job.tile_size,
     headers: Mapping[str, str] | None = None,
     params: Mapping[str, str] | None = None,
-    concurrency: Concurrency = 50,
-    rate: float | None = None,
-    attempts: int = 5,
-    timeout: float = 120.0,
-    memory: int = 2**30,
-    profile: str = "deflate",
+    concurrency: Concurrency = Effort.concurrency,
+    rate: float | None = Effort.rate,
+    attempts: int = Effort.attempts,
+    timeout: float = Effort.timeout,
+    memory: int = Effort.memory,
+    profile: str = Job.profile,
     creation_options: Mapping[str, str] | None = None,
-    overview_resampling: OverviewResampling = "average",
-    nodata: float | None = None,
-    dtype: str | None = None,
-    mask: MaskMode = "auto",
-    clip: bool = False,
-    part_size: int | None = None,
-    max_tiles: int = MAX_TILES,
-    max_failures: int | str = 0,
-    on_error: OnError = "park",
-    max_outage: float = MAX_OUTAGE,
-    allow_hosts: Collection[str] = (),
-    check_disk: bool = True,
-    overwrite: bool = False,
-    resume: bool = True,
+    overview_resampling: OverviewResampling = Job.overview_resampling,
+    nodata: float | None = Job.nodata,
+    dtype: str | None = Job.dtype,
+    mask: MaskMode = Job.mask,
+    clip: bool = Job.clip,
+    part_size: int | None = Job.part_size,
+    max_tiles: int = Effort.max_tiles,
+    max_failures: int | str = Effort.max_failures,
+    on_error: OnError = Effort.on_error,
+    max_outage: float = Effort.max_outage,
+    allow_hosts: Collection[str] = Effort.allow_hosts,
+    check_disk: bool = Effort.check_disk,
+    overwrite: bool = Effort.overwrite,
+    resume: bool = Effort.resume,
     stop: asyncio.Event | None = None,
     on_event: OnEvent | None = None,
 ) -> MosaicReport:
@@ -129,15 +127,16 @@ async def build_mosaic(
         allow_hosts=allow_hosts,
         check_disk=check_disk,
         overwrite=overwrite,
+        resume=resume,
     )
     path = await asyncio.to_thread(_checked_output, Path(output), overwrite=overwrite)
-    job = Job.of(
-        await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts),
-        Area.parse(area),
+    job = Job(
+        source=await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts),
+        area=Area.parse(area),
         zoom=zoom,
         tile_size=tile_size,
         profile=profile,
-        creation_options=creation_options,
+        creation_options=creation_options or {},
         overview_resampling=overview_resampling,
         nodata=nodata,
         dtype=dtype,
@@ -147,7 +146,7 @@ async def build_mosaic(
     )
     run = Run(job, effort, path, on_event or _ignore, stop)
     try:
-        return await run.build(resume=resume)
+        return await run.build()
     except (BaseExceptionGroup, OSError, ResourceError) as error:
         raise _sole(error, path, run.disk_needed) from error
 
@@ -156,37 +155,46 @@ async def plan_mosaic(
     source: str | Path | TileSource,
     area: Sequence[float] | Mapping[str, Any],
     *,
-    zoom: int | None = None,
-    tile_size: int | None = None,
+    zoom: int | None = Job.zoom,
+    tile_size: int | None = Job.tile_size,
     headers: Mapping[str, str] | None = None,
     params: Mapping[str, str] | None = None,
-    concurrency: Concurrency = 50,
-    rate: float | None = None,
-    attempts: int = 5,
-    timeout: float = 120.0,
-    memory: int = 2**30,
-    profile: str = "deflate",
+    concurrency: Concurrency = Effort.concurrency,
+    rate: float | None = Effort.rate,
+    attempts: int = Effort.attempts,
+    timeout: float = Effort.timeout,
+    memory: int = Effort.memory,
+    profile: str = Job.profile,
     creation_options: Mapping[str, str] | None = None,
-    overview_resampling: OverviewResampling = "average",
-    nodata: float | None = None,
-    dtype: str | None = None,
-    mask: MaskMode = "auto",
-    clip: bool = False,
-    part_size: int | None = None,
-    max_tiles: int = MAX_TILES,
-    allow_hosts: Collection[str] = (),
+    overview_resampling: OverviewResampling = Job.overview_resampling,
+    nodata: float | None = Job.nodata,
+    dtype: str | None = Job.dtype,
+    mask: MaskMode = Job.mask,
+    clip: bool = Job.clip,
+    part_size: int | None = Job.part_size,
+    max_tiles: int = Effort.max_tiles,
+    allow_hosts: Collection[str] = Effort.allow_hosts,
 ) -> MosaicPlan:
     """Say what `build_mosaic` would do. It asks for one tile, the one in the centre, and writes nothing.
 
     Args and errors are those of `build_mosaic`.
     """
-    job = Job.of(
-        await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts),
-        Area.parse(area),
+    effort = Effort(
+        concurrency=concurrency,
+        rate=rate,
+        attempts=attempts,
+        timeout=timeout,
+        memory=memory,
+        max_tiles=max_tiles,
+        allow_hosts=allow_hosts,
+    )
+    job = Job(
+        source=await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts),
+        area=Area.parse(area),
         zoom=zoom,
         tile_size=tile_size,
         profile=profile,
-        creation_options=creation_options,
+        creation_options=creation_options or {},
         overview_resampling=overview_resampling,
         nodata=nodata,
         dtype=dtype,
@@ -194,11 +202,7 @@ async def plan_mosaic(
         clip=clip,
         part_size=part_size,
     )
-    async with Client(
-        concurrency=1, attempts=attempts, timeout=timeout, headers=job.source.headers, allow_hosts=allow_hosts
-    ) as client:
-        in_flight = AUTO_CAP if concurrency == "auto" else concurrency
-        return await make_plan(job, client, max_tiles=max_tiles, memory=memory, concurrency=in_flight, rate=rate)
+    return await make_plan(job, effort)
 
 
 def _ignore(event: Event) -> None:

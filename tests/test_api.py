@@ -42,7 +42,7 @@ from mosaic_async import (
     build_mosaic_sync,
     plan_mosaic,
 )
-from mosaic_async.build.download import QUEUE_SIZE
+from mosaic_async.build.budget import QUEUE_SIZE
 from mosaic_async.geo.area import Area
 from mosaic_async.geo.cover import Cover
 from tests.fake_tiler import FakeTiler, Pattern

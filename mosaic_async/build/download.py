@@ -13,11 +13,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 from mosaic_async.build.body_checks import check_answer, max_body
+from mosaic_async.build.budget import queue_size
+from mosaic_async.build.job import Effort, Job
+from mosaic_async.build.layout import Layout
 from mosaic_async.build.scene_tally import SceneTally
-from mosaic_async.build.tile_queue import OPEN_PARTS, OpenPart, Order, Orders
+from mosaic_async.build.tile_queue import OpenPart, Order, Orders
 from mosaic_async.build.work_folder import PartRecord, WorkFolder
 from mosaic_async.errors import RequestError, TileError
 from mosaic_async.events import (
@@ -31,31 +34,15 @@ from mosaic_async.events import (
     TilePlaced,
 )
 from mosaic_async.geo.cover import Tile
-from mosaic_async.geo.grid import Grid
 from mosaic_async.http.client import Check, Client
 from mosaic_async.raster.canvas import Canvas
-from mosaic_async.raster.encoding import Encoding
-from mosaic_async.raster.tile import TileFormat, decode
+from mosaic_async.raster.tile import decode
 from mosaic_async.redaction import redact
-from mosaic_async.sources.source import TileSource
 
-__all__ = ["ON_ERROR", "OPEN_PARTS", "QUEUE_SIZE", "Download", "OnError", "queue_size"]
-
-QUEUE_SIZE = 16
-"""Bodies that wait for the writer at most; more would only be more memory, since the writer takes one at a time."""
-OnError = Literal["park", "fail", "nodata"]
-"""What becomes of tiles that fail: asked for once more at the end; ending the run at once; as park, and then holes."""
-ON_ERROR: tuple[OnError, ...] = get_args(OnError)
 _SWEEP_SHARE = 4
 """Parked tiles are asked for again by this many times fewer at once: their server is in trouble."""
 _MAX_BODIES = 2
 """Of one tile: what cannot be read twice cannot be read."""
-_QUEUE_BYTES = 64 * 2**20
-
-
-def queue_size(tile: TileFormat) -> int:
-    """Give how many bodies may wait for the writer: fewer where tiles are large."""
-    return max(1, min(QUEUE_SIZE, _QUEUE_BYTES // tile.nbytes))
 
 
 @dataclass(frozen=True)
@@ -75,56 +62,41 @@ class Download:
     """Fetch all tiles of a grid and leave a COG in the work folder for each part that has data.
 
     Args:
-        grid: the output.
-        encoding: how it is stored.
-        tile_format: what its tiles are like.
-        source: what to ask for.
-        client: asks.
+        job: what to fetch.
+        effort: how hard to try.
+        layout: where tiles go and how they are stored.
+        client: makes the requests.
         work: keeps tiles and parts; parts that are finished there are not touched.
-        scenes: told of what tiles are made of.
-        concurrency: requests in flight at most.
-        attempts: tries a tile.
-        on_error: what becomes of a tile whose attempts are used up: it is parked, or fails at once.
-        stop: when set, no more tiles are asked for, and `run` ends when those under way are settled.
-        max_failures: tiles that may stay holes; with more, parts that lack tiles are not sealed.
-        tags: GDAL metadata of the output; counts are added.
-        on_event: told of every tile, once, and of every part.
+        scenes: counts what tiles are made of.
+        stop: once set, no more tiles are requested, and `run` ends when those under way are settled.
+        on_event: called with every tile, once, and every part.
     """
 
     def __init__(
         self,
+        job: Job,
+        effort: Effort,
+        layout: Layout,
         *,
-        grid: Grid,
-        encoding: Encoding,
-        tile_format: TileFormat,
-        source: TileSource,
         client: Client,
         work: WorkFolder,
         scenes: SceneTally,
-        concurrency: int,
-        attempts: int,
-        on_error: OnError,
         stop: asyncio.Event | None,
-        max_failures: int,
-        tags: Mapping[str, str],
         on_event: OnEvent,
     ) -> None:
-        self._grid = grid
-        self._encoding = encoding
-        self._tile_format = tile_format
-        self._source = source
+        self._job = job
+        self._effort = effort
+        self._grid = layout.grid
+        self._encoding = layout.encoding
+        self._tile_format = layout.tile_format
         self._client = client
         self._work = work
         self._scenes = scenes
-        self._concurrency = concurrency
-        self._attempts = attempts
-        self._on_error = on_error
         self._stop = stop
-        self._max_failures = max_failures
-        self._tags = tags
         self._on_event = on_event
-        self._queue: asyncio.Queue[_Arrival | None] = asyncio.Queue(queue_size(tile_format))
-        self._orders = Orders(grid, lambda: self.is_stopped)
+        self._max_failures = effort.allowed_failures(layout.grid.cover.count)
+        self._queue: asyncio.Queue[_Arrival | None] = asyncio.Queue(queue_size(self._tile_format))
+        self._orders = Orders(self._grid, lambda: self.is_stopped)
         self._turns: dict[Tile, asyncio.Lock] = {}
         self._placing = ThreadPoolExecutor(1, thread_name_prefix="mosaic-canvas")
         self._sealing = ThreadPoolExecutor(1, thread_name_prefix="mosaic-seal")
@@ -153,7 +125,7 @@ class Download:
     def tags(self) -> dict[str, str]:
         """GDAL metadata of the output, with the counts so far."""
         counts = {"PLACED": self.placed, "EMPTY": self.empty, "FAILED": len(self.failed)}
-        return {**self._tags, **{f"MOSAIC_TILES_{name}": str(count) for name, count in counts.items()}}
+        return {**self._job.tags(), **{f"MOSAIC_TILES_{name}": str(count) for name, count in counts.items()}}
 
     async def run(self, records: Mapping[str, PartRecord]) -> None:
         """Fetch, place and seal.
@@ -167,10 +139,10 @@ class Download:
         self._client.limit_body(max_body(self._tile_format))
         try:
             # Twice as many fetchers as permits: a tile that backs off keeps its task but not its permit.
-            await self._pass(2 * self._concurrency)
+            await self._pass(2 * self._effort.in_flight)
             if self._parked and not self.is_stopped:
                 self._swept, self._parked, self._missed = frozenset(self._parked), {}, {}
-                await self._pass(max(1, self._concurrency // _SWEEP_SHARE))
+                await self._pass(max(1, self._effort.in_flight // _SWEEP_SHARE))
             self.failed.update(self._parked)
         finally:
             await self._close()
@@ -178,7 +150,7 @@ class Download:
     @property
     def is_stopped(self) -> bool:
         """Whether it was asked to end early."""
-        if self._on_error == "fail" and not self.is_complete:
+        if self._effort.on_error == "fail" and not self.is_complete:
             return True
         return self._stop is not None and self._stop.is_set()
 
@@ -225,9 +197,11 @@ class Download:
         return body is not None
 
     async def _ask(self, order: Order) -> None:
-        tile, attempts = order.tile, self._attempts - order.attempts
+        tile, attempts = order.tile, self._effort.attempts - order.attempts
         try:
-            async with self._client.get(self._source.url(tile), check=self._check(tile), attempts=attempts) as answer:
+            async with self._client.get(
+                self._job.source.url(tile), check=self._check(tile), attempts=attempts
+            ) as answer:
                 if answer.body:
                     self._on_event(TileFetched(tile, len(answer.body)))
                 await self._work.write_tile(tile, answer.body)
@@ -245,7 +219,7 @@ class Download:
         return lambda answer: check_answer(answer, tile, self._tile_format)
 
     def _failure(self, tile: Tile, reason: str, *, status: int | None = None, attempts: int = 1) -> TileFailed:
-        return TileFailed(tile, redact(self._source.url(tile)), reason, status, attempts)
+        return TileFailed(tile, redact(self._job.source.url(tile)), reason, status, attempts)
 
     async def _write(self, tasks: asyncio.TaskGroup) -> None:
         """Place what arrives; the only task that changes a part."""
@@ -268,7 +242,7 @@ class Download:
                 await self._work.drop_tiles([order.tile])
                 attempts = order.attempts + arrival.attempts
                 bodies = order.bodies + bool(arrival.attempts)
-                if bodies < _MAX_BODIES and attempts < self._attempts:
+                if bodies < _MAX_BODIES and attempts < self._effort.attempts:
                     return replace(order, bodies=bodies, attempts=attempts)
                 failure = self._failure(order.tile, error.message, status=200, attempts=attempts)
         if failure is None:
@@ -293,7 +267,7 @@ class Download:
     def _note_failure(self, order: Order, failure: TileFailed, *, is_passing: bool) -> None:
         """Park a tile, or count it as failed; tell it once, whatever number of parts it touches."""
         tile = failure.tile
-        parks = is_passing and self._on_error != "fail" and not self._swept
+        parks = is_passing and self._effort.on_error != "fail" and not self._swept
         order.opened.parked += parks
         order.opened.failed += not parks
         if tile in self.failed or tile in self._parked:

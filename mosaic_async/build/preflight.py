@@ -9,7 +9,7 @@ import resource
 import shutil
 from pathlib import Path
 
-from mosaic_async.build.tile_queue import OPEN_PARTS
+from mosaic_async.build.budget import OPEN_PARTS
 from mosaic_async.errors import ResourceError
 from mosaic_async.geo.grid import Grid
 

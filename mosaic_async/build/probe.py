@@ -12,6 +12,7 @@ from functools import partial
 from itertools import islice
 
 from mosaic_async.build.body_checks import check_answer
+from mosaic_async.build.job import Job
 from mosaic_async.build.scene_tally import SceneTally
 from mosaic_async.build.work_folder import WorkFolder
 from mosaic_async.errors import RequestError, SourceError, TileError
@@ -30,12 +31,11 @@ _FEW = 3
 
 
 async def probe(
-    client: Client,
-    source: TileSource,
+    job: Job,
     cover: Cover,
+    client: Client,
     work: WorkFolder,
     *,
-    tile_size: int | None,
     batch: int,
     scenes: SceneTally,
     on_event: OnEvent,
@@ -43,18 +43,18 @@ async def probe(
     """Find the first tile that is not empty, from the centre outwards, and learn from it.
 
     Args:
-        client: asks.
-        source: what to ask for.
-        cover: the tiles of the run.
+        job: whose source is probed.
+        cover: its tiles.
+        client: makes the requests.
         work: keeps what arrives.
-        tile_size: pixels a side that tiles must have; None takes what they have.
-        batch: tiles to ask for at once when the first ones tell nothing.
-        scenes: told of what tiles are made of.
-        on_event: told of bodies.
+        batch: tiles to request at once when the first ones tell nothing.
+        scenes: counts what tiles are made of.
+        on_event: called with every body.
 
     Raises:
         SourceError: unreachable, refused, a wrong URL, not tiles, or no tile with data in the whole area.
     """
+    source = job.source
 
     def note(tile: Tile, answer: Answer) -> None:
         if answer.body:
@@ -69,7 +69,7 @@ async def probe(
             asked = [tasks.create_task(_ask(client, source, tile, work, note)) for tile in tiles]
         for tile in tiles:
             if work.has_body(tile) and (body := await work.read_tile(tile)):
-                return await asyncio.to_thread(learn_first, body, tile, source, tile_size)
+                return await asyncio.to_thread(learn_first, body, tile, source, job.known_tile_size)
         results = [task.result() for task in asked]
         failures += [result for result in results if isinstance(result, RequestError)]
         answers.update(result for result in results if isinstance(result, int))

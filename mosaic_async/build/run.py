@@ -6,34 +6,31 @@ It owns the order of things and the work folder's life; each stage's own work is
 from __future__ import annotations
 
 import asyncio
-import math
-import resource
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import asdict
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from mosaic_async.build.download import ON_ERROR, Download, OnError
+from mosaic_async.build.budget import BLOCK_CACHE, peak_rss
+from mosaic_async.build.cost import encoded_bytes
+from mosaic_async.build.download import Download
 from mosaic_async.build.failed_tiles import write_account
-from mosaic_async.build.plan import Job, choose_grid, encoded_bytes
+from mosaic_async.build.job import Effort, Job
+from mosaic_async.build.layout import Layout, prepare
 from mosaic_async.build.preflight import bytes_needed, check_files, check_room
 from mosaic_async.build.probe import probe
 from mosaic_async.build.scene_tally import SceneTally
 from mosaic_async.build.work_folder import WorkFolder, label_of
-from mosaic_async.errors import IncompleteError, SourceError, StoppedError, TileError, UsageError
+from mosaic_async.errors import IncompleteError, SourceError, StoppedError, TileError
 from mosaic_async.events import MosaicReport, OnEvent, RunStarted, ServerTrouble, Stitching, TileRetried
 from mosaic_async.geo.cover import Cover
 from mosaic_async.geo.grid import Grid
 from mosaic_async.http.client import Client
-from mosaic_async.http.limits import AUTO_CAP, Concurrency
 from mosaic_async.raster.assembly import assemble, publish
 from mosaic_async.raster.block_cache import small_block_cache
-from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.tile import TileFormat
 from mosaic_async.redaction import redact
 
@@ -42,64 +39,10 @@ _Result = TypeVar("_Result")
 _MAX_BATCH = 50
 _MAX_REASONS = 100
 _SHOWN_REASONS = 20
-_SOFTWARE = f"mosaic-async {version('mosaic-async')}"
 
 
 class _NothingToKeepError(SourceError):
     """The run came to its end and what it leaves is of no use to another."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effort:
-    """How a run goes about its job; nothing of this changes a pixel of a complete output."""
-
-    concurrency: Concurrency
-    rate: float | None
-    """Requests a second; None does not limit."""
-    attempts: int
-    timeout: float
-    """Seconds an attempt."""
-    memory: int
-    """Bytes."""
-    max_tiles: int
-    max_failures: int | str
-    """Tiles, or a share of them such as "1%"."""
-    on_error: OnError
-    max_outage: float
-    """Seconds."""
-    allow_hosts: Collection[str]
-    check_disk: bool
-    overwrite: bool
-
-    def __post_init__(self) -> None:
-        if self.on_error not in ON_ERROR:
-            raise UsageError(f"on_error {self.on_error!r} is not known", hint=f"use one of {', '.join(ON_ERROR)}")
-        self.allowed_failures(0)
-
-    @property
-    def in_flight(self) -> int:
-        """Requests at once at most."""
-        return AUTO_CAP if self.concurrency == "auto" else self.concurrency
-
-    def allowed_failures(self, tiles: int) -> int:
-        """Give how many of so many tiles may stay holes.
-
-        Raises:
-            UsageError: `max_failures` is neither a number nor a share.
-        """
-        if self.on_error == "nodata":
-            return tiles
-        text = str(self.max_failures).strip()
-        number = text.removesuffix("%")
-        try:
-            value = float(number) / 100 if number != text else int(number)
-        except ValueError:
-            value = -1
-        if not (0 <= value <= 1 if number != text else value >= 0):
-            raise UsageError(
-                f"max_failures must be 0 or more, or a share up to 100%, got {text}", hint="write 12 or 0.5%"
-            )
-        return math.floor(value * tiles) if number != text else int(value)
 
 
 class Run:
@@ -120,22 +63,22 @@ class Run:
         self._seconds: dict[str, float] = {}
         self._bytes_written = 0
 
-    async def build(self, *, resume: bool) -> MosaicReport:
-        """Make the output and give the report.
+    async def build(self) -> MosaicReport:
+        """Make the output and return the report.
 
         Raises:
             MosaicError: as documented for `build_mosaic`; or a group with one of them in it.
             OSError: what the disk says.
         """
         check_files(self._effort.in_flight)
-        cover = await asyncio.to_thread(Cover.of, self._job.area, self._job.zoom, max_tiles=self._effort.max_tiles)
-        work = await WorkFolder.open(self._output, label_of(self._job.identity()), resume=resume)
+        cover = await asyncio.to_thread(Cover.of, self._job.area, self._job.tile_zoom, max_tiles=self._effort.max_tiles)
+        work = await WorkFolder.open(self._output, label_of(self._job.identity()), resume=self._effort.resume)
         try:
-            with small_block_cache():
+            with small_block_cache(BLOCK_CACHE):
                 return await self._build_in(work, cover)
         except Exception as error:
             if work.is_new or isinstance(error, _NothingToKeepError):
-                await work.remove()  # with mended arguments it would be another job's folder
+                await work.remove()  # with other arguments it would belong to another job
             raise
         finally:
             work.close()
@@ -145,58 +88,55 @@ class Run:
         async with self._client() as client:
             with self._stage("probe"):
                 tile_format = await self._tile_format(client, cover, work)
-            encoding = self._job.encoding(tile_format, cover)
-            grid = self._grid(cover, tile_format, encoding, work)
-            await self._check_disk(grid, tile_format, encoding, work)
+            layout = prepare(self._job, self._effort, cover, tile_format, work.state.get("part_blocks"))
+            await self._check_disk(layout, work)
+            grid = layout.grid
             state = {"tile": asdict(tile_format), "part_blocks": grid.part_blocks, "disk": self.disk_needed}
             await work.save_state(state)
             download = Download(
-                grid=grid,
-                encoding=encoding,
-                tile_format=tile_format,
-                source=self._job.source,
+                self._job,
+                self._effort,
+                layout,
                 client=client,
                 work=work,
                 scenes=self._scenes,
-                concurrency=self._effort.in_flight,
-                attempts=self._effort.attempts,
-                on_error=self._effort.on_error,
                 stop=self._stop,
-                max_failures=self._effort.allowed_failures(cover.count),
-                tags=self._tags(),
                 on_event=self._on_event,
             )
             resumed = await self._download(download, grid, work)
         is_stopped = download.is_stopped and len(download.records) < grid.part_count
         if download.is_complete and not is_stopped:
             with self._stage("finish"):
-                await self._finish(grid, encoding, download, work)
+                await self._finish(layout, download, work)
         report = self._report(grid, download, client, resumed, await asyncio.to_thread(peak_rss))
         await asyncio.to_thread(write_account, report, work.failed)
         if not download.is_complete:
             raise IncompleteError(
                 f"{report.tiles_failed:,} of {report.tiles_total:,} tiles failed",
                 report=report,
-                hint=f"run the same again: only they are asked for, all others are kept in {work.path.name}, "
-                f"and failed.geojson there says which and why",
+                hint=f"re-run the same command to retry the {report.tiles_failed:,} failed tiles; "
+                f"details in {work.path.name}/{work.failed.name}",
             )
         if is_stopped:
             done = report.tiles_placed + report.tiles_empty
             raise StoppedError(
                 f"stopped with {done:,} of {report.tiles_total:,} tiles",
                 report=report,
-                hint="the same call goes on from here",
+                hint="the same call resumes from here",
             )
         return report
 
-    async def _check_disk(self, grid: Grid, tile_format: TileFormat, encoding: Encoding, work: WorkFolder) -> None:
-        """Estimate what the run writes from the first tile, and insist on room for it."""
+    async def _check_disk(self, layout: Layout, work: WorkFolder) -> None:
+        """Estimate from the first tile what the run writes, and require room for it."""
         self.disk_needed = work.state.get("disk")
+        grid = layout.grid
         tile = next(filter(work.has_body, grid.cover.outward()), None) if work.is_new else None
         body = await work.read_tile(tile) if tile else None
         if body:
-            with suppress(TileError):  # an unreadable one is asked for again
-                encoded = await asyncio.to_thread(encoded_bytes, body, tile_format, encoding, grid.cover.count)
+            with suppress(TileError):  # an unreadable one is requested again
+                encoded = await asyncio.to_thread(
+                    encoded_bytes, body, layout.tile_format, layout.encoding, grid.cover.count
+                )
                 self.disk_needed = bytes_needed(grid, encoded, len(body))
         if self.disk_needed and self._effort.check_disk:
             await asyncio.to_thread(check_room, work.path, self.disk_needed)
@@ -225,16 +165,8 @@ class Run:
         """Learn what tiles look like, or remember it from the run that is being continued."""
         if known := work.state.get("tile"):
             return TileFormat.from_dict(known)
-        size, batch = self._job.tile_size, min(self._effort.in_flight, _MAX_BATCH)
-        source, on_event, scenes = self._job.source, self._on_event, self._scenes
-        return await probe(client, source, cover, work, tile_size=size, batch=batch, scenes=scenes, on_event=on_event)
-
-    def _grid(self, cover: Cover, tile_format: TileFormat, encoding: Encoding, work: WorkFolder) -> Grid:
-        """Lay the output out, in parts of the size that an earlier run began with."""
-        job, effort = self._job, self._effort
-        if known := work.state.get("part_blocks"):
-            return job.grid(cover, tile_format, encoding, known)
-        return choose_grid(job, cover, tile_format, encoding, memory=effort.memory, concurrency=effort.in_flight)
+        batch = min(self._effort.in_flight, _MAX_BATCH)
+        return await probe(self._job, cover, client, work, batch=batch, scenes=self._scenes, on_event=self._on_event)
 
     async def _download(self, download: Download, grid: Grid, work: WorkFolder) -> int:
         """Download what is missing and give how many parts were there already."""
@@ -249,7 +181,8 @@ class Run:
                     await work.save_scenes(self._scenes.as_dict())
         return len(records)
 
-    async def _finish(self, grid: Grid, encoding: Encoding, download: Download, work: WorkFolder) -> None:
+    async def _finish(self, layout: Layout, download: Download, work: WorkFolder) -> None:
+        grid = layout.grid
         parts = {
             (part.row, part.col): work.part_path(part) for part in grid.parts() if download.records[part.name].nbytes
         }
@@ -258,25 +191,16 @@ class Run:
                 "no tile has a single valid pixel", hint="compare the area with what the source covers"
             )
         self._on_event(Stitching(len(parts)))
-        made = await _to_its_end(assemble, grid, encoding, work.path, parts, download.tags)
+        made = await _to_its_end(assemble, grid, layout.encoding, work.path, parts, download.tags)
         self._bytes_written = await _to_its_end(publish, made, self._output, overwrite=self._effort.overwrite)
         if not download.failed:  # holes can still be filled, by asking for nothing but the tiles that failed
             await work.remove()
-
-    def _tags(self) -> Mapping[str, str]:
-        """Say in the file where its pixels come from."""
-        source = self._job.source
-        return {
-            "TIFFTAG_SOFTWARE": _SOFTWARE,
-            "MOSAIC_SOURCE": source.identity or redact(source.template),
-            "MOSAIC_ZOOM": str(self._job.zoom),
-        }
 
     def _report(self, grid: Grid, download: Download, client: Client, resumed: int, peak: int) -> MosaicReport:
         return MosaicReport(
             output=self._output,
             bounds=grid.bounds,
-            zoom=self._job.zoom,
+            zoom=grid.cover.zoom,
             tile_size=grid.tile_size,
             width=grid.width,
             height=grid.height,
@@ -315,16 +239,3 @@ async def _to_its_end(function: Callable[_Params, _Result], *args: _Params.args,
     except asyncio.CancelledError:
         await asyncio.wait([thread])
         raise
-
-
-def peak_rss() -> int:
-    """Give the most bytes that this process had in memory so far.
-
-    Linux counts the parent's memory at the fork into `ru_maxrss`, and not into the status.
-    """
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024

@@ -10,12 +10,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from mosaic_async.build.budget import OPEN_PARTS
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Grid, Part
 from mosaic_async.raster.canvas import Canvas
-
-OPEN_PARTS = 4
-"""Canvases in memory at most: one being sealed, one that waits for it, one with late tiles, one being filled."""
 
 
 @dataclass

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from mosaic_async.api import build_mosaic
-from mosaic_async.build.download import ON_ERROR
 from mosaic_async.build.failed_tiles import check_not_own
+from mosaic_async.build.job import ON_ERROR, Effort
 from mosaic_async.cli import extras
 from mosaic_async.cli.job_arguments import JobArguments
 from mosaic_async.cli.opened_source import is_tile_url, opened
@@ -22,7 +22,6 @@ from mosaic_async.cli.signals import Interrupted
 from mosaic_async.cli.terminal import Progress, report_text
 from mosaic_async.errors import IncompleteError, UsageError
 from mosaic_async.events import MosaicReport
-from mosaic_async.http.client import MAX_OUTAGE
 
 
 @click.command(cls=BoundsCommand)
@@ -31,7 +30,7 @@ from mosaic_async.http.client import MAX_OUTAGE
 @job_options
 @click.option(
     "--max-failures",
-    default="0",
+    default=str(Effort.max_failures),
     show_default=True,
     metavar="N|P%",
     help="Tiles that may fail and stay masked holes in OUTPUT, as a number or a share.",
@@ -39,19 +38,22 @@ from mosaic_async.http.client import MAX_OUTAGE
 @click.option(
     "--on-error",
     type=click.Choice(ON_ERROR),
-    default="park",
+    default=Effort.on_error,
     show_default=True,
     help="On a failed tile: retry it at the end (park), stop the run (fail), or retry it and leave a hole (nodata).",
 )
 @click.option(
     "--max-outage",
     type=click.FloatRange(0, min_open=True),
-    default=MAX_OUTAGE,
+    default=Effort.max_outage,
     show_default=True,
     help="How long to wait for an unavailable server, in seconds.",
 )
 @click.option(
-    "--disk-check/--no-disk-check", "check_disk", default=True, help="Check the free disk space before the download."
+    "--disk-check/--no-disk-check",
+    "check_disk",
+    default=Effort.check_disk,
+    help="Check the free disk space before the download.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
 @click.option("--fresh", is_flag=True, help="Start over: delete what an earlier run of this output kept.")

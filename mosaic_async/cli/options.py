@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from mosaic_async.build.job import Effort, Job
 from mosaic_async.cli.parsing import HEADERS_VARIABLE, PARAMS_VARIABLE, concurrency, numbers, pair, pairs_in_file, size
-from mosaic_async.geo.cover import MAX_TILES
 from mosaic_async.raster.encoding import MASK_MODES, OVERVIEW_RESAMPLINGS, PROFILES
 from mosaic_async.sources.dialects import DIALECTS
 
@@ -74,23 +74,35 @@ job_options = _all_of(
         "-c",
         "--concurrency",
         type=concurrency,
-        default="50",
+        default=str(Effort.concurrency),
         show_default=True,
         metavar="N|auto",
         help="Maximum requests in flight; auto adapts to the server.",
     ),
     click.option("--rate", type=click.FloatRange(0, min_open=True), help="Maximum requests per second."),
-    click.option("--attempts", type=click.IntRange(1), default=5, show_default=True, help="Maximum attempts per tile."),
+    click.option(
+        "--attempts",
+        type=click.IntRange(1),
+        default=Effort.attempts,
+        show_default=True,
+        help="Maximum attempts per tile.",
+    ),
     click.option(
         "--timeout",
         type=click.FloatRange(0, min_open=True),
-        default=120.0,
+        default=Effort.timeout,
         show_default=True,
         help="Timeout per attempt, in seconds.",
     ),
-    click.option("--memory", type=size, default="1GiB", show_default=True, help="Memory budget of the run."),
     click.option(
-        "-p", "--profile", type=click.Choice(PROFILES), default="deflate", show_default=True, help="Compression."
+        "--memory",
+        type=size,
+        default=f"{Effort.memory // 2**30}GiB",
+        show_default=True,
+        help="Memory budget of the run.",
+    ),
+    click.option(
+        "-p", "--profile", type=click.Choice(PROFILES), default=Job.profile, show_default=True, help="Compression."
     ),
     click.option(
         "--co", "creation_options", type=pair("="), multiple=True, metavar="NAME=VALUE", help="COG creation option."
@@ -98,7 +110,7 @@ job_options = _all_of(
     click.option(
         "--overview-resampling",
         type=click.Choice(OVERVIEW_RESAMPLINGS),
-        default="average",
+        default=Job.overview_resampling,
         show_default=True,
         help="Resampling of the overviews.",
     ),
@@ -107,12 +119,12 @@ job_options = _all_of(
     click.option(
         "--mask",
         type=click.Choice(MASK_MODES),
-        default="auto",
+        default=Job.mask,
         show_default=True,
         help="How to mark pixels without data.",
     ),
     click.option("--part-size", type=int, help="Part width in pixels; default: from the memory budget."),
-    click.option("--max-tiles", type=int, default=MAX_TILES, show_default=True, help="Refuse larger areas."),
+    click.option("--max-tiles", type=int, default=Effort.max_tiles, show_default=True, help="Refuse larger areas."),
     click.option(
         "--header", "headers", type=pair(":"), multiple=True, metavar="'NAME: VALUE'", help="Header of every request."
     ),

@@ -22,8 +22,23 @@ from mosaic_async.http.pacing import MAX_RETRY_AFTER, Breaker, Pause, RetryBudge
 from mosaic_async.http.request import MAX_BODY, USER_AGENT, Answer, AttemptError, Check, Requester
 from mosaic_async.http.retries import Retries
 
-__all__ = ["MAX_BODY", "MAX_OUTAGE", "USER_AGENT", "Answer", "Check", "Client", "Trouble"]
+__all__ = [
+    "ATTEMPTS",
+    "CONCURRENCY",
+    "MAX_BODY",
+    "MAX_OUTAGE",
+    "TIMEOUT",
+    "USER_AGENT",
+    "Answer",
+    "Check",
+    "Client",
+    "Trouble",
+]
 
+CONCURRENCY = 50
+ATTEMPTS = 5
+TIMEOUT = 120.0
+"""Seconds per attempt."""
 MAX_OUTAGE = 900.0
 """Seconds that a server may be unavailable."""
 
@@ -63,10 +78,10 @@ class Client:
     def __init__(
         self,
         *,
-        concurrency: Concurrency = 50,
+        concurrency: Concurrency = CONCURRENCY,
         rate: float | None = None,
-        attempts: int = 5,
-        timeout: float = 120.0,
+        attempts: int = ATTEMPTS,
+        timeout: float = TIMEOUT,
         headers: Mapping[str, str] | None = None,
         max_body: int = MAX_BODY,
         max_outage: float = MAX_OUTAGE,

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 
 from rasterio.env import get_gdal_config, set_gdal_config
 
-BLOCK_CACHE = 64 * 2**20
-"""Bytes; enough for the blocks that one tile touches, whatever the dtype."""
 _NAME = "GDAL_CACHEMAX"
 _lock = threading.Lock()
 _limits: list[int] = []
@@ -20,11 +18,11 @@ _limits: list[int] = []
 
 
 @contextmanager
-def small_block_cache() -> Iterator[None]:
-    """Limit the cache until the last of the concurrent runs has left this block."""
+def small_block_cache(nbytes: int) -> Iterator[None]:
+    """Limit the cache to `nbytes` until the last of the concurrent runs has left this block."""
     with _lock:
         _limits.append(_limits[0] if _limits else int(get_gdal_config(_NAME)))
-        set_gdal_config(_NAME, min(BLOCK_CACHE, _limits[0]))
+        set_gdal_config(_NAME, min(nbytes, _limits[0]))
     try:
         yield
     finally:

@@ -24,6 +24,9 @@ MASK_MODES: tuple[MaskMode, ...] = get_args(MaskMode)
 OVERVIEW_RESAMPLINGS: tuple[OverviewResampling, ...] = get_args(OverviewResampling)
 PROFILES: tuple[str, ...] = tuple(cog_profiles)
 """rio-cogeo's names."""
+DEFAULT_PROFILE = "deflate"
+DEFAULT_MASK: MaskMode = "auto"
+DEFAULT_OVERVIEW_RESAMPLING: OverviewResampling = "average"
 
 _CREATION_OPTIONS = frozenset(
     {
@@ -63,7 +66,7 @@ class Encoding:
     nodata: float | None = None
     colorinterp: tuple[str, ...] = ()
     descriptions: tuple[str | None, ...] = ()
-    overview_resampling: OverviewResampling = "average"
+    overview_resampling: OverviewResampling = DEFAULT_OVERVIEW_RESAMPLING
     block_size: int = 512
     """Pixels per side."""
     options: Mapping[str, str] = field(default_factory=dict)
@@ -74,12 +77,12 @@ class Encoding:
         cls,
         tile: TileFormat,
         *,
-        profile: str = "deflate",
+        profile: str = DEFAULT_PROFILE,
         creation_options: Mapping[str, str] | None = None,
-        mask: MaskMode = "auto",
+        mask: MaskMode = DEFAULT_MASK,
         nodata: float | None = None,
         dtype: str | None = None,
-        overview_resampling: OverviewResampling = "average",
+        overview_resampling: OverviewResampling = DEFAULT_OVERVIEW_RESAMPLING,
     ) -> Encoding:
         """Decide how tiles like `tile` are stored; `mask="auto"` loses nothing and never turns a valid 0 into nodata.
 

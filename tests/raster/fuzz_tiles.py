@@ -12,6 +12,7 @@ import sys
 import warnings
 
 from mosaic_async.build.body_checks import check_answer
+from mosaic_async.build.budget import peak_rss
 from mosaic_async.errors import TileError
 from mosaic_async.geo.cover import Tile
 from mosaic_async.http.request import Answer
@@ -70,7 +71,7 @@ def main(seed: int, count: int, ext: str) -> None:
         passed += 1
         assert pixels.shape == (3, 256, 256)
         assert mask is None or mask.shape == (256, 256)
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    rss = peak_rss()
     assert rss < MAX_RSS, rss
     sys.stdout.write(f"{ext}: {count - passed} of {count} refused, {rss / 2**20:.0f} MiB at most\n")
 

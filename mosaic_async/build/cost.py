@@ -1,0 +1,86 @@
+"""What encodings cost, measured on one tile.
+
+It knows nothing of requests and of where files of a run go.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from affine import Affine
+from rasterio.windows import Window
+
+from mosaic_async.build.job import Job
+from mosaic_async.build.layout import choose_encoding
+from mosaic_async.errors import UsageError
+from mosaic_async.geo.cover import Cover
+from mosaic_async.raster.canvas import Canvas
+from mosaic_async.raster.encoding import Encoding
+from mosaic_async.raster.tile import Mask, Pixels, TileFormat, decode
+
+_COMMON_PROFILES = ("deflate", "zstd", "lzw", "webp", "jpeg", "lerc", "raw")
+_ANYWHERE = Affine(2, 0, 0, 0, -2, 0)
+_OVERVIEWS = 4 / 3
+"""All levels together, in multiples of the first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileCost:
+    """What an encoding costs, measured on one tile, overviews included; that tile may not be typical."""
+
+    nbytes: int
+    """Of the output."""
+    seconds: float
+    """Of one core."""
+
+
+def encoded_bytes(body: bytes, tile_format: TileFormat, encoding: Encoding, tiles: int) -> int:
+    """Estimate the bytes of an output of so many tiles from one of them; it blocks.
+
+    Raises:
+        TileError: the tile cannot be read.
+    """
+    pixels, mask = decode(body, tile_format)
+    return _cost(pixels, mask, encoding, tiles).nbytes
+
+
+def profile_costs(job: Job, cover: Cover, body: bytes, tile_format: TileFormat) -> Mapping[str, ProfileCost]:
+    """Encode one tile with each profile that can hold it, that of the job first; it blocks.
+
+    Raises:
+        TileError: the tile cannot be read.
+    """
+    pixels, mask = decode(body, tile_format)
+    costs = {}
+    for profile in dict.fromkeys((job.profile, *_COMMON_PROFILES)):
+        options = job.creation_options if profile == job.profile else {}
+        try:
+            encoding = choose_encoding(replace(job, profile=profile, creation_options=options), cover, tile_format)
+        except UsageError:
+            continue
+        costs[profile] = _cost(pixels, mask, encoding, cover.count)
+    return costs
+
+
+def _cost(pixels: Pixels, mask: Mask | None, encoding: Encoding, tiles: int) -> ProfileCost:
+    """Encode one tile as the output will be, in a block of its own size, and multiply.
+
+    GDAL writes a temporary file, which is deleted at once: sealing reads a file back, and checks it, from a disk only.
+    """
+    size = pixels.shape[1]
+    alone = replace(encoding, block_size=size, options={**encoding.options, "NUM_THREADS": "1"})
+    with TemporaryDirectory(prefix="mosaic-async-") as folder, Canvas(size, size, 0, _ANYWHERE, alone) as canvas:
+        path = Path(folder) / "tile.tif"
+        canvas.place(pixels, mask, Window(0, 0, size, size))
+        started = time.perf_counter()
+        canvas.seal(path)
+        seconds = time.perf_counter() - started
+        return ProfileCost(
+            nbytes=math.ceil(path.stat().st_size * tiles * _OVERVIEWS),
+            seconds=round(seconds * tiles * _OVERVIEWS, 1),
+        )

@@ -1,0 +1,166 @@
+"""What a user wants, as two values that travel through a run: the job decides pixels, the effort decides the rest.
+
+Every default of `build_mosaic` is written here. It knows nothing of requests, tiles and files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from typing import Any, Literal, get_args
+
+from mosaic_async.errors import UsageError
+from mosaic_async.geo.area import Area
+from mosaic_async.geo.cover import MAX_TILES
+from mosaic_async.geo.grid import check_tile_size, default_zoom
+from mosaic_async.http.client import ATTEMPTS, CONCURRENCY, MAX_OUTAGE, TIMEOUT
+from mosaic_async.http.limits import AUTO_CAP, Concurrency
+from mosaic_async.raster.encoding import (
+    DEFAULT_MASK,
+    DEFAULT_OVERVIEW_RESAMPLING,
+    DEFAULT_PROFILE,
+    Encoding,
+    MaskMode,
+    OverviewResampling,
+)
+from mosaic_async.raster.tile import TileFormat
+from mosaic_async.redaction import redact
+from mosaic_async.sources.source import TileSource
+
+OnError = Literal["park", "fail", "nodata"]
+"""What happens to tiles that fail: they are requested again at the end; the run ends; as park, and then holes."""
+ON_ERROR: tuple[OnError, ...] = get_args(OnError)
+_SOFTWARE = f"mosaic-async {version('mosaic-async')}"
+_DEFAULT_TILE_SIZE = 256
+"""Pixels per side, where neither the user nor the source says: what every generation of tilers sends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything that decides the pixels of the output, and nothing else."""
+
+    source: TileSource
+    area: Area
+    zoom: int | None = None
+    """As requested; `tile_zoom` is what it comes to."""
+    tile_size: int | None = None
+    """Pixels per side, as requested; `known_tile_size` is what it comes to."""
+    profile: str = DEFAULT_PROFILE
+    creation_options: Mapping[str, str] = field(default_factory=dict)
+    overview_resampling: OverviewResampling = DEFAULT_OVERVIEW_RESAMPLING
+    nodata: float | None = None
+    dtype: str | None = None
+    mask: MaskMode = DEFAULT_MASK
+    clip: bool = False
+    part_size: int | None = None
+    """Pixels per side; None: as large as the memory allows."""
+
+    def __post_init__(self) -> None:
+        if self.known_tile_size is not None:
+            check_tile_size(self.known_tile_size)
+        if self.zoom is None and self.source.maxzoom is None:
+            raise UsageError("the source does not state its zooms", hint="set ``zoom``, the z of the tiles to request")
+
+    @property
+    def known_tile_size(self) -> int | None:
+        """Pixels per side; None when only a tile can tell."""
+        return self.tile_size or self.source.tile_size
+
+    @property
+    def tile_zoom(self) -> int:
+        """The z of the tiles: the requested one, or the one at the resolution of the data."""
+        if self.zoom is not None:
+            return self.zoom
+        assert self.source.maxzoom is not None, "checked when the job is made"
+        return default_zoom(self.source.maxzoom, self.known_tile_size or _DEFAULT_TILE_SIZE)
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that decides the output's pixels, as JSON types; a renewed token is the same job."""
+        settled = replace(self, zoom=self.tile_zoom, tile_size=self.known_tile_size)
+        values = asdict(replace(settled, source=TileSource(template=self.source.template)))
+        values["source"] = self.source.identity or redact(self.source.template)
+        values["mask_band"] = self.source.mask_band
+        return values
+
+    def tags(self) -> dict[str, str]:
+        """Return the GDAL metadata that tells where the pixels come from."""
+        return {
+            "TIFFTAG_SOFTWARE": _SOFTWARE,
+            "MOSAIC_SOURCE": self.source.identity or redact(self.source.template),
+            "MOSAIC_ZOOM": str(self.tile_zoom),
+        }
+
+    def encoding(self, tile_format: TileFormat) -> Encoding:
+        """Decide how the output is stored.
+
+        Raises:
+            UsageError: the profile cannot hold such pixels.
+        """
+        return Encoding.of(
+            tile_format,
+            profile=self.profile,
+            creation_options=self.creation_options,
+            mask=self.mask,
+            nodata=self.nodata,
+            dtype=self.dtype,
+            overview_resampling=self.overview_resampling,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How hard a run tries and what it may use; nothing here changes a pixel of a complete output."""
+
+    concurrency: Concurrency = CONCURRENCY
+    rate: float | None = None
+    """Requests per second; None: no limit."""
+    attempts: int = ATTEMPTS
+    timeout: float = TIMEOUT
+    """Seconds per attempt."""
+    memory: int = 2**30
+    """Bytes."""
+    max_tiles: int = MAX_TILES
+    max_failures: int | str = 0
+    """Tiles, or a share of them such as "1%"."""
+    on_error: OnError = "park"
+    max_outage: float = MAX_OUTAGE
+    """Seconds."""
+    allow_hosts: Collection[str] = ()
+    check_disk: bool = True
+    overwrite: bool = False
+    resume: bool = True
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ON_ERROR:
+            raise UsageError(f"on_error {self.on_error!r} is not known", hint=f"use one of {', '.join(ON_ERROR)}")
+        _allowed(self.max_failures, tiles=0)
+
+    @property
+    def in_flight(self) -> int:
+        """Maximum requests in flight."""
+        return AUTO_CAP if self.concurrency == "auto" else self.concurrency
+
+    def allowed_failures(self, tiles: int) -> int:
+        """Return how many of `tiles` may stay holes."""
+        return tiles if self.on_error == "nodata" else _allowed(self.max_failures, tiles)
+
+
+def _allowed(max_failures: int | str, tiles: int) -> int:
+    """Read a number of tiles, or a share of all tiles.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    text = str(max_failures).strip()
+    try:
+        if text.endswith("%"):
+            share = float(text.removesuffix("%")) / 100
+            if 0 <= share <= 1:
+                return math.floor(share * tiles)
+        elif (count := int(text)) >= 0:
+            return count
+    except ValueError:
+        pass
+    raise UsageError(f"max_failures must be 0 or more, or a share up to 100%, got {text}", hint="write 12 or 0.5%")

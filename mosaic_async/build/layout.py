@@ -1,0 +1,88 @@
+"""How the output of a job is laid out, once a first tile is known: its encoding, its pixels, and its parts.
+
+It knows nothing of requests and files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from mosaic_async.build.budget import MAX_PART_BLOCKS, choose_grid
+from mosaic_async.build.job import Effort, Job
+from mosaic_async.geo.cover import Cover
+from mosaic_async.geo.grid import COG_UNTILED_SIZE, Grid
+from mosaic_async.raster.encoding import Encoding
+from mosaic_async.raster.tile import TileFormat
+
+_MIN_BLOCK = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What tiles look like, how the output stores them, and where each one goes."""
+
+    tile_format: TileFormat
+    encoding: Encoding
+    grid: Grid
+
+
+def prepare(job: Job, effort: Effort, cover: Cover, tile_format: TileFormat, part_blocks: int | None = None) -> Layout:
+    """Lay the output out.
+
+    Args:
+        job: what decides its pixels.
+        effort: whose memory decides the size of the parts.
+        cover: its tiles.
+        tile_format: what they look like.
+        part_blocks: blocks per side of the parts that an earlier run began with; None: as the memory allows.
+
+    Raises:
+        UsageError: the profile cannot hold such pixels, or the part size does not fit.
+        ResourceError: not even the smallest parts fit into the memory.
+        RefusedError: too many pixels for a GeoTIFF.
+    """
+    encoding = choose_encoding(job, cover, tile_format)
+    grid = _grid(job, cover, tile_format, encoding)
+    if part_blocks is not None:
+        grid = replace(grid, part_blocks=part_blocks)
+    else:
+        grid = choose_grid(
+            grid,
+            encoding,
+            tile_format,
+            part_size=job.part_size,
+            memory=effort.memory,
+            in_flight=effort.in_flight,
+        )
+    return Layout(tile_format=tile_format, encoding=encoding, grid=grid)
+
+
+def choose_encoding(job: Job, cover: Cover, tile_format: TileFormat) -> Encoding:
+    """Return the job's encoding, with the first block size that gives the output the overviews a COG must have.
+
+    Blocks exactly as wide as the output would prevent overviews.
+
+    Raises:
+        UsageError: the profile cannot hold such pixels.
+    """
+    encoding = job.encoding(tile_format)
+    size = encoding.block_size
+    sizes = (size, size // 2, size // 4, 2 * size, 4 * size)
+    candidates = (replace(encoding, block_size=size) for size in sizes if size >= _MIN_BLOCK)
+    return next((candidate for candidate in candidates if _has_levels(job, cover, tile_format, candidate)), encoding)
+
+
+def _has_levels(job: Job, cover: Cover, tile_format: TileFormat, encoding: Encoding) -> bool:
+    grid = _grid(job, cover, tile_format, encoding)
+    return grid.levels > 0 or max(grid.width, grid.height) <= COG_UNTILED_SIZE
+
+
+def _grid(job: Job, cover: Cover, tile_format: TileFormat, encoding: Encoding) -> Grid:
+    """Lay the pixels out, in the largest parts."""
+    return Grid(
+        cover=cover,
+        tile_size=tile_format.size,
+        block_size=encoding.block_size,
+        part_blocks=max(MAX_PART_BLOCKS, tile_format.size // encoding.block_size),
+        clip=job.area if job.clip else None,
+    )
