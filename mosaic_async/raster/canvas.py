@@ -97,6 +97,32 @@ class Canvas:
             if self.encoding.mask == "internal":
                 self._dataset.write_mask(source.dataset_mask(), window=window)
 
+    def keep(self, path: Path) -> None:
+        """Write all pixels and masks without loss, for `restore`; the canvas stays open.
+
+        Raises:
+            ResourceError: the file cannot be written.
+        """
+        try:
+            with rasterio.Env(**_GDAL_OPTIONS), whole_file.aside(path) as partial:
+                self._dataset.close()
+                try:
+                    rasterio.shutil.copy(self._memory.name, partial, driver="GTiff", **self._kept_options())
+                finally:
+                    self._dataset = rasterio.open(self._memory.name, "r+")
+                check_blocks(partial, 2 if self.encoding.mask == "internal" else 1)
+        except (RasterioError, CPLE_BaseError, OSError) as error:
+            raise ResourceError(f"{path} cannot be written: {error}", hint="free disk space, then resume") from error
+
+    def restore(self, path: Path) -> None:
+        """Place what another canvas of this size kept."""
+        with rasterio.open(path) as source:
+            for row_off in range(0, source.height, self.encoding.block_size):
+                window = Window(0, row_off, source.width, min(self.encoding.block_size, source.height - row_off))
+                self._dataset.write(source.read(window=window), window=window)
+                if self.encoding.mask == "internal":
+                    self._dataset.write_mask(source.dataset_mask(window=window), window=window)
+
     def cut(self, outline: Sequence[Mapping[str, Any]]) -> None:
         """Invalidate every pixel whose centre lies outside polygons, GeoJSON in the canvas's coordinates."""
         for row_off in range(0, self.height, self.encoding.block_size):
@@ -174,6 +200,11 @@ class Canvas:
             "sparse_ok": True,
             "bigtiff": "IF_SAFER",
         }
+
+    def _kept_options(self) -> dict[str, Any]:
+        block = self.encoding.block_size
+        layout = {"TILED": True, "BLOCKXSIZE": block, "BLOCKYSIZE": block, "INTERLEAVE": "PIXEL", "SPARSE_OK": True}
+        return {"COMPRESS": "DEFLATE", "ZLEVEL": 1, "BIGTIFF": "IF_SAFER", **layout}
 
     def _colorinterp(self) -> list[ColorInterp]:
         """Return the meaning of every band: by default, GDAL treats the fourth of four bytes as an alpha band."""
