@@ -32,6 +32,7 @@ from mosaic_async.raster.readback import check_blocks
 from mosaic_async.raster.tile import TileFormat
 from tests.cli.test_main import BOUNDS, command, run
 from tests.fake_tiler import Pattern
+from tests.forks import server
 from tests.moods import at, status
 from tests.test_api import AREA, BAD, ZOOM, assert_is_the_world, left_behind
 
@@ -42,7 +43,7 @@ PART_TILES = 4
 
 
 def started(*args):
-    return subprocess.Popen(command(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return server().start(args)
 
 
 def safe_tiles(work, left, top):
@@ -326,16 +327,14 @@ def test_a_list_of_tiles_that_is_none_says_so(serve, tmp_path, text):
 
 
 def test_a_process_that_may_open_few_files_says_so_and_goes_on_with_fewer_requests(serve, tmp_path):
-    def confine():
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-
+    limits = {resource.RLIMIT_NOFILE: 64}
     tiler = serve(pattern=Pattern(count=1))
     args = ("build", tiler.template, tmp_path / "out.tif", "--bounds", *WIDE_BOUNDS, "-z", ZOOM)
-    _, stderr = run(*args, "-c", 100, code=5, preexec_fn=confine)
+    _, stderr = run(*args, "-c", 100, code=5, limits=limits)
     assert "may open 64 files, 140 are needed" in stderr
     assert "--concurrency" in stderr
     assert tiler.requests == 0
-    run(*args, "-c", 8, preexec_fn=confine)
+    run(*args, "-c", 8, limits=limits)
     assert_is_the_world(tmp_path / "out.tif", tiler, WIDE, ZOOM)
 
 

@@ -19,34 +19,34 @@ from rio_cogeo import cog_validate
 from mosaic_async.cli.main import main
 from mosaic_async.cli.options import flags_of
 from tests.conftest import PARANA
+from tests.forks import FLAGS, server
 from tests.test_api import BAD, failing
 
 BOUNDS = ("-4", "38", "4", "44")
 
 
 def command(*args):
-    return [
-        sys.executable,
-        "-W",
-        "error",
-        "-W",
-        "ignore::PendingDeprecationWarning",
-        "-m",
-        "mosaic_async",
-        *map(str, args),
-    ]
+    return [sys.executable, *FLAGS, "-m", "mosaic_async", *map(str, args)]
 
 
 def run(*args, code=0, **options):
     """Run it and expect an exit code; gives stdout and stderr."""
-    done = subprocess.run(command(*args), capture_output=True, text=True, timeout=100, **options)
-    assert done.returncode == code, done.stderr
+    with server().start(args, **options) as running:
+        stdout, stderr = running.communicate(timeout=100)
+    assert running.returncode == code, stderr
+    return stdout, stderr
+
+
+def run_afresh(*args):
+    """Run it as a shell does, imports and all; gives stdout and stderr."""
+    done = subprocess.run(command(*args), capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 
 
 def test_build_works_exactly_as_the_readme_says(serve, tmp_path):
     tiler, output = serve(), tmp_path / "OUT.tif"
-    stdout, stderr = run(
+    stdout, stderr = run_afresh(
         "build", tiler.template, output, "--bounds", *BOUNDS, "--zoom", 7, "-c", 4, "-p", "zstd", "--json"
     )  # fmt: skip
     report = json.loads(stdout)
@@ -87,7 +87,7 @@ def test_the_area_can_be_a_geojson_file_or_stdin(serve, tmp_path):
     path.write_text(json.dumps(triangle))
     tiler = serve()
     by_file, _ = run("plan", tiler.template, "--area", path, "-z", 8, "--json")
-    by_stdin, _ = run("plan", tiler.template, "--area", "-", "-z", 8, "--json", input=json.dumps(triangle))
+    by_stdin, _ = run("plan", tiler.template, "--area", "-", "-z", 8, "--json", stdin=json.dumps(triangle))
     assert json.loads(by_file)["tiles"] == json.loads(by_stdin)["tiles"] < 36
 
 
@@ -121,7 +121,7 @@ def test_headers_parameters_and_creation_options_are_passed_on(serve, tmp_path):
     ],
 )
 def test_what_cannot_work_exits_with_its_code_and_says_what_to_try(serve, tmp_path, args, code, says):
-    _, stderr = run("build", serve().template, tmp_path / "out.tif", *args, code=code, input="{}")
+    _, stderr = run("build", serve().template, tmp_path / "out.tif", *args, code=code, stdin="{}")
     assert says in stderr
     assert "Traceback" not in stderr
     assert list(tmp_path.iterdir()) == []
@@ -177,7 +177,7 @@ def test_retries_are_said_only_when_asked(serve, tmp_path):
 def test_a_signal_ends_it_with_its_code_and_nothing_is_lost(serve, tmp_path, number, code):
     tiler, output = serve(latency=0.1), tmp_path / "out.tif"
     args = ["build", tiler.template, output, "--bounds", "-15", "20", "25", "50", "-z", "7", "-c", "4", "--json"]
-    with subprocess.Popen(command(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with server().start(args) as process:
         while tiler.requests < 20:
             assert process.poll() is None
             time.sleep(0.01)
@@ -272,12 +272,9 @@ def test_scenes_on_disk_without_the_extra_say_what_to_install(tmp_path):
 def test_a_disk_that_is_full_exits_with_5_and_with_room_the_same_command_finishes(serve, tmp_path, limit):
     """Files may not grow beyond a limit that a tile's body (263 kB), or the COG of a part, does not fit into."""
 
-    def confine():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
     tiler = serve()
     args = ("build", tiler.template, tmp_path / "out.tif", "--bounds", *BOUNDS, "-z", 7)
-    _, stderr = run(*args, code=5, preexec_fn=confine)
+    _, stderr = run(*args, code=5, limits={resource.RLIMIT_FSIZE: limit})
     assert "\nerror: " in "\n" + stderr  # libtiff has its own words before
     assert "make room" in stderr
     assert (" are needed in all, " in stderr) == (limit > 263_000)  # nothing is known before the first body is there
@@ -289,7 +286,7 @@ def test_a_disk_that_is_full_exits_with_5_and_with_room_the_same_command_finishe
 
 
 def test_help_names_every_command():
-    stdout, _ = run("--help")
+    stdout, _ = run_afresh("--help")
     assert all(name in stdout for name in ("build", "plan", "serve"))
     run("--version")
 

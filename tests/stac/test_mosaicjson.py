@@ -557,7 +557,7 @@ def test_create_writes_a_mosaic_that_build_takes(tmp_path):
 
 
 def test_create_without_an_output_prints_the_document_and_reads_stdin():
-    stdout, stderr = run("create", "-", "--items", PARANA, input="{}")
+    stdout, stderr = run("create", "-", "--items", PARANA, stdin="{}")
     assert json.loads(stdout)["mosaicjson"] == "0.0.3"
     assert stderr == ""
 
@@ -572,7 +572,7 @@ def test_create_without_an_output_prints_the_document_and_reads_stdin():
     ],
 )
 def test_a_create_that_cannot_be_exits_with_its_code_and_says_what_to_try(args, code, says):
-    _, stderr = run("create", "-", *args, code=code, input="{}")
+    _, stderr = run("create", "-", *args, code=code, stdin="{}")
     assert says in stderr
     assert "Traceback" not in stderr
 
