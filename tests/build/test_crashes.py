@@ -347,7 +347,7 @@ def test_a_hundred_failed_tiles_are_counted_and_not_a_hundred_lines(serve, tmp_p
     stdout, stderr = run(*args, code=3)
     assert json.loads(stdout)["tiles_failed"] > 100
     assert len(stderr.splitlines()) < 15
-    assert "more of these are counted" in stderr
+    assert "further lines are hidden" in stderr
     _, stderr = run(*args, "--verbose", code=3)
     assert len(stderr.splitlines()) > 100
 
