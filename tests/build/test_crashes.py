@@ -30,7 +30,7 @@ from mosaic_async.raster.canvas import Canvas
 from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.readback import check_blocks
 from mosaic_async.raster.tile import TileFormat
-from tests.cli.test_main import BOUNDS, command, run
+from tests.cli.test_main import BOUNDS, command, run, run_afresh
 from tests.fake_tiler import Pattern
 from tests.forks import server
 from tests.moods import at, status
@@ -384,7 +384,7 @@ def test_a_redirect_from_https_to_http_is_refused_even_to_a_host_that_is_allowed
         threading.Thread(target=shake_hands, args=(server, context, answer), daemon=True).start()
         url = f"https://localhost:{server.getsockname()[1]}/{{z}}/{{x}}/{{y}}"
         args = ("plan", url, "--bounds", *BOUNDS, "-z", ZOOM, "--allow-host", "localhost")
-        _, stderr = run(*args, code=4, env=environment)
+        _, stderr = run_afresh(*args, code=4, env=environment)  # certificates are read by imports
     assert "redirected to another host, localhost, without encryption" in stderr
     assert tiler.requests == 0
 

@@ -37,10 +37,10 @@ def run(*args, code=0, **options):
     return stdout, stderr
 
 
-def run_afresh(*args):
+def run_afresh(*args, code=0, **options):
     """Run it as a shell does, imports and all; gives stdout and stderr."""
-    done = subprocess.run(command(*args), capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run(command(*args), capture_output=True, text=True, timeout=100, **options)
+    assert done.returncode == code, done.stderr
     return done.stdout, done.stderr
 
 
