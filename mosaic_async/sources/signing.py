@@ -14,12 +14,9 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
-
 from mosaic_async.errors import SourceError
 from mosaic_async.http.client import USER_AGENT
+from mosaic_async.sources.remote_json import get_json
 from mosaic_async.sources.stac_query import Item
 
 PLANETARY_COMPUTER = "https://planetarycomputer.microsoft.com/api/sas/v1/token"
@@ -33,6 +30,7 @@ _LOGIN = frozenset({"landsatlook.usgs.gov"})
 _LEAST_LEFT = 60.0
 """Seconds; a token that ends sooner is replaced (as planetary-computer 1.0 does)."""
 _TIMEOUT = 30.0
+_ATTEMPTS = 6
 _SIGNATURE = frozenset(
     [
         "st",
@@ -159,15 +157,11 @@ class Signer:
             return known
 
     def _ask(self, account: str, container: str) -> _Token:
-        retries = Retry(total=5, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504))
+        url = f"{self._endpoint}/{account}/{container}"
         try:
-            with requests.Session() as session:
-                session.mount("http", HTTPAdapter(max_retries=retries))
-                answer = session.get(f"{self._endpoint}/{account}/{container}", headers=self._headers, timeout=_TIMEOUT)
-                answer.raise_for_status()
-                found = answer.json()
-                return _Token(str(found["token"]), datetime.fromisoformat(found["msft:expiry"]).timestamp())
-        except (requests.RequestException, KeyError, TypeError, ValueError) as error:
+            found = get_json(url, headers=self._headers, timeout=_TIMEOUT, attempts=_ATTEMPTS)
+            return _Token(str(found["token"]), datetime.fromisoformat(found["msft:expiry"]).timestamp())
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise SourceError(
                 f"no token for {account}/{container}: {type(error).__name__}",
                 hint="is this a Planetary Computer scene?",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from mosaic_async.errors import UsageError
+from mosaic_async.errors import SourceError, UsageError
 
 Item = Mapping[str, Any]
 """A STAC item as JSON."""
@@ -147,8 +147,7 @@ class Search:
             return False
         if self.ids and item.get("id") not in self.ids:
             return False
-        properties = item.get("properties") or {}
-        return _in_time(properties, self.datetime) and all(
+        return _in_time(item, self.datetime) and all(
             _holds(value_of(item, name), tests) for name, tests in self.query.items()
         )
 
@@ -210,10 +209,12 @@ def _sort_key(value: Any) -> tuple[bool, Any]:
 
 
 def moment_of(item: Item) -> datetime | None:
-    """Give when an item was taken: its datetime, or the start of its interval."""
-    properties = item.get("properties") or {}
-    text = properties.get("datetime") or properties.get("start_datetime")
-    return _moment(text) if isinstance(text, str) else None
+    """Return when an item was taken: its datetime, or the start of its interval; None when it does not say.
+
+    Raises:
+        SourceError: the item's date is malformed.
+    """
+    return _span_of(item)[0]
 
 
 def _from_sat_api(document: Mapping[str, Any], *, of_files: bool) -> dict[str, Any]:
@@ -294,15 +295,25 @@ def _holds(value: Any, tests: Mapping[str, Any]) -> bool:
         return False
 
 
-def _in_time(properties: Mapping[str, Any], wanted: tuple[Moment, Moment] | None) -> bool:
+def _in_time(item: Item, wanted: tuple[Moment, Moment] | None) -> bool:
     if wanted is None:
         return True
-    first = properties.get("datetime") or properties.get("start_datetime")
-    last = properties.get("datetime") or properties.get("end_datetime") or first
-    if not first or not last:
+    first, last = _span_of(item)
+    if first is None or last is None:
         return False
     start, end = wanted
-    return (end is None or _moment(first) <= end) and (start is None or _moment(last) >= start)
+    return (end is None or first <= end) and (start is None or last >= start)
+
+
+def _span_of(item: Item) -> tuple[Moment, Moment]:
+    """Return the first and last moment of an item; None for an item without a date."""
+    properties = item.get("properties") or {}
+    first = properties.get("datetime") or properties.get("start_datetime")
+    last = properties.get("datetime") or properties.get("end_datetime") or first
+    try:
+        return (_moment(first) if first else None, _moment(last) if last else None)
+    except (TypeError, ValueError) as error:
+        raise SourceError(f"the item {item.get('id')} has a malformed date: {error}") from error
 
 
 def _interval(text: str | None) -> tuple[Moment, Moment] | None:

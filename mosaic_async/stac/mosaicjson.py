@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -98,7 +99,7 @@ def create_mosaic(
         asset: list the files of this asset instead of the items, for tilers that read plain files.
         keep_items: write the items into this folder, with absolute hrefs that can be opened, and list these files, so
             that tiles need no API. Signatures in them end within the hour.
-        signer: signs hrefs of Planetary Computer; None: `access.Signer()`.
+        signer: signs hrefs of Planetary Computer; None: `signing.Signer()`.
         headers: sent to the API.
         attempts: tries a page of the API.
 
@@ -111,13 +112,16 @@ def create_mosaic(
     kept_seasons = read_seasons(seasons)
     if (api is None) == (items is None):
         raise UsageError("where are the scenes?", hint="give either ``api`` or ``items``")
+    if asset is not None and keep_items is not None:
+        raise UsageError("a mosaic lists items or the files of an asset", hint="omit ``asset`` or ``keep_items``")
     warnings: list[str] = []
     found: Iterable[Scene] = (
         search_api(api, wanted, headers=headers, attempts=attempts) if api else search_files(items or "", wanted)
     )
     scenes = _in_order(found, wanted)
     total = len(scenes)
-    placed = [_Placed(scene, _name(scene, asset, keep_items), outline_of(scene.item)) for scene in scenes]
+    names = _kept_names(scenes, Path(keep_items)) if keep_items is not None else [_name(one, asset) for one in scenes]
+    placed = [_Placed(scene, name, outline_of(scene.item)) for scene, name in zip(scenes, names, strict=True)]
     if kept_seasons != frozenset(SEASONS):
         placed = [one for one in placed if _season(one) in kept_seasons]
     if optimized_selection:
@@ -139,7 +143,7 @@ def create_mosaic(
     document["name"] = _digest({"search": wanted.body(), **options})
     if any(reader_pays(one.scene.item) for one in placed):
         warnings.append("the reader pays for these scenes: set AWS_REQUEST_PAYER=requester where tiles are made")
-    if keep_items is not None and asset is None:
+    if keep_items is not None:
         warnings += _keep(placed, Path(keep_items), signer or Signer())
     return CreatedMosaic(document=document, scenes=_collection(placed, document), warnings=tuple(warnings))
 
@@ -151,11 +155,9 @@ def _in_order(found: Iterable[Scene], wanted: Search) -> list[Scene]:
     return [by_item[id(item)] for item in wanted.ordered(scene.item for scene in scenes)]
 
 
-def _name(scene: Scene, asset: str | None, folder: str | Path | None) -> str:
+def _name(scene: Scene, asset: str | None) -> str:
     if asset is not None:
         return scene.asset(asset)
-    if folder is not None:
-        return str((Path(folder) / f"{quote(str(scene.item['id']), safe='')}.json").absolute())
     if scene.location is None:
         raise UsageError(
             f"the item {scene.item.get('id')} has no file or URL of its own for a mosaic to name",
@@ -164,11 +166,22 @@ def _name(scene: Scene, asset: str | None, folder: str | Path | None) -> str:
     return scene.location
 
 
+def _kept_names(scenes: Sequence[Scene], folder: Path) -> list[str]:
+    """Name the files of items by their ids; items of several collections with one id are kept apart by collection."""
+    counts = Counter(scene.item["id"] for scene in scenes)
+    names = []
+    for scene in scenes:
+        of_collection = [scene.item.get("collection")] if counts[scene.item["id"]] > 1 else []
+        parts = [quote(str(part), safe="") for part in (*of_collection, scene.item["id"])]
+        names.append(str(folder.joinpath(*parts[:-1], f"{parts[-1]}.json").absolute()))
+    return names
+
+
 def _keep(placed: Sequence[_Placed], folder: Path, signer: Signer) -> list[str]:
     """Write items with hrefs that can be opened, and say until when."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for one in placed:
+            Path(one.name).parent.mkdir(parents=True, exist_ok=True)
             whole_file.write(Path(one.name), json.dumps(readable(one.scene.absolute(), signer)))
     except OSError as error:
         raise ResourceError(f"{folder} cannot be written: {error.strerror}") from error
@@ -208,7 +221,11 @@ def _native_zoom(placed: Sequence[_Placed]) -> int:
     """Give the zoom whose 256-pixel tiles come nearest to the resolution of most items."""
     zooms = []
     for one in placed:
-        if (metres := _resolution(one.scene.item)) is not None:
+        try:
+            metres = _resolution(one.scene.item)
+        except (IndexError, TypeError, ValueError) as error:
+            raise SourceError(f"{one.scene.item['id']} has a malformed proj:transform or gsd: {error}") from error
+        if metres is not None:
             _, south, _, north = one.outline.bounds
             stretched = metres / max(math.cos(math.radians((south + north) / 2)), 0.05)
             zooms.append(math.log2(WORLD / 256 / stretched))
@@ -223,7 +240,7 @@ def _resolution(item: Mapping[str, Any]) -> float | None:
     sizes = [abs(float(transform[0])) or abs(float(transform[1])) for transform in transforms]
     sizes = [size * _METRES_PER_DEGREE if size < 0.1 else size for size in sizes]
     sizes = sizes or [float(holder["gsd"]) for holder in holders if holder.get("gsd")]
-    return min((size for size in sizes if size > 0), default=None)
+    return min((size for size in sizes if 0 < size < math.inf), default=None)
 
 
 def _document(

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 import mercantile
 import rasterio
-import requests
 import shapely
 from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
@@ -23,6 +22,7 @@ from shapely.geometry.base import BaseGeometry
 from mosaic_async.errors import SourceError
 from mosaic_async.geo.area import Area
 from mosaic_async.redaction import redact
+from mosaic_async.sources.remote_json import get_json
 from mosaic_async.sources.stac_files import read_document, resolve_href
 from mosaic_async.sources.stac_query import Item, moment_of
 from mosaic_async.stac.footprint import box_of, outline_of
@@ -98,6 +98,8 @@ def _names(document: Mapping[str, Any], place: BaseGeometry) -> list[str]:
             if not set(key) <= set("0123"):
                 raise ValueError(f"{key!r} is no quadkey")
             if place.intersects(shapely.box(*mercantile.bounds(mercantile.quadkey_to_tile(key)))):
+                if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                    raise ValueError(f"the cell {key} is not a list of names")
                 found |= dict.fromkeys(names)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise SourceError(f"the MosaicJSON is malformed: {error!r}") from error
@@ -112,15 +114,13 @@ def _read(location: str) -> Item:
                 bounds = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
             return {"id": Path(urlsplit(location).path).stem, "bbox": list(bounds), "properties": {}}
         if urlsplit(location).scheme in ("http", "https"):
-            answer = requests.get(location, timeout=_TIMEOUT)
-            answer.raise_for_status()
-            item = answer.json()
+            item = get_json(location, timeout=_TIMEOUT)
         else:
             item = read_document(Path(location))
-    except (requests.RequestException, RasterioError, ValueError) as error:
+    except (OSError, RasterioError, ValueError) as error:
         raise SourceError(f"the scene {redact(location)} cannot be read: {type(error).__name__}") from error
     if not isinstance(item, dict) or "id" not in item:
-        raise SourceError(f"the scene {redact(location)} is no STAC item")
+        raise SourceError(f"the scene {redact(location)} is not a STAC item")
     return item
 
 

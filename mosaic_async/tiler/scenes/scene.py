@@ -17,11 +17,14 @@ from rasterio.features import bounds as bounds_of
 from rio_tiler.io.stac import fetch
 
 from mosaic_async.safe_json import read
+from mosaic_async.sources.remote_json import get_json
 from mosaic_async.sources.signing import Signer, signature_end
 from mosaic_async.sources.stac_files import resolve_href
 
 _MARGIN = 0.1
 """Of its size, by which a footprint is taken larger: pixels reach beyond an outline that was drawn through them."""
+_TIMEOUT = 30.0
+"""Seconds to wait for a byte of an item."""
 _KEPT = 20_000
 """Scenes a process remembers; some 3 KB each."""
 
@@ -99,8 +102,11 @@ def _end_of(files: Mapping[str, SceneFile]) -> float | None:
 
 def read_item(location: str) -> dict[str, Any]:
     """Read a STAC item from a path or a URL."""
-    if urlsplit(location).scheme in ("", "file"):
+    scheme = urlsplit(location).scheme
+    if scheme in ("", "file"):
         document = read(Path(location.removeprefix("file://")))
+    elif scheme in ("http", "https"):
+        document = get_json(location, timeout=_TIMEOUT)
     else:
         document = fetch(location)
     if not isinstance(document, dict):

@@ -1,0 +1,73 @@
+"""JSON of a server, for code that blocks: a body that ends, nesting that ends, one kind of error.
+
+It knows nothing of what the documents mean.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from mosaic_async.safe_json import parse
+
+MAX_BODY = 64 * 2**20
+"""Bytes, unpacked: a page of 1,000 items has 10 MB."""
+_RETRIED = (408, 425, 429, 500, 502, 503, 504)
+
+
+def get_json(
+    url: str, *, timeout: float, headers: Mapping[str, str] | None = None, attempts: int = 1, backoff: float = 0.5
+) -> Any:
+    """Fetch a URL.
+
+    Args:
+        url: http or https.
+        timeout: seconds per attempt, from one byte to the next.
+        headers: sent with the request.
+        attempts: maximum, of which all but the first follow a failure that may pass.
+        backoff: seconds before the second retry; doubled for each further one.
+
+    Raises:
+        OSError: the server is not reached, or answers with an error.
+        ValueError: the body is not JSON, or has more than `MAX_BODY` bytes.
+    """
+    with requests.Session() as session:
+        session.hooks["response"].append(bound_body)
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, HTTPAdapter(max_retries=retries(attempts, backoff)))
+        answer = session.get(url, headers=dict(headers or {}), timeout=timeout, stream=True)
+        answer.raise_for_status()
+        return parse(answer.content)
+
+
+def retries(attempts: int, backoff: float = 0.5) -> urllib3.Retry:
+    """Return the rule that repeats requests that failed in a way that may pass, also a POST."""
+    return urllib3.Retry(
+        total=attempts - 1, backoff_factor=backoff, status_forcelist=_RETRIED, allowed_methods=None,
+        respect_retry_after_header=True,
+    )  # fmt: skip
+
+
+def bound_body(response: requests.Response, *_: Any, **__: Any) -> None:
+    """Read the body of a response up to `MAX_BODY`; a hook for sessions of requests.
+
+    Raises:
+        OSError: the connection breaks.
+        ValueError: the body is larger.
+    """
+    body = io.BytesIO()
+    try:
+        for chunk in response.raw.stream(2**16, decode_content=True):
+            body.write(chunk)
+            if body.tell() > MAX_BODY:
+                response.close()
+                raise ValueError(f"the body has more than {MAX_BODY:,} bytes")
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.ConnectionError(error) from error
+    body.seek(0)
+    response.raw = body
