@@ -27,9 +27,11 @@ from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.stitch import Plate, stitch
 from mosaic_async.raster.tile import TileFormat
 from tests.fake_tiler import Pattern
+from tests.pairwise import quick_pairs
 from tests.pyramid_reader import assert_same_levels, read_levels
 
 BLOCK = 128
+METHODS = ["nearest", "average", "mode", "rms"]
 LOSSLESS = list(
     product(["deflate", "zstd", "lzw"], ["uint8", "uint16", "int16", "float32"], [1, 2, 3, 4, 5], ["internal", "none"])
 )
@@ -48,10 +50,7 @@ OTHERS = [
 
 def with_methods(kinds: list[tuple], methods: list[str]) -> list:
     """Cross kinds of files with methods; overviews are made before anything is encoded, so few codecs see them all."""
-    return [
-        pytest.param(*kind, method, marks=[pytest.mark.slow] if kind[0] != "deflate" and method != "average" else [])
-        for kind, method in product(kinds, methods)
-    ]
+    return quick_pairs((*kind, method) for kind, method in product(kinds, methods))
 
 
 def encoding_of(profile, dtype, count, mask, **options) -> Encoding:
@@ -121,7 +120,7 @@ def test_parts_of_one_block_give_what_one_part_gives(tmp_path, profile, dtype, c
 
 @pytest.mark.parametrize(
     ("profile", "dtype", "count", "mask", "method"),
-    with_methods([*LOSSY, *OTHERS], ["nearest", "average", "mode", "rms"]),
+    with_methods([*LOSSY, *OTHERS], METHODS),
 )
 def test_lossy_and_rarer_codecs_and_masks_too(tmp_path, profile, dtype, count, mask, method):
     same_for_all_part_sizes(encoding_of(profile, dtype, count, mask, overview_resampling=method), tmp_path)
@@ -157,10 +156,10 @@ def test_rounds_take_sixteen_parts_a_side(tmp_path, shape):
     assert_same_levels(many, one)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
-@pytest.mark.parametrize("count", [1, 3, 5])
-@pytest.mark.parametrize("mask", ["internal", "none"])
-@pytest.mark.parametrize("method", ["nearest", "average", "mode", "rms"])
+@pytest.mark.parametrize(
+    ("method", "mask", "count", "dtype"),
+    quick_pairs(product(METHODS, ["internal", "none"], [1, 3, 5], ["uint8", "uint16", "int16", "float32"])),
+)
 def test_overviews_are_gdal_s(tmp_path, dtype, count, mask, method):
     """The oracle is GDAL alone, a level at a time: each is made from a file that holds the level above it."""
     encoding = encoding_of("deflate", dtype, count, mask, overview_resampling=method)
