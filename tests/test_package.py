@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,25 +47,67 @@ def test_importing_the_core_imports_no_extra():
     assert done.stdout.strip() == "[]"
 
 
-def test_only_the_command_line_prints():
-    assert [path.name for path in ROOT.rglob("*.py") if "click.echo(" in path.read_text()] == ["main.py"]
+FOR_PEOPLE = {"print", "input", "click", "sys.stdout", "sys.stderr", "os.environ", "os.getenv", "uvloop", "tqdm"}
+CHILD_PROCESS = {
+    ("tiler/launcher.py", "os.environ"),  # a child gets its parent's environment
+    ("tiler/server.py", "print"),  # the child tells its parent by a line on its pipe that it is ready
+}
+
+
+def uses(path, names):
+    """What a module uses of the names, dotted or not: imported, called or only looked at."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import():
+                found = [alias.name for alias in node.names]
+            case ast.ImportFrom():
+                found = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+            case ast.Name() | ast.Attribute():
+                found = [ast.unparse(node)]
+            case _:
+                found = []
+        yield from names & set(found)
+
+
+def test_only_the_command_line_prints_reads_the_environment_or_chooses_the_loop():
+    found = {
+        (str(path.relative_to(ROOT)), name)
+        for path in ROOT.rglob("*.py")
+        if path.relative_to(ROOT).parts[0] not in ("cli", "__main__.py")
+        for name in uses(path, FOR_PEOPLE)
+    }
+    assert found == CHILD_PROCESS
+    inside = {name for path in (ROOT / "cli").glob("*.py") for name in uses(path, FOR_PEOPLE)}
+    assert inside >= {"click", "sys.stderr", "os.environ", "uvloop", "tqdm"}  # the detector works
 
 
 def test_bytes_from_servers_are_opened_in_one_place_only():
-    openers = [path.name for path in ROOT.rglob("*.py") if "MemoryFile(body)" in path.read_text()]
-    assert openers == ["tile.py"]
-
-
-def test_errors_have_the_exit_codes_of_the_readme():
-    codes = {error.__name__: error.exit_code for error in mosaic_async.errors.MosaicError.__subclasses__()}
-    assert codes == {
-        "UsageError": 2,
-        "RequestError": 4,
-        "TileError": 4,
-        "IncompleteError": 3,
-        "SourceError": 4,
-        "ResourceError": 5,
-        "RefusedError": 6,
-        "WorkFolderError": 7,
-        "StitchError": 1,
+    """A `MemoryFile` of bytes, or any way of rasterio to open them; `MemoryFile()` for writing is free."""
+    openers = {
+        str(path.relative_to(ROOT))
+        for path in ROOT.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("MemoryFile", "ZipMemoryFile")
+        if node.args or any(keyword.arg == "file_or_bytes" for keyword in node.keywords)
     }
+    assert openers == {"raster/tile.py"}
+    in_memory = {str(path.relative_to(ROOT)) for path in ROOT.rglob("*.py") if "BytesIO" in path.read_text()}
+    assert in_memory <= {"raster/tile.py", "tiler/awspds/picture.py"}  # npy, which NumPy reads; and written there
+
+
+def test_errors_have_the_exit_codes_of_the_readme_and_of_the_tree_in_their_module():
+    def below(error):
+        return {error, *(sub for child in error.__subclasses__() for sub in below(child))}
+
+    codes = {
+        error.__name__: error.exit_code
+        for error in below(mosaic_async.errors.MosaicError)
+        if error.__module__ == "mosaic_async.errors"
+    }
+    tree = re.findall(r"(\w+Error) .*?(\d)$", mosaic_async.errors.__doc__, re.MULTILINE)
+    assert codes == {name: int(code) for name, code in tree}
+    readme = (ROOT.parent / "README.md").read_text().split("Exit codes: ")[1].split("\n\n")[0]
+    assert {int(code) for code in re.findall(r"(?:^|· )(\d)", readme)} == {0, *codes.values()}
+    assert "130, 143" in readme
+    table = (ROOT.parent / "docs/failures.md").read_text().split("## Exit codes")[1].split("## ")[0]
+    assert {int(code) for code in re.findall(r"^\| (\d) \|", table, re.MULTILINE)} == {0, *codes.values()}

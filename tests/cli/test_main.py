@@ -285,9 +285,12 @@ def test_a_disk_that_is_full_exits_with_5_and_with_room_the_same_command_finishe
     assert [path.name for path in tmp_path.iterdir()] == ["out.tif"]
 
 
-def test_help_names_every_command():
-    stdout, _ = run_afresh("--help")
-    assert all(name in stdout for name in ("build", "plan", "serve"))
+def test_help_names_every_command_and_describes_every_option():
+    stdout, _ = run("--help")
+    assert set(main.commands) == {"build", "plan", "create", "serve"}
+    assert all(name in stdout for name in main.commands)
+    for command in main.commands.values():
+        assert [param.name for param in command.params if isinstance(param, click.Option) and not param.help] == []
     run("--version")
 
 
