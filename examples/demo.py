@@ -2,7 +2,7 @@
 
     python examples/demo.py [FOLDER]
 
-Each becomes a COG and a PNG to look at. The tiler is the embedded one, on this machine; nothing is downloaded.
+Each recipe writes a COG, and a PNG to look at. The embedded tiler renders the scenes; nothing is downloaded.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ SCENES = Path(__file__).parent / "scenes"
 PARANA = SCENES / "landsat8-parana-2020-60m"
 COLORADO = SCENES / "landsat57-colorado-2008-2013"
 
-# Where the notebook had 10000 times reflectance in 16 bits, these are raw counts: the haze of each band is subtracted,
-# and the range is wide, because the formula lifts dark values a lot.
+# The notebook had 10000 times reflectance in 16 bits; these scenes have raw counts. So the lower limits remove the haze
+# of each band, and the range is wide, because the formula brightens dark values a lot.
 TRUE_COLOR = {
     "bands": ["B4", "B3", "B2"],
     "pixel_selection": "median",
@@ -34,8 +34,8 @@ TRUE_COLOR = {
 }
 PARANA_AREA = (-55.0776, -25.5967, -54.2267, -24.9937)
 
-# Short-wave infrared, near infrared and red of the greenest of 105 dates; the last band decides and is not kept. In
-# cloud shadow the reflectance is corrected to next to nothing, and the ratio of two such values is no index.
+# Short-wave infrared, near infrared and red of the greenest of 105 dates; the last band decides and is dropped. In
+# cloud shadow the corrected reflectance is close to 0, and the ratio of two such values is not a useful index.
 HIGHEST_NDVI = {
     "expression": "b5;b4;b3;where((b3>100)&(b4>1500)&(b5>500),(b4-b3)/(b4+b3),-1)",
     "pixel_selection": "lastbandhigh",
@@ -44,14 +44,14 @@ COLORADO_AREA = (-106.925, 40.2799, -106.9033, 40.2966)
 
 
 async def true_color(folder: Path) -> MosaicReport:
-    """Make a median mosaic of two overlapping footprints over the Itaipu reservoir, coloured by the tiler."""
+    """Build a median mosaic of two overlapping footprints over the Itaipu reservoir, coloured by the tiler."""
     async with local_tiler(PARANA, **TRUE_COLOR) as source:
         output = folder / "parana-median.tif"
         return await build_mosaic(source, PARANA_AREA, output, zoom=11, clip=True, overwrite=True)
 
 
 async def highest_ndvi(folder: Path) -> MosaicReport:
-    """Make a mosaic of 105 dates over a forest in Colorado, each pixel from the date when it was greenest."""
+    """Build a mosaic of 105 dates over a forest in Colorado, each pixel from the date when it was greenest."""
     async with local_tiler(COLORADO, **HIGHEST_NDVI) as source:
         return await build_mosaic(
             source,
@@ -66,7 +66,7 @@ async def highest_ndvi(folder: Path) -> MosaicReport:
 
 
 def quicklook(cog: Path, *, high: Sequence[float] = (255, 255, 255), width: int = 900) -> Path:
-    """Write a PNG of at most `width` pixels: each band from 0 to its `high` becomes 0 to 255, clear where masked."""
+    """Write a PNG at most `width` pixels wide: 0 to `high` becomes 0 to 255, masked pixels are transparent."""
     with rasterio.open(cog) as dataset:
         scale = min(1.0, width / dataset.width)
         shape = (round(dataset.height * scale), round(dataset.width * scale))
@@ -83,13 +83,13 @@ def quicklook(cog: Path, *, high: Sequence[float] = (255, 255, 255), width: int 
 
 
 def main(folder: Path) -> None:
-    """Build both, validate them and draw them."""
+    """Build both mosaics, validate them and draw them."""
     folder.mkdir(parents=True, exist_ok=True)
     for recipe, high in ((true_color, (255, 255, 255)), (highest_ndvi, (2600, 6200, 1300))):
         report = asyncio.run(recipe(folder))
         is_valid, errors, warnings = cog_validate(report.output, strict=True, quiet=True)
         if not is_valid:
-            sys.exit(f"{report.output} is no valid COG: {errors + warnings}")
+            sys.exit(f"{report.output} is not a valid COG: {errors + warnings}")
         picture = quicklook(report.output, high=high)
         print(
             f"{report.output.name}: {report.width} x {report.height} pixels from {report.tiles_placed} tiles "

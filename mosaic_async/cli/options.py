@@ -102,7 +102,12 @@ job_options = _all_of(
         help="Memory budget of the run.",
     ),
     click.option(
-        "-p", "--profile", type=click.Choice(PROFILES), default=Job.profile, show_default=True, help="Compression."
+        "-p",
+        "--profile",
+        type=click.Choice(PROFILES),
+        default=Job.profile,
+        show_default=True,
+        help="Compression.",
     ),
     click.option(
         "--co", "creation_options", type=pair("="), multiple=True, metavar="NAME=VALUE", help="COG creation option."
@@ -124,7 +129,9 @@ job_options = _all_of(
         help="How to mark pixels without data.",
     ),
     click.option("--part-size", type=int, help="Part width in pixels; default: from the memory budget."),
-    click.option("--max-tiles", type=int, default=Effort.max_tiles, show_default=True, help="Refuse larger areas."),
+    click.option(
+        "--max-tiles", type=int, default=Effort.max_tiles, show_default=True, help="Refuse more tiles than this."
+    ),
     click.option(
         "--header", "headers", type=pair(":"), multiple=True, metavar="'NAME: VALUE'", help="Header of every request."
     ),

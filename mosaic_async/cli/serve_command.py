@@ -17,7 +17,7 @@ from mosaic_async.cli.running import run
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen on; any other than this one serves everybody who can reach it.",
+    help="Address to listen on; any other address is open to the network.",
 )
 @click.option("--port", type=int, default=8000, show_default=True, help="Port to listen on.")
 @click.option("--workers", type=click.IntRange(1), help="Number of processes; default: one per core.")

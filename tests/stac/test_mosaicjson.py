@@ -587,3 +587,15 @@ def test_create_without_the_extra_says_what_to_install(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "pip install 'mosaic-async[stac]'" in done.stderr
+
+
+def test_the_command_line_keeps_items_in_a_folder_and_the_mosaic_lists_them(tmp_path):
+    search = tmp_path / "search.json"
+    search.write_text("{}")
+    kept = tmp_path / "items"
+    run("create", search, "-o", tmp_path / "mosaic.json", "--items", PARANA, "--keep-items", kept)
+    document = json.loads((tmp_path / "mosaic.json").read_text())
+    listed = {Path(asset).resolve() for assets in document["tiles"].values() for asset in assets}
+    assert listed == {path.resolve() for path in kept.rglob("*.json")} != set()
+    hrefs = [asset["href"] for path in listed for asset in json.loads(path.read_text())["assets"].values()]
+    assert all(Path(href).is_absolute() and Path(href).exists() for href in hrefs)
