@@ -1,7 +1,7 @@
-"""How each tiler wants to be asked: its tile path and its query parameters, and what it cannot do.
+"""The dialect of each tiler: its tile path, its query parameters, and what it does not support.
 
-A dialect is data, read from the server's own OpenAPI description where it has one. What a dialect cannot do is refused
-with the reason: TiTiler ignores parameters that it does not know, so nothing else would tell. It knows nothing of HTTP.
+A dialect is data, read from the server's own OpenAPI description where it has one. What a dialect does not support is
+refused with the reason, because TiTiler ignores unknown parameters in silence. It knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ Params = list[tuple[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
-    """One tiler's way of being asked."""
+    """The path and parameters of one tiler."""
 
     name: str
     path: str
-    """Of a tile, below the mosaic: with `{z}`, `{x}`, `{y}`, `{format}`, and maybe `{tms}` and `{scale}`."""
+    """Path of a tile below the mosaic, with `{z}`, `{x}`, `{y}`, `{format}`, and optionally `{tms}` and `{scale}`."""
     parameters: frozenset[str]
-    """Query parameters that it knows."""
+    """Query parameters that it supports."""
     selections: tuple[str, ...]
-    """Pixel selections that it knows, in its spelling."""
+    """Pixel selections that it supports, in its spelling."""
     reads: Literal["items", "files"] | None = None
-    """STAC items with assets, or plain files with numbered bands; None: the names of bands will tell."""
+    """STAC items with assets, or plain files with numbered bands; None: the names of bands decide."""
     required: frozenset[str] = frozenset()
-    """Query parameters that it does not do without."""
+    """Query parameters that it requires."""
 
     @property
     def sizes(self) -> str:
-        """How a size of tiles is asked for, in words."""
+        """The tile sizes that it supports, in words."""
         return "any size" if "tilesize" in self.parameters else "256, 512, 768 or 1024 pixels"
 
     def tile(self, tile_format: str, tile_size: int) -> tuple[str, Params]:
-        """Give the path of tiles of a format and size, `{z}/{x}/{y}` left in it, and the parameters that go with it.
+        """Return the path of tiles of a format and size, with `{z}/{x}/{y}` left in it, and its parameters.
 
         Raises:
-            UsageError: it makes no tiles of that size.
+            UsageError: the tiler does not support this size.
         """
         path = self.path.replace("{tms}", TMS).replace("{format}", tile_format)
         if "tilesize" in self.parameters:
@@ -60,10 +60,10 @@ class Dialect:
         return path.replace("{scale}", str(scale)), []
 
     def query(self, rendering: Rendering) -> Params:
-        """Write a rendering as its query parameters.
+        """Return a rendering as query parameters.
 
         Raises:
-            UsageError: it cannot do that.
+            UsageError: the tiler does not support it.
         """
         if self.name == "awspds":
             return _awspds_query(self, rendering)
@@ -82,11 +82,11 @@ class Dialect:
             if "reproject" in self.parameters:
                 params.append(("reproject", rendering.resampling))
             if "padding" in self.parameters and rendering.resampling != "nearest":
-                params.append(("padding", "2"))  # the kernel reaches beyond the tile; without, tiles do not meet
+                params.append(("padding", "2"))  # the kernel reaches beyond the tile; without it, seams appear
         return params
 
     def selection(self, rendering: Rendering) -> str:
-        """Spell a pixel selection as this tiler does."""
+        """Return the name of a pixel selection in this tiler's spelling."""
         wanted = rendering.selection or "first"
         found = next((name for name in self.selections if selection_today(name) == wanted), None)
         if found is None:
@@ -98,11 +98,11 @@ class Dialect:
     def _needs(self, parameter: str) -> None:
         if parameter not in self.parameters:
             raise UsageError(
-                f"{self.name} has no parameter {parameter}, and would ignore it", hint=f"leave ``{parameter}`` out"
+                f"{self.name} has no parameter {parameter} and would ignore it", hint=f"omit ``{parameter}``"
             )
 
     def _layer(self, rendering: Rendering) -> Params:
-        """Write bands or expression, for items with assets or for plain files."""
+        """Return the parameters of bands or expression, for items with assets or for plain files."""
         has_assets = self.reads == "items" or (self.reads is None and not _of_plain_files(rendering))
         if rendering.expression:
             return self._expression(rendering, has_assets=has_assets)
@@ -110,11 +110,11 @@ class Dialect:
             if named := [band for band in rendering.bands if not _is_number(band)]:
                 raise UsageError(
                     f"{self.name} renders plain files here, whose bands have numbers and not names such as {named[0]}",
-                    hint="a mosaic of STAC items needs a tiler that reads items",
+                    hint="a mosaic of STAC items requires a tiler that reads items",
                 )
             return [("bidx", band.lstrip("bB")) for band in rendering.bands]
         if has_assets and not rendering.bands and "assets" in self.required:
-            raise UsageError(f"{self.name} does not know which assets to show", hint="give ``bands`` or ``expression``")
+            raise UsageError(f"{self.name} does not know which assets to show", hint="set ``bands`` or ``expression``")
         return [("assets", band) for band in rendering.bands]
 
     def _expression(self, rendering: Rendering, *, has_assets: bool) -> Params:
@@ -138,15 +138,15 @@ class Dialect:
 
 
 def from_openapi(document: Mapping[str, Any], prefix: str, *, name: str) -> Dialect:
-    """Read the dialect of the mosaic routes below a path from a server's description of itself.
+    """Read the dialect of the mosaic routes below a path from a server's OpenAPI description.
 
     Raises:
-        SourceError: there are no tiles of mosaics below it.
+        SourceError: the description has no tile routes of mosaics below the path.
     """
     paths = {path: one["get"] for path, one in (document.get("paths") or {}).items() if "get" in one}
     tiles = [path for path in paths if path.startswith(prefix) and is_tile_path(path)]
     if not tiles:
-        raise SourceError(f"the tiler describes no tiles of mosaics below {prefix or '/'}")
+        raise SourceError(f"the tiler's OpenAPI description has no tiles of mosaics below {prefix or '/'}")
     best = max(tiles, key=_preference)
     parameters = {
         one["name"]: one for one in (_resolved(document, one) for one in paths[best].get("parameters", []))
@@ -166,12 +166,12 @@ def from_openapi(document: Mapping[str, Any], prefix: str, *, name: str) -> Dial
 
 
 def is_tile_path(path: str) -> bool:
-    """Tell the route of a tile whose format is in its path."""
+    """Return whether a route is that of a tile with its format in the path."""
     return re.search(r"/tiles/.*\{z\}/\{x\}/\{y\}(@\{scale\}x)?\.\{(format|ext)\}$", path) is not None
 
 
 def _preference(path: str) -> tuple[bool, bool]:
-    """Prefer the route with a tile matrix set, which newer generations need, and the one with a scale."""
+    """Prefer the route with a tile matrix set, which newer generations require, and the one with a scale."""
     return "{tilematrixsetid}" in path.lower(), "{scale}" in path
 
 
@@ -189,7 +189,7 @@ def _resolved(document: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[s
 
 
 def _choices(document: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]:
-    """Find an enumeration, directly or in what a schema is made of."""
+    """Return the values of an enumeration, in a schema or in the schemas that it combines."""
     schema = _resolved(document, schema)
     if "enum" in schema:
         return [str(name) for name in schema["enum"]]
@@ -202,7 +202,7 @@ def _is_number(band: str) -> bool:
 
 
 def _of_plain_files(rendering: Rendering) -> bool:
-    """Tell by the names whether numbered bands are meant: 4, or b4 in a formula, and not B4 or red."""
+    """Tell from the names whether numbered bands are meant: 4, or b4 in a formula, and not B4 or red."""
     if rendering.bands:
         return all(band.isdigit() for band in rendering.bands)
     names = rendering.names()
@@ -210,26 +210,26 @@ def _of_plain_files(rendering: Rendering) -> bool:
 
 
 def _awspds_query(dialect: Dialect, rendering: Rendering) -> Params:
-    """Write bands by number, one `expr` with commas, one stretch for all."""
+    """Return bands by number, one `expr` with commas, and one stretch for all bands."""
     params: Params = []
     if rendering.bands:
         if named := [band for band in rendering.bands if not _is_number(band)]:
-            raise UsageError(f"awspds names bands by number, 4,3,2, and not {named[0]}")
+            raise UsageError(f"awspds names bands by number, such as 4,3,2, and not {named[0]}")
         params.append(("bands", ",".join(band.lstrip("bB") for band in rendering.bands)))
     elif rendering.expression:
         lower = {name: name.lower() for name in rendering.names()}
         params.append(("expr", ",".join(renamed(formula, lower) for formula in rendering.formulas)))
     else:
-        raise UsageError("awspds does not know which bands to show", hint="give ``bands`` or ``expression``")
+        raise UsageError("awspds does not know which bands to show", hint="set ``bands`` or ``expression``")
     if rendering.pixel_selection:
         params.append(("pixel_selection", dialect.selection(rendering)))
     if len(rendering.rescale) > 1:
-        raise UsageError("awspds stretches all bands alike", hint="give ``rescale`` once")
+        raise UsageError("awspds stretches all bands alike", hint="set ``rescale`` once")
     params += [("rescale", f"{low:g},{high:g}") for low, high in rendering.rescale]
     if rendering.color_formula:
         params.append(("color_ops", rendering.color_formula))
     if rendering.resampling not in (None, "bilinear"):
-        raise UsageError("awspds always resamples bilinearly", hint="leave ``resampling`` out")
+        raise UsageError("awspds always resamples bilinearly", hint="omit ``resampling``")
     return params
 
 
@@ -268,4 +268,4 @@ DIALECTS: dict[str, Dialect] = {
         ),
     )
 }
-"""By name, for servers that do not describe themselves; after the tags of TiTiler, 0.11 to 2.4, and titiler-pgstac."""
+"""For servers without an OpenAPI description; named after releases of TiTiler (0.11 to 2.4) and titiler-pgstac."""

@@ -1,6 +1,6 @@
-"""A tiler, and what it says of itself in its OpenAPI description: what it renders, where its tiles are, how to ask.
+"""A tiler and its OpenAPI description: what it renders, where its tiles are, which dialect it has.
 
-It knows nothing of the mosaics and searches that it may be given.
+It knows nothing of mosaics and searches.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from mosaic_async.redaction import redact
 from mosaic_async.sources.dialects import DIALECTS, Dialect, from_openapi, is_tile_path
 
 REGISTER = r"/(searches|mosaic)/register$"
-"""Of titiler-pgstac, from 1.0 and before."""
+"""Route of titiler-pgstac, from 1.0 on and before it."""
 _DESCRIPTIONS = ("openapi.json", "api", "mosaic/openapi.json")
-"""Where servers describe themselves: FastAPI's default, TiTiler's application, awspds-mosaic's function for mosaics."""
+"""Paths of OpenAPI descriptions: FastAPI's default, TiTiler's application, awspds-mosaic's function for mosaics."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """A tiler, and what it says of itself."""
+    """A tiler and its OpenAPI description."""
 
     url: str
-    """Without a slash at its end."""
+    """Without a trailing slash."""
     root: str
-    """URL that the description's paths begin at."""
+    """URL that the paths of the description are relative to."""
     openapi: Mapping[str, Any] | None
-    """None when it does not describe itself."""
+    """The description; None when the tiler has none."""
     headers: Mapping[str, str]
 
     @property
     def paths(self) -> list[str]:
-        """The routes it describes."""
+        """The routes of the description."""
         return list((self.openapi or {}).get("paths") or {})
 
     @property
@@ -45,20 +45,21 @@ class Endpoint:
         return self.url[len(self.root) :]
 
     def has(self, pattern: str) -> str | None:
-        """Find a route below the endpoint by a regular expression for its end."""
+        """Return the first route below the endpoint whose end matches a regular expression; None without one."""
         return next((path for path in self.paths if re.search(pattern, path) and path.startswith(self.prefix)), None)
 
 
 async def open_endpoint(url: str, *, headers: Mapping[str, str] | None = None) -> Endpoint:
-    """Ask a tiler what it is; its description may stand at any path above the given one.
+    """Fetch the description of a tiler, which may stand at any path above the given one.
 
     Raises:
-        SourceError: it does not answer.
+        UsageError: the URL is not one of a tiler.
+        SourceError: the server does not answer.
     """
     url = url.split("?", maxsplit=1)[0].rstrip("/")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise UsageError(f"{redact(url)} is no URL of a tiler", hint="it looks like https://host/mosaicjson")
+        raise UsageError(f"{redact(url)} is not the URL of a tiler", hint="it looks like https://host/mosaicjson")
     folders = parts.path.rstrip("/").split("/")
     for depth in range(len(folders), 0, -1):
         root = urlunsplit((parts.scheme, parts.netloc, "/".join(folders[:depth]), "", ""))
@@ -70,7 +71,7 @@ async def open_endpoint(url: str, *, headers: Mapping[str, str] | None = None) -
 
 
 def kind_of(endpoint: Endpoint) -> str | None:
-    """Tell what a tiler renders: `awspds` or `pgstac` (searches), `titiler` (mosaics); None: it does not say."""
+    """Return what a tiler renders: `awspds` or `pgstac` (searches), `titiler` (mosaics); None when not known."""
     if endpoint.has(r"/mosaic/create/?$"):
         return "awspds"
     if endpoint.has(REGISTER):
@@ -79,24 +80,24 @@ def kind_of(endpoint: Endpoint) -> str | None:
 
 
 def dialect_named(name: str) -> Dialect:
-    """Give a dialect by its name.
+    """Return a dialect by its name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the name is not known.
     """
     if name not in DIALECTS:
-        raise UsageError(f"no dialect is called {name}", hint=f"there are {', '.join(DIALECTS)}")
+        raise UsageError(f"dialect {name} is not known", hint=f"use one of {', '.join(DIALECTS)}")
     return DIALECTS[name]
 
 
 def spoken_by(
     opened: Endpoint, dialect: str | None, *, required: str | None, register: str | None = None
 ) -> tuple[str, Dialect]:
-    """Give the URL that tiles stand below, and the dialect: what the server says of itself, or what was given."""
+    """Return the base URL of the tiles, and the dialect: from the server's description, or the named one."""
     if opened.openapi is None:
         if dialect is None:
             raise SourceError(
-                f"{redact(opened.url)} does not say what it is", hint=f"give ``dialect``: {', '.join(DIALECTS)}"
+                f"{redact(opened.url)} has no OpenAPI description", hint=f"set ``dialect``: {', '.join(DIALECTS)}"
             )
         middle = register.removesuffix("/register") + "/{search_id}" if register else opened.prefix
         return opened.root + middle, dialect_named(dialect)
@@ -106,7 +107,7 @@ def spoken_by(
 
 
 def _mosaic_prefix(opened: Endpoint, required: str | None) -> str:
-    """Find the one group of mosaic routes below the endpoint: those whose tiles have a pixel selection."""
+    """Return the one group of mosaic routes below the endpoint: those whose tiles have a pixel selection."""
     found: list[str] = []
     paths = (opened.openapi or {}).get("paths") or {}
     for path, routes in paths.items():
@@ -120,11 +121,11 @@ def _mosaic_prefix(opened: Endpoint, required: str | None) -> str:
                 found.append(prefix)
     if not found:
         raise SourceError(
-            f"{redact(opened.url)} describes no tiles of mosaics", hint="give the URL of the tiler's mosaic routes"
+            f"{redact(opened.url)} has no tile routes of mosaics", hint="use the URL of the tiler's mosaic routes"
         )
     best = [prefix for prefix in found if prefix == opened.prefix] or [p for p in found if p.endswith("/mosaicjson")]
     if len(found) > 1 and not best and required:
         raise UsageError(
-            f"{redact(opened.url)} has several kinds of mosaics: {', '.join(found)}", hint="give the URL of one of them"
+            f"{redact(opened.url)} has several kinds of mosaics: {', '.join(found)}", hint="use the URL of one of them"
         )
     return (best or found)[0]

@@ -29,7 +29,7 @@ def get_json(
         url: http or https.
         timeout: seconds per attempt, from one byte to the next.
         headers: sent with the request.
-        attempts: maximum, of which all but the first follow a failure that may pass.
+        attempts: maximum, of which all but the first follow a temporary failure.
         backoff: seconds before the second retry; doubled for each further one.
 
     Raises:
@@ -46,7 +46,7 @@ def get_json(
 
 
 def retries(attempts: int, backoff: float = 0.5) -> urllib3.Retry:
-    """Return the rule that repeats requests that failed in a way that may pass, also a POST."""
+    """Return the rule that repeats requests after temporary failures, a POST too."""
     return urllib3.Retry(
         total=attempts - 1, backoff_factor=backoff, status_forcelist=_RETRIED, allowed_methods=None,
         respect_retry_after_header=True,

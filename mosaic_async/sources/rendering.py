@@ -1,6 +1,6 @@
 """What a tile shows, in one spelling for all tilers: bands or expression, selection, stretch, colours.
 
-It knows nothing of any tiler's parameters.
+It knows nothing of the parameters of any tiler.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, kw_only=True)
 class Rendering:
-    """What a tile shows; None and empty leave it to the tiler."""
+    """What a tile shows; None and empty values leave it to the tiler."""
 
     bands: Sequence[str] = ()
     """Asset names of STAC items, or band numbers of plain files."""
     expression: str | None = None
-    """Formulas over the same names (b1, b2 of plain files), one a band of the output, separated by `;` or `,`."""
+    """Formulas over the same names (b1, b2 of plain files), one per band of the output, separated by `;` or `,`."""
     pixel_selection: str | None = None
-    """How scenes that overlap become one: first, highest, lowest, mean, median, stdev, lastbandlow, lastbandhigh (or
+    """How overlapping scenes become one: first, highest, lowest, mean, median, stdev, lastbandlow, lastbandhigh (or
     lastband), count."""
     rescale: Sequence[tuple[float, float]] = ()
-    """(lowest, highest) to be stretched to 0 to 255, one for all bands or one a band."""
+    """(lowest, highest) to stretch to 0 to 255, one for all bands or one per band."""
     color_formula: str | None = None
     """rio-color operations such as `gamma RGB 3.5, saturation 1.7`; applied after `rescale`."""
     resampling: str | None = None
@@ -36,20 +36,20 @@ class Rendering:
 
     def __post_init__(self) -> None:
         if self.bands and self.expression:
-            raise UsageError("give bands or an expression, not both")
+            raise UsageError("set bands or an expression, not both")
 
     @property
     def selection(self) -> str | None:
-        """The pixel selection by its name of today."""
+        """The pixel selection by its current name."""
         return None if self.pixel_selection is None else selection_today(self.pixel_selection)
 
     @property
     def formulas(self) -> list[str]:
-        """The expression's parts."""
+        """The formulas of the expression."""
         return split_formulas(self.expression or "")
 
     def names(self) -> list[str]:
-        """List what the expression may call bands, each once: all words that are not called as functions."""
+        """Return the words of the expression that may be bands, each once: all that are not called as functions."""
         text = self.expression or ""
         words = (match[0] for match in _NAME.finditer(text) if not text[match.end() :].lstrip().startswith("("))
         return list(dict.fromkeys(words))
@@ -61,7 +61,7 @@ def selection_today(name: str) -> str:
 
 
 def split_formulas(expression: str) -> list[str]:
-    """Split at `;`, and at `,` outside of brackets: `where(a, b, c)` is one formula."""
+    """Split an expression at `;`, and at `,` outside of brackets: `where(a, b, c)` is one formula."""
     parts, depth = [""], 0
     for letter in expression:
         depth += (letter == "(") - (letter == ")")
@@ -73,5 +73,5 @@ def split_formulas(expression: str) -> list[str]:
 
 
 def renamed(formula: str, names: dict[str, str]) -> str:
-    """Put other names in place of some, all at once."""
+    """Replace names in a formula, all at once."""
     return _NAME.sub(lambda match: names.get(match[0], match[0]), formula)

@@ -1,7 +1,7 @@
-"""Hrefs of remote scenes made readable: Planetary Computer's signatures, buckets whose reader pays, plain https.
+"""Readable hrefs of remote scenes: Planetary Computer's signatures, requester-pays buckets, plain https.
 
-It knows nothing of searches. Signatures are secrets that end within the hour: they stand in items that are kept beside
-a mosaic and nowhere else.
+It knows nothing of searches. Signatures are secrets that expire within the hour: they are written into the items that
+are kept beside a mosaic and nowhere else.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from mosaic_async.sources.stac_query import Item
 
 PLANETARY_COMPUTER = "https://planetarycomputer.microsoft.com/api/sas/v1/token"
 REQUESTER_PAYS = {"AWS_REQUEST_PAYER": "requester"}
-"""GDAL's option, also as an environment variable, for buckets whose reader pays."""
+"""GDAL's option for requester-pays buckets, which is also an environment variable."""
 _BLOBS = ".blob.core.windows.net"
 _PUBLIC = frozenset({"ai4edatasetspublicassets"})
 """Storage accounts of Planetary Computer that need no signature."""
 _LOGIN = frozenset({"landsatlook.usgs.gov"})
-"""Hosts that want a person to log in, while the same file lies in a bucket."""
+"""Hosts that require a person to log in, while the same file lies in a bucket."""
 _LEAST_LEFT = 60.0
-"""Seconds; a token that ends sooner is replaced (as planetary-computer 1.0 does)."""
+"""Seconds; a token that expires sooner is replaced (as planetary-computer 1.0 does)."""
 _TIMEOUT = 30.0
 _ATTEMPTS = 6
 _SIGNATURE = frozenset(
@@ -59,14 +59,14 @@ _SIGNATURE = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Signing:
-    """Who gives signatures, and for what."""
+    """Which service signs, and what."""
 
     endpoint: str = PLANETARY_COMPUTER
-    """Where tokens are given."""
+    """URL of the token service."""
     suffix: str = _BLOBS
-    """Of hosts whose blobs are signed."""
+    """Suffix of the hosts whose blobs are signed."""
     subscription_key: str | None = field(default=None, repr=False)
-    """Raises the service's limits."""
+    """Raises the limits of the service."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ class _Token:
 
 
 class Signer:
-    """Signs blobs of Planetary Computer, with one token a container, which is renewed before it ends. Thread-safe.
+    """Signs blobs of Planetary Computer with one token per container, renewed before it expires. Thread-safe.
 
     Args:
-        endpoint: where tokens are given.
-        suffix: of hosts whose blobs are signed.
-        subscription_key: raises the service's limits; optional.
-        clock: gives seconds since 1970; replaced in tests.
+        endpoint: URL of the token service.
+        suffix: of the hosts whose blobs are signed.
+        subscription_key: raises the limits of the service; optional.
+        clock: returns seconds since 1970; replaced in tests.
     """
 
     def __init__(
@@ -105,19 +105,19 @@ class Signer:
 
     @classmethod
     def of(cls, signing: Signing) -> Signer:
-        """Make one that asks whom it is told to."""
+        """Make a signer that uses a service."""
         return cls(endpoint=signing.endpoint, suffix=signing.suffix, subscription_key=signing.subscription_key)
 
     @property
     def ends(self) -> float | None:
-        """When the first of the tokens in use ends, in seconds since 1970; None when nothing was signed."""
+        """When the first of the tokens in use expires, in seconds since 1970; None when nothing was signed."""
         return min((token.ends for token in self._tokens.values()), default=None)
 
     def sign(self, href: str) -> str:
-        """Give a URL with a signature that is good for a minute at least; others than blobs come back as they are.
+        """Return a URL with a signature that holds for at least a minute; a URL that is not a blob is unchanged.
 
         Raises:
-            SourceError: there is no token to be had.
+            SourceError: the service returns no token.
         """
         parts = urlsplit(href)
         host = parts.hostname or ""
@@ -128,12 +128,12 @@ class Signer:
         return f"{href}{joint}{self._token(account, container).query}"
 
     def renew(self, href: str) -> str:
-        """Give a URL with a new signature where its own ends within the minute; others come back as they are.
+        """Return a URL with a new signature if its own expires within a minute; others are unchanged.
 
-        Where no token is to be had, the old one is used to its end.
+        Without a new token the old one is used until it expires.
 
         Raises:
-            SourceError: there is no token to be had, and the old one has ended.
+            SourceError: the service returns no token, and the old one has expired.
         """
         ends = signature_end(href)
         host = urlsplit(href).hostname or ""
@@ -149,7 +149,7 @@ class Signer:
             return href
 
     def _token(self, account: str, container: str) -> _Token:
-        with self._lock:  # many threads want the same token at the same time: one asks
+        with self._lock:  # of many threads that need the same token, one requests it
             known = self._tokens.get((account, container))
             if known is None or known.ends - self._clock() < _LEAST_LEFT:
                 known = self._ask(account, container)
@@ -164,12 +164,12 @@ class Signer:
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise SourceError(
                 f"no token for {account}/{container}: {type(error).__name__}",
-                hint="is this a Planetary Computer scene?",
+                hint="check that the scene is one of Planetary Computer",
             ) from error
 
 
 def signature_end(href: str) -> float | None:
-    """Tell when the signature of a blob's URL ends, in seconds since 1970; None where it has none that says so."""
+    """Return when the signature in a URL expires, in seconds since 1970; None without a signature that says so."""
     query = dict(parse_qsl(urlsplit(href).query)) if "sig=" in href else {}
     try:
         moment = datetime.fromisoformat(query["se"])
@@ -179,12 +179,12 @@ def signature_end(href: str) -> float | None:
 
 
 def is_ending(ends: float | None) -> bool:
-    """Tell whether a signature has to be renewed before it is used."""
+    """Return whether a signature must be renewed before it is used."""
     return ends is not None and ends - time.time() < _LEAST_LEFT
 
 
 def readable(item: Item, signer: Signer) -> dict[str, Any]:
-    """Copy an item with hrefs that GDAL can open: signed, or the bucket's where the URL wants a login."""
+    """Return a copy of an item with hrefs that GDAL can open: signed, or the bucket's where a URL requires a login."""
     assets = {
         name: {**asset, "href": signer.sign(_bucket_of(asset))} for name, asset in (item.get("assets") or {}).items()
     }
@@ -192,7 +192,7 @@ def readable(item: Item, signer: Signer) -> dict[str, Any]:
 
 
 def reader_pays(item: Item) -> bool:
-    """Tell whether an item's assets lie in a bucket whose reader pays (storage extension 1 and 2)."""
+    """Return whether an item's assets lie in a requester-pays bucket (storage extension 1 and 2)."""
     properties = item.get("properties") or {}
     schemes = properties.get("storage:schemes") or {}
     holders = [properties, *schemes.values()]

@@ -1,6 +1,6 @@
-"""What tiles are asked for: a URL template and what is known of its tiles; one function for each way to get one.
+"""What tiles are requested from: a URL template and what is known of its tiles; one function per way to get one.
 
-A source is data. It knows nothing of areas, and of HTTP only that a TileJSON has to be fetched.
+A source is data. It knows nothing of areas, and of HTTP only that a TileJSON is fetched.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class TileSource:
     template: str
     """URL with `{z}`, `{x}` and `{y}` (or `{-y}`, rows counted from the south), braces literal or percent-encoded."""
     tile_size: int | None = None
-    """Pixels a side; None when only a tile can tell."""
+    """Pixels per side; None when only a tile shows it."""
     minzoom: int | None = None
     maxzoom: int | None = None
     """Zoom at which tiles of 256 pixels have the data's own resolution; None when not known."""
@@ -46,9 +46,9 @@ class TileSource:
     mask_band: bool | None = None
     """Whether the last band of a tile is its mask; None: its colour interpretation says so."""
     identity: str | None = None
-    """What names this source from run to run, for going on with a killed run; None: the template does."""
+    """Name of this source from run to run, by which a killed run resumes; None: the template."""
     notes: tuple[str, ...] = ()
-    """What users should know of it, such as limits that its tiler does not tell."""
+    """What users should know, such as limits of the tiler that its answers do not show."""
 
     def __post_init__(self) -> None:
         if not re.match(r"https?://[^/]", self.template, re.IGNORECASE):
@@ -62,15 +62,15 @@ class TileSource:
         try:
             URL(self.url(Tile(0, 0, 0)))
         except ValueError as error:
-            raise UsageError(f"the tile URL is no URL: {error}", hint="check host, port and brackets") from error
+            raise UsageError(f"the tile URL is not a URL: {error}", hint="check host, port and brackets") from error
 
     def url(self, tile: Tile) -> str:
-        """Give the URL of one tile."""
+        """Return the URL of one tile."""
         values = {"x": tile.x, "y": tile.y, "z": tile.z, "-y": 2**tile.z - 1 - tile.y}
         return _PLACE.sub(lambda match: str(values[match[1]]), self.template)
 
     def with_params(self, params: Mapping[str, str]) -> TileSource:
-        """Add query parameters to the template."""
+        """Return the source with query parameters added to its template."""
         if not params:
             return self
         base, mark, fragment = self.template.partition("#")
@@ -79,12 +79,12 @@ class TileSource:
 
 
 def is_template(text: str) -> bool:
-    """Tell whether a text has a placeholder of a tile URL."""
+    """Return whether a text contains a placeholder of a tile URL."""
     return _PLACE.search(text) is not None
 
 
 def from_template(template: str, *, headers: Mapping[str, str] | None = None) -> TileSource:
-    """Make a source of an XYZ template; the tile size is taken from `@2x` or `tilesize=` where the URL has it."""
+    """Return the source of an XYZ template; its tile size is that of `@2x` or `tilesize=` in the URL, if any."""
     source = TileSource(template=template, headers=headers or {})
     return replace(source, tile_size=_size_in_url(template))
 
@@ -92,11 +92,11 @@ def from_template(template: str, *, headers: Mapping[str, str] | None = None) ->
 async def from_tilejson(
     location: str | Path, *, headers: Mapping[str, str] | None = None, allow_hosts: Collection[str] = ()
 ) -> TileSource:
-    """Make a source of a TileJSON (2.x or 3.0) at a URL or in a file.
+    """Return the source that a TileJSON (2.x or 3.0) at a URL or in a file describes.
 
-    Its first template is used, with its bounds and zooms. TiTiler's zooms are those of 256-pixel tiles whatever the
-    `tilesize` in the template, and so they are read (titiler 2.x, `/{tms}/tilejson.json`). A document from the network
-    may send us to its own origin only, and headers never go anywhere else.
+    Its first template is used, with its bounds and zooms. Zooms are read as those of 256-pixel tiles, whatever the
+    `tilesize` in the template, as TiTiler 2 writes them (`/{tms}/tilejson.json`). A document from the network may name
+    tiles of its own origin only, and headers are never sent anywhere else.
 
     Args:
         location: URL or path.
@@ -104,7 +104,7 @@ async def from_tilejson(
         allow_hosts: hosts that the template may name as well.
 
     Raises:
-        SourceError: it cannot be had, is no TileJSON, or names another host.
+        SourceError: the document cannot be fetched, is not a TileJSON, or names another host.
     """
     document = await _document(str(location), headers or {}, allow_hosts)
     try:
@@ -128,7 +128,7 @@ async def from_tilejson(
     if not is_own and host not in {allowed.lower() for allowed in allow_hosts}:
         raise SourceError(
             f"{_shown(location)} names another host for its tiles, {host}",
-            hint="if that is meant, name it with ``allow_hosts``; headers do not go there",
+            hint="to allow it, add the host to ``allow_hosts``; headers are not sent there",
         )
     return source
 
@@ -140,7 +140,7 @@ async def open_source(
     params: Mapping[str, str] | None = None,
     allow_hosts: Collection[str] = (),
 ) -> TileSource:
-    """Make a source of what a user gives: a source, an XYZ template, or a TileJSON's URL or path."""
+    """Return the source of what a user passes: a source, an XYZ template, or the URL or path of a TileJSON."""
     if isinstance(source, TileSource):
         found = replace(source, headers={**source.headers, **(headers or {})})
     elif is_template(str(source)):
@@ -169,7 +169,7 @@ async def _document(location: str, headers: Mapping[str, str], allow_hosts: Coll
         document = parse(body)
     except RequestError as error:
         raise SourceError(
-            f"no TileJSON at {_shown(location)}: {error}", hint="check the URL and, for 401 or 403, the headers"
+            f"no TileJSON at {_shown(location)}: {error}", hint="check the URL; for 401 or 403, check the headers"
         ) from error
     except OSError as error:
         raise SourceError(
@@ -177,9 +177,9 @@ async def _document(location: str, headers: Mapping[str, str], allow_hosts: Coll
             hint="a source is an XYZ template with {z}/{x}/{y}, or the URL or path of a TileJSON",
         ) from error
     except ValueError as error:
-        raise SourceError(f"{_shown(location)} is not JSON", hint="is it the address of a web page?") from error
+        raise SourceError(f"{_shown(location)} is not JSON", hint="the URL may be that of a web page") from error
     if not isinstance(document, dict):
-        raise SourceError(f"{_shown(location)} is no TileJSON: not a JSON object")
+        raise SourceError(f"{_shown(location)} is not a TileJSON: not a JSON object")
     return document
 
 
@@ -188,7 +188,7 @@ def _south_up(template: str) -> str:
 
 
 def _size_in_url(template: str) -> int | None:
-    """Read `tilesize=512` of TiTiler 2, or `@2x` of the generations before."""
+    """Return the tile size in a URL: `tilesize=512` of TiTiler 2, or `@2x` of older generations; None without one."""
     for name, value in parse_qsl(urlsplit(template).query):
         if name == "tilesize" and value.isdigit():
             return int(value)
@@ -197,6 +197,6 @@ def _size_in_url(template: str) -> int | None:
 
 
 def _shown(location: str | Path) -> str:
-    """Name a document without its query and its user, which may hold secrets."""
+    """Return the location of a document without its query and user, which may hold secrets."""
     parts = urlsplit(str(location))
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else str(location)

@@ -62,7 +62,7 @@ def text_of(path: Path) -> str:
 
 
 def is_item(document: Mapping[str, Any]) -> bool:
-    """Tell a STAC item from other documents."""
+    """Return whether a document is a STAC item."""
     return document.get("type") == "Feature" and "stac_version" in document and "assets" in document
 
 

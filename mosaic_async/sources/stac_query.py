@@ -1,4 +1,4 @@
-"""What scenes are looked for: a STAC API 1.0 search, or one of SAT-API in its words; and whether an item is one.
+"""Searches for scenes, of STAC API 1.0 or of SAT-API, and whether an item matches one.
 
 It knows nothing of where items come from.
 """
@@ -17,7 +17,7 @@ from mosaic_async.errors import SourceError, UsageError
 Item = Mapping[str, Any]
 """A STAC item as JSON."""
 Moment = datetime | None
-"""None: without an end."""
+"""None: open."""
 _Thing = TypeVar("_Thing")
 
 _KNOWN = {
@@ -35,10 +35,10 @@ _SAT_NAMES = {
     "eo:row": "landsat:wrs_row",
     "landsat:tier": "landsat:collection_category",
 }
-"""What SAT-API called it, and what items of today's Landsat collections do; files may still have the older names."""
+"""Names of SAT-API, and those of today's Landsat collections; files may still have the older names."""
 _OLDER = {name: older for older, name in _SAT_NAMES.items()}
 _SAT_COLLECTIONS = {"landsat-8-l1": ("landsat-c2-l2", "landsat-8"), "sentinel-2-l1c": ("sentinel-2-l2a", None)}
-"""SAT-API's collections: today's, and the platform that it has to be narrowed to."""
+"""By SAT-API's collection: today's, and the platform to narrow it to."""
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "eq": lambda value, wanted: bool(value == wanted),
     "neq": lambda value, wanted: bool(value != wanted),
@@ -58,7 +58,7 @@ class Search:
     """A STAC API 1.0 search."""
 
     collections: tuple[str, ...] = ()
-    """Any of them; empty: all."""
+    """Collections of which an item is in one; empty: all."""
     ids: tuple[str, ...] = ()
     bbox: tuple[float, ...] | None = None
     """West, south, east, north in degrees; west above east across the antimeridian."""
@@ -71,21 +71,21 @@ class Search:
     filter: Mapping[str, Any] | str | None = None
     """CQL2, as JSON or as text."""
     sortby: tuple[tuple[str, bool], ...] = ()
-    """Property and whether the largest comes first; what is equal in all of them is ordered by id."""
+    """Property, and whether the largest comes first; items equal in all of them are ordered by id."""
     limit: int | None = None
-    """Items a page; None leaves it to the server."""
+    """Items per page; None leaves it to the server."""
 
     @classmethod
     def parse(cls, document: Mapping[str, Any], *, of_files: bool = False) -> Search:
-        """Read a search as it is posted to a STAC API, or to SAT-API (`time`, `sort`, `eo:platform`, ...).
+        """Read a search as it is sent to a STAC API, or to SAT-API (`time`, `sort`, `eo:platform`, ...).
 
         Args:
             document: the body.
-            of_files: whether files are looked through, which may lie in any collection: those of SAT-API that were one
-                platform's are then that platform alone.
+            of_files: whether files are searched, whose items may be in any collection: one of SAT-API that held
+                one platform then selects that platform alone.
 
         Raises:
-            UsageError: a parameter or an operator that is not known, or a value that makes no sense.
+            UsageError: a parameter or an operator is not known, or a value is malformed.
         """
         try:
             is_old = bool(_SAT_API & document.keys()) or "collection" in (document.get("query") or {})
@@ -94,11 +94,11 @@ class Search:
             raise UsageError(f"the search is malformed: {error!r}") from error
         if unknown := sorted(given.keys() - _KNOWN):
             raise UsageError(
-                f"the search has parameters that are not known: {', '.join(unknown)}",
-                hint=f"a STAC API knows {', '.join(sorted(_KNOWN - {'conf', 'token', 'fields'}))}",
+                f"the search has unknown parameters: {', '.join(unknown)}",
+                hint=f"a STAC API supports {', '.join(sorted(_KNOWN - {'conf', 'token', 'fields'}))}",
             )
         if "bbox" in given and "intersects" in given:
-            raise UsageError("the search has both bbox and intersects", hint="give one of them")
+            raise UsageError("the search has both bbox and intersects", hint="use one of them")
         try:
             return cls(
                 collections=_texts(given.get("collections")),
@@ -117,11 +117,11 @@ class Search:
             raise UsageError(f"the search is malformed: {error!r}") from error
 
     def within(self, collections: Sequence[str]) -> Search:
-        """Look in other collections; none given: in the same."""
+        """Return the search in other collections; without any, in its own."""
         return replace(self, collections=tuple(collections)) if collections else self
 
     def body(self) -> dict[str, Any]:
-        """Write it as the body of `POST /search`, the same for the same search."""
+        """Return the body of `POST /search`; equal searches have equal bodies."""
         start, end = self.datetime or (None, None)
         language = "cql2-text" if isinstance(self.filter, str) else "cql2-json"
         body = {
@@ -142,7 +142,7 @@ class Search:
         return {name: value for name, value in body.items() if value}
 
     def accepts(self, item: Item) -> bool:
-        """Tell whether an item is in the collections, ids, time and query; place and CQL2 are not looked at."""
+        """Return whether an item matches collections, ids, time and query; place and CQL2 are not checked."""
         if self.collections and item.get("collection") not in self.collections:
             return False
         if self.ids and item.get("id") not in self.ids:
@@ -152,7 +152,7 @@ class Search:
         )
 
     def ordered(self, items: Iterable[Item]) -> list[Item]:
-        """Sort as the search says, what is equal by id and what has no value last; without `sortby` nothing moves."""
+        """Return items in the order of `sortby`, if any: equal ones by id, those without a value last."""
         found = list(items)
         if self.sortby:
             found.sort(key=lambda item: str(item.get("id")))
@@ -160,14 +160,14 @@ class Search:
             values = {id(item): value_of(item, name) for item in found}
             known = [item for item in found if values[id(item)] is not None]
             unknown = [item for item in found if values[id(item)] is None]
-            # A stable sort keeps ties in order, also when it goes downwards.
+            # A stable sort keeps the order of equal items, also in descending order.
             known.sort(key=lambda item: _sort_key(values[id(item)]), reverse=descending)
             found = known + unknown
         return found
 
 
 def value_of(item: Item, name: str) -> Any:
-    """Give a property of an item, by its name of today or SAT-API's, or its id or collection; None: it has none."""
+    """Return a property of an item by its current name or SAT-API's, or its id or collection; None without one."""
     short = name.removeprefix("properties.")
     if short in ("id", "collection"):
         return item.get(short)
@@ -176,14 +176,14 @@ def value_of(item: Item, name: str) -> Any:
 
 
 def one_per_place(things: Iterable[_Thing], item_of: Callable[[_Thing], Item]) -> list[_Thing]:
-    """Keep the first of each WRS path and row, or of each cell of another grid.
+    """Return the first scene per WRS path and row, or per cell of another grid.
 
     Args:
         things: scenes.
-        item_of: gives the item of one.
+        item_of: returns the item of a scene.
 
     Raises:
-        UsageError: one has no place, so that nobody can tell.
+        UsageError: an item names neither path and row nor a cell.
     """
     found: dict[tuple[Any, Any], _Thing] = {}
     for thing in things:
@@ -197,14 +197,14 @@ def one_per_place(things: Iterable[_Thing], item_of: Callable[[_Thing], Item]) -
         else:
             raise UsageError(
                 f"{item.get('id')} has neither landsat:wrs_path and landsat:wrs_row nor grid:code",
-                hint="leave ``optimized_selection`` out",
+                hint="omit ``optimized_selection``",
             )
         found.setdefault(place, thing)
     return list(found.values())
 
 
 def _sort_key(value: Any) -> tuple[bool, Any]:
-    """Order numbers before texts, so that a property that is now one and now the other can be sorted."""
+    """Order numbers before texts, because a property may be a number in one item and a text in another."""
     return (False, value) if isinstance(value, int | float) else (True, str(value))
 
 
@@ -220,7 +220,7 @@ def moment_of(item: Item) -> datetime | None:
 def _from_sat_api(document: Mapping[str, Any], *, of_files: bool) -> dict[str, Any]:
     given = {name: value for name, value in document.items() if name != "page"}
     given["datetime"] = given.pop("time", None) or given.get("datetime")
-    # SAT-API gave the newest first when nothing else was asked for.
+    # SAT-API returns the newest first by default.
     given["sortby"] = given.pop("sort", None) or given.get("sortby") or [{"field": "datetime", "direction": "desc"}]
     given["sortby"] = [{**sort, "field": _renamed(str(sort["field"]))} for sort in given["sortby"]]
     query = {_renamed(name): tests for name, tests in (given.get("query") or {}).items()}
@@ -263,8 +263,8 @@ def _query(value: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     for name, tests in value.items():
         if unknown := sorted(set(tests) - set(_COMPARE)):
             raise UsageError(
-                f"the query of {name} has operators that are not known: {', '.join(unknown)}",
-                hint=f"there are {', '.join(_COMPARE)}",
+                f"the query of {name} has unknown operators: {', '.join(unknown)}",
+                hint=f"use {', '.join(_COMPARE)}",
             )
     return {name.removeprefix("properties."): dict(tests) for name, tests in value.items()}
 
@@ -283,12 +283,12 @@ def _sortby(value: Any) -> tuple[tuple[str, bool], ...]:
 
 
 def _prefixed(name: str) -> str:
-    """Write a property as stac-server demands it."""
+    """Return a property's name as stac-server requires it."""
     return name if name in ("id", "collection") else f"properties.{name}"
 
 
 def _holds(value: Any, tests: Mapping[str, Any]) -> bool:
-    """Test a value; one that is missing, or not comparable, passes no test, as in a database."""
+    """Test a value; one that is missing or not comparable passes no test, as in a database."""
     try:
         return value is not None and all(_COMPARE[name](value, wanted) for name, wanted in tests.items())
     except TypeError:
@@ -317,7 +317,7 @@ def _span_of(item: Item) -> tuple[Moment, Moment]:
 
 
 def _interval(text: str | None) -> tuple[Moment, Moment] | None:
-    """Read a moment, a day, month or year, or two of them with `/` between; `..` is an open end."""
+    """Read a moment, a day, month or year, or two of them separated by `/`; `..` is an open end."""
     if not text:
         return None
     start, mark, end = text.partition("/")
@@ -326,7 +326,7 @@ def _interval(text: str | None) -> tuple[Moment, Moment] | None:
     if first is None and last is None:
         return None
     if first and last and first > last:
-        raise UsageError(f"the search's datetime {text} ends before it begins")
+        raise UsageError(f"the search's datetime {text} ends before it begins", hint="swap the two moments")
     return first, last
 
 
@@ -338,7 +338,7 @@ def _moment(text: str) -> datetime:
 
 
 def _last_moment(text: str) -> datetime:
-    """Read the same, to the end of the day, month or year."""
+    """Read RFC 3339, or the end of a day, month or year."""
     moment = _moment(text)
     if "T" in text.upper() or " " in text:
         return moment

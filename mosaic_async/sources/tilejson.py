@@ -36,7 +36,7 @@ class TileJson:
         """Read a document.
 
         Raises:
-            ValueError: a field is missing or makes no sense.
+            ValueError: a field is missing or malformed.
         """
         try:
             return cls(

@@ -1,6 +1,6 @@
-"""Tilers as sources: ask one to render a mosaic or a search, and give the URL template of its tiles.
+"""Tilers as sources: have one render a mosaic or a search, and return the URL template of its tiles.
 
-Each maker asks the tiler what it is, writes the rendering in its dialect, and learns zooms and bounds. It knows nothing
+Each maker detects the type of tiler, writes the rendering in its dialect, and reads zooms and bounds. It knows nothing
 of how the tiles are fetched.
 """
 
@@ -49,28 +49,28 @@ async def awspds_mosaic(
     batch: bool = True,
     headers: Mapping[str, str] | None = None,
 ) -> TileSource:
-    """Have awspds-mosaic, or what speaks as it does, make a mosaic of a search: `POST /mosaic/create`.
+    """Have awspds-mosaic, or a compatible tiler, make a mosaic of a search: `POST /mosaic/create`.
 
     Args:
-        endpoint: URL that `/mosaic/create` stands below.
-        search: a SAT-API search, sent as it is.
-        rendering: what to show; awspds numbers bands and knows no resampling.
+        endpoint: URL above `/mosaic/create`.
+        search: a SAT-API search, sent unchanged.
+        rendering: what to show; awspds numbers bands and does not support `resampling`.
         minzoom: of the mosaic; also the zoom of its cells.
         maxzoom: of the mosaic.
         seasons: winter, spring, summer, autumn; none: all.
-        optimized_selection: one scene a path and row.
-        max_per_cell: scenes a cell, 0 for all; awspds' own default is 20, which it does not tell.
-        tile_size: pixels a side, 256, 512, 768 or 1024.
+        optimized_selection: keep one scene per path and row.
+        max_per_cell: scenes per cell, 0 for all; the default of awspds is 20, and it does not say that it cuts.
+        tile_size: pixels per side: 256, 512, 768 or 1024.
         tile_format: tif, png, jpg or webp.
-        batch: ask for tiles below `/batch/`, which gives each 30 s in place of 20, and more threads.
+        batch: request tiles below `/batch/`, where each has 30 s in place of 20, and more threads.
         headers: sent with every request.
 
     Raises:
-        UsageError: a rendering or size that it cannot do.
-        SourceError: it does not answer, or refuses the search.
+        UsageError: the tiler does not support the rendering or size.
+        SourceError: the tiler does not answer, or refuses the search.
     """
     if tile_format == "npy":
-        raise UsageError("awspds sends npy as pickled objects, which are not read", hint="use ``tile_format`` tif")
+        raise UsageError("awspds sends npy as pickled objects, which are not read", hint="set ``tile_format`` to tif")
     scale, rest = divmod(tile_size, 256)
     if rest or not 1 <= scale <= 4:
         raise UsageError(
@@ -84,7 +84,7 @@ async def awspds_mosaic(
     if seasons:
         options["seasons"] = ",".join(seasons)
     url = f"{endpoint.rstrip('/')}/mosaic/create?{urlencode(options)}"
-    # It reads `query` without asking whether there is one.
+    # It fails on a body without `query`.
     reply = await exchange(url, body={"query": {}, **search}, headers=headers)
     told = _tilejson(reply, url)
     template = told.template
@@ -119,15 +119,15 @@ async def titiler_mosaic(
     Args:
         endpoint: URL of the tiler's mosaic routes, such as `https://host/mosaicjson`, or of the tiler.
         mosaic: URL of the MosaicJSON, as the tiler reads it: https, s3, ...
-        rendering: what to show; names of assets need a tiler that reads STAC items.
-        tile_size: pixels a side.
+        rendering: what to show; names of assets require a tiler that reads STAC items.
+        tile_size: pixels per side.
         tile_format: tif, png, jpg, webp or npy.
-        dialect: one of `dialects.DIALECTS` for a tiler that does not describe itself; None asks it.
+        dialect: one of `dialects.DIALECTS`, for a tiler without an OpenAPI description; None: detected.
         headers: sent with every request.
 
     Raises:
-        UsageError: a rendering or size that it cannot do.
-        SourceError: it does not answer, or cannot read the mosaic.
+        UsageError: the tiler does not support the rendering or size.
+        SourceError: the tiler does not answer, or cannot read the mosaic.
     """
     opened = await open_endpoint(endpoint, headers=headers)
     base, spoken = spoken_by(opened, dialect, required="url")
@@ -148,27 +148,27 @@ async def titiler_search(
     dialect: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> TileSource:
-    """Register a search with titiler-pgstac, or Planetary Computer's tiler, and render what it finds.
+    """Register a search with titiler-pgstac, or Planetary Computer's tiler, and render its scenes.
 
-    pgstac stops looking as soon as a tile is covered, and leaves out what lies below: any selection but `first` would
-    see one or two scenes. So for those it is told not to.
+    pgstac stops as soon as a tile is covered and leaves out the scenes below, so that any selection but `first` would
+    see one or two scenes. For those selections this is turned off.
 
     Args:
-        endpoint: URL that `/searches/register` (before titiler-pgstac 1.0 `/mosaic/register`) stands below.
+        endpoint: URL above `/searches/register` (before titiler-pgstac 1.0 `/mosaic/register`).
         search: a STAC API search.
         rendering: what to show.
-        tile_size: pixels a side.
+        tile_size: pixels per side.
         tile_format: tif, png, jpg, webp or npy.
-        items_limit: scenes a tile, for selections other than `first`. Beyond it the tiler leaves scenes out and does
-            not say so; the source's `notes` do, when the middle of the search's bbox is cut.
-        scan_limit: scenes a tile that are looked at.
-        time_limit: seconds a tile that are spent looking.
-        dialect: one of `dialects.DIALECTS` for a tiler that does not describe itself; None asks it.
+        items_limit: scenes per tile, for selections other than `first`. Beyond it the tiler leaves scenes out and does
+            not say so; the source's `notes` do if that happens in the middle of the search's bbox.
+        scan_limit: scenes per tile that are considered.
+        time_limit: seconds per tile for finding scenes.
+        dialect: one of `dialects.DIALECTS`, for a tiler without an OpenAPI description; None: detected.
         headers: sent with every request.
 
     Raises:
-        UsageError: a rendering, size or search that it cannot do.
-        SourceError: it does not answer, or refuses the search.
+        UsageError: the tiler does not support the rendering, size or search.
+        SourceError: the tiler does not answer, or refuses the search.
     """
     wanted = search if isinstance(search, Search) else Search.parse(search)
     opened = await open_endpoint(endpoint, headers=headers)
@@ -182,11 +182,11 @@ async def titiler_search(
     params = spoken.query(rendering)
     if "collection" in spoken.required or is_pc:
         if len(wanted.collections) != 1:
-            raise UsageError("Planetary Computer's tiler renders one collection", hint="name it in the search")
+            raise UsageError("Planetary Computer's tiler renders one collection", hint="name one in the search")
         params.append(("collection", wanted.collections[0]))
     notes: list[str] = []
     if is_pc:
-        notes.append(f"Planetary Computer's tiler uses at most {_PC_ITEMS} scenes a tile for most collections")
+        notes.append(f"Planetary Computer's tiler uses at most {_PC_ITEMS} scenes per tile for most collections")
     if rendering.selection not in _ONE_SCENE:
         limits = {"items_limit": items_limit, "scan_limit": scan_limit, "time_limit": time_limit}
         params += [("exitwhenfull", "false"), ("skipcovered", "false"), *((key, str(n)) for key, n in limits.items())]
@@ -204,19 +204,19 @@ async def rendered_by(
     dialect: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> TileSource:
-    """Have a tiler render what it renders: a MosaicJSON, or, with awspds and titiler-pgstac, the search in a file.
+    """Have a tiler render a MosaicJSON or, if it is awspds or titiler-pgstac, the search in a file.
 
     Args:
         tiler: URL.
         what: URL or path of a MosaicJSON, or path of a search.
         rendering: what to show.
-        tile_size: pixels a side.
-        dialect: one of `dialects.DIALECTS` for a tiler that does not describe itself; None asks it.
+        tile_size: pixels per side.
+        dialect: one of `dialects.DIALECTS`, for a tiler without an OpenAPI description; None: detected.
         headers: sent with every request.
 
     Raises:
-        UsageError: it cannot do that, or `what` is nothing that it renders.
-        SourceError: it does not answer.
+        UsageError: the tiler does not support the rendering, or does not render `what`.
+        SourceError: the tiler does not answer.
     """
     if dialect is None:
         kind = kind_of(await open_endpoint(tiler, headers=headers))
@@ -241,18 +241,19 @@ def _read_search(path: str) -> dict[str, Any]:
         document = read(Path(path))
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{path} is no search: {error}", hint="this tiler renders searches: give the file of one as the source"
+            f"{path} is not a search: {error}",
+            hint="this tiler renders searches: use the file of a search as the source",
         ) from error
     if not isinstance(document, dict) or "tiles" in document:
-        raise UsageError(f"{path} is no search", hint="this tiler renders searches, and no MosaicJSON")
+        raise UsageError(f"{path} is not a search", hint="this tiler renders searches and does not read MosaicJSON")
     return document
 
 
 def with_rendering(source: TileSource | str, dialect: str, rendering: Rendering) -> TileSource:
-    """Add a rendering to a tile URL, in the dialect of the tiler behind it.
+    """Return the source of a tile URL with a rendering added in the dialect of its tiler.
 
     Raises:
-        UsageError: no such dialect, or one that cannot do it.
+        UsageError: the dialect is not known or does not support the rendering.
     """
     opened = from_template(source) if isinstance(source, str) else source
     return _with_pairs(opened, dialect_named(dialect).query(rendering))
@@ -264,9 +265,9 @@ async def _registered(opened: Endpoint, url: str, wanted: Search) -> str:
         {name for tests in wanted.query.values() for name in tests if name not in _PGSTAC_OPERATORS}
     ):
         raise UsageError(
-            f"titiler-pgstac's query knows no {', '.join(operators)}", hint="write it as a CQL2 filter in the search"
+            f"titiler-pgstac's query does not support {', '.join(operators)}", hint="write a CQL2 filter in the search"
         )
-    # pgstac 0.10 leaves the order out of a search's id, and the first order that was registered stays.
+    # pgstac 0.10 leaves the order out of a search's id, and keeps the order that was registered first.
     name = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:32]
     reply = await exchange(url, body={**body, "metadata": {"type": "mosaic", "name": name}}, headers=opened.headers)
     found = reply.document if isinstance(reply.document, dict) else {}
@@ -280,9 +281,11 @@ _PGSTAC_OPERATORS = ("eq", "neq", "lt", "lte", "gt", "gte")
 
 
 async def _cut(opened: Endpoint, base: str, wanted: Search, params: Params, limit: int) -> list[str]:
-    """Ask for the scenes of the tile in the middle of the search; as many as the limit means that it cuts."""
+    """Request the scenes of the tile in the middle of the search; as many as the limit means that it cuts."""
     if wanted.bbox is None:
-        return [f"at most {limit} scenes a tile are used, and whether that cuts is not known without a bbox"]
+        return [
+            f"at most {limit} scenes per tile are used; without a bbox it is not known whether that leaves scenes out"
+        ]
     west, south, east, north = wanted.bbox
     middle = mercantile.tile(
         (west + east) / 2 if west <= east else (west + east) / 2 % 360 - 180, (south + north) / 2, 12
@@ -301,13 +304,13 @@ async def _cut(opened: Endpoint, base: str, wanted: Search, params: Params, limi
 async def _described(
     opened: Endpoint, base: str, spoken: Dialect, params: Params, *, tile_size: int, tile_format: str
 ) -> TileSource:
-    """Have the parameters checked by the tiler's own TileJSON, and take zooms and bounds from it."""
+    """Fetch the tiler's TileJSON, which checks the parameters, and take zooms and bounds from it."""
     path, size = spoken.tile(tile_format, tile_size)
     with_tms = "{tms}" in spoken.path
     url = f"{base}/{f'{TMS}/' if with_tms else ''}tilejson.json?{urlencode([*params, *size])}"
     told = _tilejson(await exchange(url, headers=opened.headers), url)
     source = TileSource(
-        # The TileJSON's own template may name another scheme or host where a proxy stands before the tiler.
+        # Behind a proxy the TileJSON's own template may name another scheme or host.
         template=base + path,
         tile_size=tile_size,
         minzoom=told.minzoom,
@@ -320,7 +323,7 @@ async def _described(
 
 
 def _with_pairs(source: TileSource, pairs: Params) -> TileSource:
-    """Add parameters, of which some come more than once."""
+    """Return the source with parameters added, of which some are repeated."""
     if not pairs:
         return source
     joint = "&" if "?" in source.template else "?"

@@ -1,6 +1,6 @@
 """From a search to a MosaicJSON, and which scenes a mosaic shows (extra `stac`).
 
-It knows no tiles and no pixels: footprints and metadata alone decide.
+It knows nothing of tiles and pixels: footprints and metadata decide.
 Start with `mosaicjson.create_mosaic`; `items` reads items from APIs and files.
 """
 

@@ -1,4 +1,4 @@
-"""What a scene covers, and which cells of a zoom that is.
+"""What a scene covers, and which cells of a zoom that touches.
 
 Footprints may be polygons or multipolygons, with heights, with holes, across ±180 in any of the usual ways. It knows
 nothing of searches or documents.
@@ -23,16 +23,16 @@ from mosaic_async.geo.area import MAX_LATITUDE
 from mosaic_async.sources.stac_query import Item
 
 MAX_CELLS = 2_000_000
-"""Candidates, over all scenes, that are looked at."""
+"""Maximum number of candidate cells, over all scenes."""
 _HAIR = 1e-9
-"""Of a cell: a footprint that only touches a cell's edge shares nothing with it."""
+"""Share of a cell by which it is drawn smaller: a footprint that only touches its edge is not in it."""
 
 
 def outline_of(item: Item) -> BaseGeometry:
-    """Give an item's footprint, flat and valid, cut at ±180; without a polygon its bbox.
+    """Return an item's footprint, flat and valid, cut at ±180; without a polygon its bbox.
 
     Raises:
-        SourceError: it has neither.
+        SourceError: the item has neither, or they are malformed.
     """
     try:
         geometry = item.get("geometry")
@@ -41,11 +41,11 @@ def outline_of(item: Item) -> BaseGeometry:
             found = box_of(item["bbox"])
         return _valid(_within_the_world(found))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, ShapelyError) as error:
-        raise SourceError(f"the footprint of {item.get('id')} makes no sense: {error!r}") from error
+        raise SourceError(f"the footprint of {item.get('id')} is malformed: {error!r}") from error
 
 
 def box_of(bbox: Sequence[float]) -> BaseGeometry:
-    """Give a bbox, of four numbers or six, as polygons; two of them where it crosses the antimeridian."""
+    """Return a bbox of four or six numbers as a polygon, or as two where it crosses the antimeridian."""
     west, south, east, north = bbox if len(bbox) == 4 else (*bbox[0:2], *bbox[3:5])
     if west <= east:
         return shapely.box(west, south, east, north)
@@ -53,17 +53,17 @@ def box_of(bbox: Sequence[float]) -> BaseGeometry:
 
 
 def cells_of(outlines: Sequence[BaseGeometry], zoom: int) -> dict[str, list[int]]:
-    """Find the cells that share an area with the footprints.
+    """Return the cells that share an area with the footprints.
 
     Args:
         outlines: in degrees, longitudes from -180 to 180.
         zoom: of the cells.
 
     Returns:
-        For each quadkey, in order, the numbers of the outlines in it, in order.
+        By quadkey, in order: the indices of the outlines in it, in order.
 
     Raises:
-        RefusedError: more than `MAX_CELLS` cells to look at.
+        RefusedError: there are more than `MAX_CELLS` candidate cells.
     """
     x, y = _candidates(outlines, zoom)
     boxes = _boxes(x, y, zoom)
@@ -80,13 +80,13 @@ def cells_of(outlines: Sequence[BaseGeometry], zoom: int) -> dict[str, list[int]
 
 
 def cell_count(outlines: Sequence[BaseGeometry], zoom: int) -> int:
-    """Count cells over all boxes of footprints, cells of two of them twice: a bound, and quick."""
+    """Return an upper bound of the cells of footprints, from their boxes; quick."""
     left, top, right, bottom = _ranges(outlines, zoom)
     return int(((right - left + 1) * (bottom - top + 1)).sum())
 
 
 def _within_the_world(geometry: BaseGeometry) -> BaseGeometry:
-    """Cut at ±180 what runs past it or jumps from one side to the other."""
+    """Return a geometry cut at ±180 if it runs past it or jumps from one side to the other."""
     west, _, east, _ = geometry.bounds
     if west >= -180 and east <= 180 and east - west <= 180:
         return geometry
@@ -101,7 +101,7 @@ def _valid(geometry: BaseGeometry) -> BaseGeometry:
 
 
 def _ranges(outlines: Sequence[BaseGeometry], zoom: int) -> tuple[NDArray[np.int64], ...]:
-    """Give first column, first row, last column and last row of the box of each simple part of each outline."""
+    """Return first column, first row, last column and last row of the box of each simple part of each outline."""
     bounds = shapely.bounds(shapely.get_parts(np.asarray(outlines, dtype=object)))
     width = 2**zoom
     west, east = (bounds[:, index] / 360 + 0.5 for index in (0, 2))
@@ -114,7 +114,7 @@ def _candidates(outlines: Sequence[BaseGeometry], zoom: int) -> tuple[NDArray[np
     if (count := cell_count(outlines, zoom)) > MAX_CELLS:
         raise RefusedError(
             f"the scenes cover {count:,} cells of zoom {zoom}, more than {MAX_CELLS:,}",
-            hint="take a lower ``quadkey_zoom``",
+            hint="use a lower ``quadkey_zoom``",
         )
     width = 2**zoom
     codes = [
@@ -126,7 +126,7 @@ def _candidates(outlines: Sequence[BaseGeometry], zoom: int) -> tuple[NDArray[np
 
 
 def _boxes(x: NDArray[np.int64], y: NDArray[np.int64], zoom: int) -> Any:
-    """Give cells as boxes in degrees, a hair smaller."""
+    """Return cells as boxes in degrees, `_HAIR` smaller."""
     width = 2**zoom
     west, east = ((x + edge) / width * 360 - 180 for edge in (_HAIR, 1 - _HAIR))
     north, south = (_latitude((y + edge) / width) for edge in (_HAIR, 1 - _HAIR))
@@ -134,7 +134,7 @@ def _boxes(x: NDArray[np.int64], y: NDArray[np.int64], zoom: int) -> Any:
 
 
 def _y_share(latitude: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give the share of the Web Mercator square south of its northern edge."""
+    """Return the distance from the northern edge of the Web Mercator square, as a share of its height."""
     sine = np.sin(np.radians(np.clip(latitude, -MAX_LATITUDE, MAX_LATITUDE)))
     return np.asarray(0.5 - np.arctanh(sine) / (2 * np.pi))
 

@@ -189,7 +189,7 @@ def expression(text: str | Mapping[str, Any]) -> cql2.Expr:
 
 
 def _matches(filtered: cql2.Expr, item: Item) -> bool:
-    """Tell whether an item passes a filter; one that lacks a property does not, as in a database.
+    """Return whether an item passes a filter; one that lacks a property does not, as in a database.
 
     Raises:
         UsageError: the filter cannot be applied to the item's values.

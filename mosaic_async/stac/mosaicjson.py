@@ -1,6 +1,6 @@
-"""From a search to a MosaicJSON: seasons, one scene a path and row, cap and order (extra `stac`).
+"""From a search to a MosaicJSON: seasons, one scene per path and row, cap and order (extra `stac`).
 
-It knows nothing of tiles' pixels. The same search and options give the same document, with the same name.
+It knows nothing of pixels. The same search and options return the same document, with the same name.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ _ZOOM_SPAN = 5
 _INDEX_LEVELS = 3
 """Zooms between the data's own and the cells': a cell of 8 x 8 tiles lists few scenes that do not touch a tile."""
 _FINE_ENOUGH = 6
-"""Zoom of cells, 600 km wide, that is fine enough for any data."""
+"""Zoom of cells, 600 km wide, that is fine enough for all data."""
 _MAX_ENTRIES = 250_000
-"""Scenes in cells, over the document; where they would be more the cells are coarser."""
+"""Maximum number of names in a document; where there would be more, the cells are coarser."""
 _METRES_PER_DEGREE = WORLD / 360
 _DEFAULT_MAXZOOM = 12
 
 
 @dataclass(frozen=True, kw_only=True)
 class CreatedMosaic:
-    """A MosaicJSON and the scenes it was made of."""
+    """A MosaicJSON and the scenes that it lists."""
 
     document: dict[str, Any]
     """MosaicJSON 0.0.3; `name` is the same for the same search and options."""
     scenes: dict[str, Any]
     """GeoJSON FeatureCollection: id, datetime and footprint of each scene that a cell lists."""
     warnings: tuple[str, ...] = ()
-    """What was cut, in words for people."""
+    """What was left out and what expires, in words for people."""
 
 
 @dataclass(frozen=True)
 class _Placed:
-    """A scene, what the mosaic calls it, and what it covers."""
+    """A scene, its name in the mosaic, and what it covers."""
 
     scene: Scene
     name: str
@@ -82,36 +82,36 @@ def create_mosaic(
     headers: Mapping[str, str] | None = None,
     attempts: int = 5,
 ) -> CreatedMosaic:
-    """Search scenes and write them down as a MosaicJSON. It blocks; use a thread in a loop.
+    """Search for scenes and return a MosaicJSON of them. It blocks; run it in a thread beside a loop.
 
     Args:
         search: as for `POST /search` of a STAC API 1.0, or of SAT-API, whose words are translated.
-        api: URL of the STAC API to ask.
-        items: or files to look through: a folder, a catalogue, an item collection, stac-geoparquet.
-        collections: instead of those that the search names.
-        seasons: keep scenes of these: winter, spring, summer, autumn, by month and by the scene's hemisphere.
-        optimized_selection: keep one scene a WRS path and row, the first in the search's order.
-        max_scenes: keep so many scenes, the first; None: all.
-        max_per_cell: list so many scenes a cell, the first; None: all.
+        api: URL of the STAC API to search.
+        items: files to search instead: a folder, a catalogue, an item collection, stac-geoparquet.
+        collections: replace those of the search.
+        seasons: to keep: winter, spring, summer, autumn, by month and by the scene's hemisphere.
+        optimized_selection: keep the first scene per WRS path and row, in the order of the search.
+        max_scenes: maximum number of scenes; the first are kept; None: all.
+        max_per_cell: maximum number of scenes per cell; the first are listed; None: all.
         minzoom: of the mosaic; None: five below `maxzoom`.
-        maxzoom: zoom at which tiles of 256 pixels have the data's own resolution; None: what the items say, or 12.
-        quadkey_zoom: of the cells; None: three below `maxzoom`, coarser where that would make a large document.
+        maxzoom: zoom at which tiles of 256 pixels have the data's own resolution; None: that of the items, or 12.
+        quadkey_zoom: of the cells; None: three below `maxzoom`, or coarser if the document would be large.
         asset: list the files of this asset instead of the items, for tilers that read plain files.
         keep_items: write the items into this folder, with absolute hrefs that can be opened, and list these files, so
-            that tiles need no API. Signatures in them end within the hour.
+            that rendering does not require the API. Signatures in them expire within the hour.
         signer: signs hrefs of Planetary Computer; None: `signing.Signer()`.
         headers: sent to the API.
-        attempts: tries a page of the API.
+        attempts: maximum per page of the API.
 
     Raises:
-        UsageError: the search or an option makes no sense.
-        SourceError: the API or the files cannot be read, or nothing is found.
+        UsageError: the search or an option is malformed, or options exclude each other.
+        SourceError: the API or the files cannot be read, or no scene matches.
     """
     parsed = search if isinstance(search, Search) else Search.parse(search, of_files=items is not None)
     wanted = parsed.within(collections)
     kept_seasons = read_seasons(seasons)
     if (api is None) == (items is None):
-        raise UsageError("where are the scenes?", hint="give either ``api`` or ``items``")
+        raise UsageError("scenes come from an API or from files", hint="set either ``api`` or ``items``")
     if asset is not None and keep_items is not None:
         raise UsageError("a mosaic lists items or the files of an asset", hint="omit ``asset`` or ``keep_items``")
     warnings: list[str] = []
@@ -127,11 +127,11 @@ def create_mosaic(
     if optimized_selection:
         placed = one_per_place(placed, lambda one: one.scene.item)
     if max_scenes and len(placed) > max_scenes:
-        warnings.append(f"{len(placed):,} scenes were found and only the first {max_scenes:,} are used")
+        warnings.append(f"{len(placed):,} scenes match; only the first {max_scenes:,} are used")
         placed = placed[:max_scenes]
     if not placed:
         raise SourceError(
-            f"no scene is left of {total:,} that the search found",
+            "the search matched no scenes" + (f" ({total:,} before seasons)" if total else ""),
             hint="widen the search: dates, clouds, ``seasons``, ``collections``",
         )
     zooms = _zooms(placed, minzoom, maxzoom, quadkey_zoom)
@@ -142,14 +142,16 @@ def create_mosaic(
     document = _document(placed, zooms, max_per_cell, warnings, asset)
     document["name"] = _digest({"search": wanted.body(), **options})
     if any(reader_pays(one.scene.item) for one in placed):
-        warnings.append("the reader pays for these scenes: set AWS_REQUEST_PAYER=requester where tiles are made")
+        warnings.append(
+            "these scenes lie in a requester-pays bucket: set AWS_REQUEST_PAYER=requester where tiles are rendered"
+        )
     if keep_items is not None:
         warnings += _keep(placed, Path(keep_items), signer or Signer())
     return CreatedMosaic(document=document, scenes=_collection(placed, document), warnings=tuple(warnings))
 
 
 def _in_order(found: Iterable[Scene], wanted: Search) -> list[Scene]:
-    """Sort here too: servers leave open what comes first among equals, and then the same search is another mosaic."""
+    """Sort again: servers leave the order of equal items open, and then the same search makes another mosaic."""
     scenes = list(found)
     by_item = {id(scene.item): scene for scene in scenes}
     return [by_item[id(item)] for item in wanted.ordered(scene.item for scene in scenes)]
@@ -160,8 +162,8 @@ def _name(scene: Scene, asset: str | None) -> str:
         return scene.asset(asset)
     if scene.location is None:
         raise UsageError(
-            f"the item {scene.item.get('id')} has no file or URL of its own for a mosaic to name",
-            hint="give ``asset``, the name of the asset whose files the mosaic shall list",
+            f"the item {scene.item.get('id')} has no file or URL of its own that a mosaic could list",
+            hint="set ``asset`` to the asset whose files to list, or ``keep_items`` to a folder",
         )
     return scene.location
 
@@ -178,7 +180,7 @@ def _kept_names(scenes: Sequence[Scene], folder: Path) -> list[str]:
 
 
 def _keep(placed: Sequence[_Placed], folder: Path, signer: Signer) -> list[str]:
-    """Write items with hrefs that can be opened, and say until when."""
+    """Write items with hrefs that can be opened; return a warning if these expire."""
     try:
         for one in placed:
             Path(one.name).parent.mkdir(parents=True, exist_ok=True)
@@ -188,11 +190,11 @@ def _keep(placed: Sequence[_Placed], folder: Path, signer: Signer) -> list[str]:
     if signer.ends is None:
         return []
     ends = datetime.fromtimestamp(signer.ends, UTC)
-    return [f"the scenes' signatures end at {ends:%H:%M} UTC; run this again then"]
+    return [f"the signatures of the scenes expire at {ends:%H:%M} UTC; repeat this command after that"]
 
 
 def _season(placed: _Placed) -> str | None:
-    """Name the season of a scene; None when it does not know its date."""
+    """Return the season of a scene; None without a date."""
     moment = moment_of(placed.scene.item)
     _, south, _, north = placed.outline.bounds
     return season_of(moment.month, (south + north) / 2) if moment else None
@@ -201,14 +203,16 @@ def _season(placed: _Placed) -> str | None:
 def _zooms(
     placed: Sequence[_Placed], minzoom: int | None, maxzoom: int | None, quadkey_zoom: int | None
 ) -> tuple[int, int, int]:
-    """Choose minzoom, maxzoom and the cells' zoom where they were not given."""
+    """Return minzoom, maxzoom and the zoom of the cells; chooses those not set."""
     top = _native_zoom(placed) if maxzoom is None else maxzoom
     low = max(0, top - _ZOOM_SPAN) if minzoom is None else minzoom
     if not 0 <= low <= top <= MAX_ZOOM:
-        raise UsageError(f"zooms from {low} to {top} make no sense", hint="mend ``minzoom`` and ``maxzoom``")
+        raise UsageError(
+            f"zooms {low} to {top} are not a range from 0 to {MAX_ZOOM}", hint="change ``minzoom`` or ``maxzoom``"
+        )
     if quadkey_zoom is not None:
         if not 0 <= quadkey_zoom <= top:
-            raise UsageError(f"the cells' zoom is {quadkey_zoom}", hint=f"give ``quadkey_zoom`` from 0 to {top}")
+            raise UsageError(f"the zoom of the cells is {quadkey_zoom}", hint=f"set ``quadkey_zoom`` to 0 to {top}")
         return low, top, quadkey_zoom
     outlines = [one.outline for one in placed]
     cells = max(min(top, _FINE_ENOUGH), top - _INDEX_LEVELS)
@@ -218,7 +222,7 @@ def _zooms(
 
 
 def _native_zoom(placed: Sequence[_Placed]) -> int:
-    """Give the zoom whose 256-pixel tiles come nearest to the resolution of most items."""
+    """Return the zoom whose 256-pixel tiles are nearest to the median resolution of the items."""
     zooms = []
     for one in placed:
         try:
@@ -233,7 +237,7 @@ def _native_zoom(placed: Sequence[_Placed]) -> int:
 
 
 def _resolution(item: Mapping[str, Any]) -> float | None:
-    """Give metres a pixel, of the projection's transform or else of gsd, the finest of all assets."""
+    """Return metres per pixel, the finest of all assets, from the projection's transform or else from gsd."""
     properties = item.get("properties") or {}
     holders = [properties, *(item.get("assets") or {}).values()]
     transforms = [holder["proj:transform"] for holder in holders if holder.get("proj:transform")]
@@ -252,11 +256,11 @@ def _document(
         key: [placed[index].name for index in indices] for key, indices in cells_of(outlines, quadkey_zoom).items()
     }
     if not tiles:
-        raise SourceError("no scene lies within Web Mercator's latitudes, ±85.0511 degrees")
+        raise SourceError("all scenes lie outside of Web Mercator's latitudes, ±85.0511 degrees")
     if cap and (cut := sum(len(names) > cap for names in tiles.values())):
         most = max(map(len, tiles.values()))
         warnings.append(
-            f"{cut:,} of {len(tiles):,} cells have more than {cap} scenes, up to {most}; the first are used"
+            f"{cut:,} of {len(tiles):,} cells have more than {cap} scenes, up to {most}; only the first are listed"
         )
         tiles = {key: names[:cap] for key, names in tiles.items()}
     west, south, east, north = (float(value) for value in shapely.total_bounds(outlines))
@@ -283,5 +287,5 @@ def _collection(placed: Sequence[_Placed], document: Mapping[str, Any]) -> dict[
 
 
 def _digest(request: Mapping[str, Any]) -> str:
-    """Name a request: 56 hexadecimal digits, as awspds-mosaic's are."""
+    """Return the name of a request: 56 hexadecimal digits, as awspds-mosaic's are."""
     return hashlib.sha224(json.dumps(request, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Which scenes a mosaic of an area is made of: ids, dates and footprints, as GeoJSON (extra `stac`).
+"""The scenes of a mosaic in an area: ids, dates and footprints, as GeoJSON (extra `stac`).
 
 It knows nothing of pixels: a scene that is listed here may be hidden by others everywhere.
 """
@@ -33,7 +33,7 @@ _TIMEOUT = 60.0
 
 
 def scenes_of(mosaic: str | Path | Mapping[str, Any], area: Sequence[float] | Mapping[str, Any]) -> dict[str, Any]:
-    """List the scenes of a mosaic whose footprints share an area with the given one, in the mosaic's order.
+    """Return the scenes of a mosaic whose footprints share an area with the given one, in the order of the mosaic.
 
     Args:
         mosaic: a MosaicJSON or its path, or a folder, catalogue or item collection.
@@ -44,7 +44,7 @@ def scenes_of(mosaic: str | Path | Mapping[str, Any], area: Sequence[float] | Ma
 
     Raises:
         SourceError: the mosaic or one of its scenes cannot be read.
-        UsageError, RefusedError: the area makes no sense.
+        UsageError, RefusedError: the area is malformed or absurd.
     """
     place = _shape_of(Area.parse(area))
     shapely.prepare(place)
@@ -57,7 +57,7 @@ def scenes_of(mosaic: str | Path | Mapping[str, Any], area: Sequence[float] | Ma
 
 
 def feature_of(item: Item, outline: BaseGeometry, location: str | None) -> dict[str, Any]:
-    """Give what is told of a scene."""
+    """Return a scene as a GeoJSON feature."""
     moment = moment_of(item)
     return {
         "type": "Feature",
@@ -80,7 +80,7 @@ def _items(mosaic: str | Path | Mapping[str, Any], place: BaseGeometry) -> Itera
         document, location = read_document(Path(mosaic)), str(Path(mosaic).absolute())
     if "mosaicjson" not in document:
         if isinstance(mosaic, Mapping):
-            raise SourceError("the document is no MosaicJSON")
+            raise SourceError("the document is not a MosaicJSON")
         yield from ((scene.location, scene.item) for scene in read_scenes(Path(mosaic)))
         return
     names = _names(document, place)
@@ -91,12 +91,12 @@ def _items(mosaic: str | Path | Mapping[str, Any], place: BaseGeometry) -> Itera
 
 
 def _names(document: Mapping[str, Any], place: BaseGeometry) -> list[str]:
-    """List what the cells that touch the place name, each once, in the order of first mention."""
+    """Return the names in the cells that touch a place, each once, in their order."""
     try:
         found: dict[str, None] = {}
         for key, names in document["tiles"].items():
             if not set(key) <= set("0123"):
-                raise ValueError(f"{key!r} is no quadkey")
+                raise ValueError(f"{key!r} is not a quadkey")
             if place.intersects(shapely.box(*mercantile.bounds(mercantile.quadkey_to_tile(key)))):
                 if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                     raise ValueError(f"the cell {key} is not a list of names")
@@ -107,7 +107,7 @@ def _names(document: Mapping[str, Any], place: BaseGeometry) -> list[str]:
 
 
 def _read(location: str) -> Item:
-    """Read a STAC item, or what a plain file says of itself."""
+    """Read a STAC item, or make one from the georeference of a plain file."""
     try:
         if urlsplit(location).path.lower().endswith((".tif", ".tiff", ".jp2", ".vrt")):
             with rasterio.open(location) as dataset:

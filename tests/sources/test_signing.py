@@ -101,7 +101,7 @@ def test_signed_blobs_are_read_and_unsigned_ones_are_not(tmp_path):
         assert azure.refused > 0
     assert azure.asked == {"landsateuwest/scenes": 1}
     assert_is_parana(tmp_path / "out.tif")
-    assert created.warnings == ("the scenes' signatures end at 13:26 UTC; run this again then",)
+    assert created.warnings == ("the signatures of the scenes expire at 13:26 UTC; repeat this command after that",)
     assert "sig=" not in json.dumps(created.document) + json.dumps(created.scenes)
 
 
@@ -329,7 +329,7 @@ def test_scenes_in_a_bucket_whose_reader_pays_are_built_when_he_says_so(tmp_path
         items = remote_items(tmp_path / "items", "s3://usgs-landsat", properties=properties)
         (tmp_path / "search.json").write_text("{}")
         _, stderr = run("create", tmp_path / "search.json", "-o", tmp_path / "mosaic.json", "--items", items)
-        assert "warning: the reader pays for these scenes: set AWS_REQUEST_PAYER=requester" in stderr
+        assert "warning: these scenes lie in a requester-pays bucket: set AWS_REQUEST_PAYER=requester" in stderr
         env = {
             **os.environ, "AWS_S3_ENDPOINT": url.removeprefix("http://"), "AWS_HTTPS": "NO",
             "AWS_VIRTUAL_HOSTING": "FALSE", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b",

@@ -156,7 +156,7 @@ async def test_names_for_plain_files_and_mosaics_that_are_not_there_are_refused(
         await titiler_mosaic(titiler, str(folder / "files.json"), rendering=Rendering(bands=["red"]))
     with pytest.raises(SourceError, match="No such file"):
         await titiler_mosaic(titiler, str(folder / "missing.json"), rendering=Rendering(bands=["1"]))
-    with pytest.raises(SourceError, match="does not say what it is"), running(web.Application()) as url:
+    with pytest.raises(SourceError, match="has no OpenAPI description"), running(web.Application()) as url:
         await titiler_mosaic(url, "https://host/mosaic.json", rendering=Rendering())
     with pytest.raises(SourceError, match="cannot be had"):
         await titiler_mosaic("http://127.0.0.1:9", "https://host/mosaic.json", rendering=Rendering())
@@ -496,7 +496,7 @@ def test_build_has_awspds_render_a_search(tmp_path):
             "build", tmp_path / "no.json", tmp_path / "a.tif", "--tiler", url, "--bands", "4", *bounds, code=2
         )
     assert json.loads(stdout)["tiles_placed"] == len(server.tiles) > 0
-    assert "is no search" in stderr
+    assert "is not a search" in stderr
 
 
 def test_a_tile_url_takes_a_rendering_when_its_dialect_is_named(serve, tmp_path):

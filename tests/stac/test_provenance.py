@@ -89,7 +89,7 @@ def test_an_area_across_the_antimeridian_finds_scenes_on_both_sides(tmp_path):
 
 
 def test_what_is_no_mosaic_is_a_source_error():
-    with pytest.raises(SourceError, match="no MosaicJSON"):
+    with pytest.raises(SourceError, match="not a MosaicJSON"):
         scenes_of({}, BOTH)
     with pytest.raises(SourceError, match="malformed"):
         scenes_of({"mosaicjson": "0.0.3", "tiles": {"9": ["a"]}}, BOTH)
