@@ -202,7 +202,7 @@ def _is_number(band: str) -> bool:
 
 
 def _of_plain_files(rendering: Rendering) -> bool:
-    """Tell from the names whether numbered bands are meant: 4, or b4 in a formula, and not B4 or red."""
+    """Return, from the names, whether numbered bands are meant: 4, or b4 in a formula, and not B4 or red."""
     if rendering.bands:
         return all(band.isdigit() for band in rendering.bands)
     names = rendering.names()
