@@ -231,15 +231,15 @@ async def test_each_tile_is_asked_for_once_within_the_limits(serve, tmp_path, la
 
 
 async def test_a_slow_writer_slows_the_requests_and_not_the_memory(serve, tmp_path, monkeypatch):
-    from mosaic_async.build.download import Download
+    from mosaic_async.build.part_writer import PartWriter
 
-    place = Download._place
+    place = PartWriter._place
 
     def slow(self, *args):
         time.sleep(0.01)
         place(self, *args)
 
-    monkeypatch.setattr(Download, "_place", slow)
+    monkeypatch.setattr(PartWriter, "_place", slow)
     tiler = serve(pattern=Pattern(count=1), tile_size=128)
     held = Held()
     await build_mosaic(tiler.template, (-15, 20, 25, 50), tmp_path / "out.tif", zoom=7, concurrency=4, on_event=held)

@@ -20,6 +20,7 @@ from mosaic_async.build.download import Download
 from mosaic_async.build.failed_tiles import write_account
 from mosaic_async.build.job import Effort, Job
 from mosaic_async.build.layout import Layout, prepare
+from mosaic_async.build.ledger import Ledger
 from mosaic_async.build.preflight import bytes_needed, check_files, check_room
 from mosaic_async.build.probe import probe
 from mosaic_async.build.scene_tally import SceneTally
@@ -104,13 +105,14 @@ class Run:
                 on_event=self._on_event,
             )
             resumed = await self._download(download, grid, work)
-        is_stopped = download.is_stopped and len(download.records) < grid.part_count
-        if download.is_complete and not is_stopped:
+        ledger = download.ledger
+        is_stopped = download.is_stopped and len(ledger.records) < grid.part_count
+        if ledger.is_complete and not is_stopped:
             with self._stage("finish"):
                 await self._finish(layout, download, work)
-        report = self._report(grid, download, client, resumed, await asyncio.to_thread(peak_rss))
+        report = self._report(grid, ledger, client, resumed, await asyncio.to_thread(peak_rss))
         await asyncio.to_thread(write_account, report, work.failed)
-        if not download.is_complete:
+        if not ledger.is_complete:
             raise IncompleteError(
                 f"{report.tiles_failed:,} of {report.tiles_total:,} tiles failed",
                 report=report,
@@ -169,23 +171,22 @@ class Run:
         return await probe(self._job, cover, client, work, batch=batch, scenes=self._scenes, on_event=self._on_event)
 
     async def _download(self, download: Download, grid: Grid, work: WorkFolder) -> int:
-        """Download what is missing and give how many parts were there already."""
-        records = await work.finished_parts()
-        tiles_resumed = sum(record.placed + record.empty for record in records.values())
-        self._on_event(RunStarted(grid.cover.count, grid.part_count, len(records), tiles_resumed))
+        """Download what is missing and return how many parts an earlier run finished."""
+        ledger = download.ledger
+        ledger.resume(await work.finished_parts())
+        resumed = len(ledger.records)
+        self._on_event(RunStarted(ledger.total, grid.part_count, resumed, ledger.placed + ledger.empty))
         with self._stage("download"):
             try:
-                await download.run(records)
+                await download.run()
             finally:
                 if self._scenes:
                     await work.save_scenes(self._scenes.as_dict())
-        return len(records)
+        return resumed
 
     async def _finish(self, layout: Layout, download: Download, work: WorkFolder) -> None:
-        grid = layout.grid
-        parts = {
-            (part.row, part.col): work.part_path(part) for part in grid.parts() if download.records[part.name].nbytes
-        }
+        grid, records = layout.grid, download.ledger.records
+        parts = {(part.row, part.col): work.part_path(part) for part in grid.parts() if records[part.name].nbytes}
         if not parts:
             raise _NothingToKeepError(
                 "no tile has a single valid pixel", hint="compare the area with what the source covers"
@@ -193,10 +194,10 @@ class Run:
         self._on_event(Stitching(len(parts)))
         made = await _to_its_end(assemble, grid, layout.encoding, work.path, parts, download.tags)
         self._bytes_written = await _to_its_end(publish, made, self._output, overwrite=self._effort.overwrite)
-        if not download.failed:  # holes can still be filled, by asking for nothing but the tiles that failed
+        if not download.ledger.failed:  # holes can still be filled, by requesting only the tiles that failed
             await work.remove()
 
-    def _report(self, grid: Grid, download: Download, client: Client, resumed: int, peak: int) -> MosaicReport:
+    def _report(self, grid: Grid, ledger: Ledger, client: Client, resumed: int, peak: int) -> MosaicReport:
         return MosaicReport(
             output=self._output,
             bounds=grid.bounds,
@@ -205,9 +206,9 @@ class Run:
             width=grid.width,
             height=grid.height,
             tiles_total=grid.cover.count,
-            tiles_placed=download.placed,
-            tiles_empty=download.empty,
-            tiles_failed=len(download.failed),
+            tiles_placed=ledger.placed,
+            tiles_empty=ledger.empty,
+            tiles_failed=len(ledger.failed),
             requests=client.requests,
             retries=client.retries,
             retried=dict(self._retried.most_common(_SHOWN_REASONS)),
@@ -218,7 +219,7 @@ class Run:
             parts_total=grid.part_count,
             parts_resumed=resumed,
             peak_rss=peak,
-            failed=tuple(download.failed.values()),
+            failed=tuple(ledger.failed.values()),
             scenes=self._scenes.report(),
         )
 

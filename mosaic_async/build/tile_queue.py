@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from mosaic_async.build.budget import OPEN_PARTS
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Grid, Part
-from mosaic_async.raster.canvas import Canvas
 
 
 @dataclass
@@ -24,13 +23,6 @@ class OpenPart:
     tiles: list[Tile]
     waiting: int
     """Tiles that are neither placed nor known to be empty or failed."""
-    canvas: Canvas | None = None
-    """Made when the first pixels arrive."""
-    placed: int = 0
-    empty: int = 0
-    failed: int = 0
-    parked: int = 0
-    """Tiles that are asked for once more when all others are there."""
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,14 @@ import shutil
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
 import aiofiles
 import aiofiles.os
 
+from mosaic_async.build.ledger import PartRecord
 from mosaic_async.errors import WorkFolderError
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Part
@@ -35,19 +36,6 @@ _SEAL = struct.Struct("<4sI")
 """Behind a tile's body: a sign and the CRC-32. A power cut, or a hand, can leave other bytes than were written."""
 _SIGN = b"tile"
 _TILE_NAME = re.compile(r"(\d+)-(\d+)-(\d+)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PartRecord:
-    """What became of a part."""
-
-    placed: int
-    """Tiles, counted in the first part that they touch."""
-    empty: int
-    failed: int
-    """Tiles that are holes; above 0 the part is made again when the job goes on."""
-    nbytes: int
-    """Size of its COG; 0 when the part has no data and no file."""
 
 
 def work_path(output: Path) -> Path:
@@ -241,7 +229,7 @@ class WorkFolder:
 
     def _read_records(self) -> dict[str, PartRecord]:
         records = {path.stem: record for path in self.parts.glob("*.json") if (record := _record_in(path))}
-        return {name: record for name, record in records.items() if not record.failed and self._is_whole(name, record)}
+        return {name: record for name, record in records.items() if not record.holes and self._is_whole(name, record)}
 
     def _is_whole(self, name: str, record: PartRecord) -> bool:
         """Whether the part's COG has the size that it was recorded with; a power cut can leave less."""
@@ -276,10 +264,9 @@ def _object_in(path: Path) -> dict[str, Any]:
 def _record_in(path: Path) -> PartRecord | None:
     """Read a part's record; one that is damaged counts as none, and the part is made again."""
     try:
-        record = PartRecord(**read(path))
+        return PartRecord(**read(path))
     except (ValueError, TypeError):
         return None
-    return record if all(type(value) is int for value in asdict(record).values()) else None
 
 
 def _write_now(path: Path, data: bytes, *, sealed: bool = False, flush: bool = False) -> None:

@@ -33,6 +33,11 @@ def default_zoom(maxzoom: int, tile_size: int) -> int:
     return max(0, maxzoom - round(math.log2(tile_size / 256)))
 
 
+def part_name(row: int, col: int) -> str:
+    """Return ROW-COL; unique in the output."""
+    return f"{row}-{col}"
+
+
 @dataclass(frozen=True)
 class Part:
     """A square of whole output blocks; it is smaller at the output's right and lower edge."""
@@ -49,7 +54,7 @@ class Part:
     @property
     def name(self) -> str:
         """ROW-COL; unique in the output."""
-        return f"{self.row}-{self.col}"
+        return part_name(self.row, self.col)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +188,17 @@ class Grid:
         rows = range(max(top, 0) // self.part_size, last_row + 1)
         cols = range(max(left, 0) // self.part_size, last_col + 1)
         return [(row, col) for row in rows for col in cols]
+
+    def counted_in(self, row: int, col: int) -> tuple[slice, slice]:
+        """Return the rows and columns of the cover whose tiles touch this part before any other part."""
+        return (
+            self._counted(row, self._extent[1], self.cover.rows),
+            self._counted(col, self._extent[0], self.cover.columns),
+        )
+
+    def _counted(self, index: int, offset: int, tiles: int) -> slice:
+        start = math.ceil((index * self.part_size + offset) / self.tile_size) if index else 0
+        return slice(start, min(math.ceil(((index + 1) * self.part_size + offset) / self.tile_size), tiles))
 
     def overlap(self, tile: Tile, part: Part) -> tuple[Window, Window]:
         """Return the window of the tile that lies in the part, and the window of the part that it fills."""

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 from mercantile import Tile
 
-from mosaic_async.build.work_folder import PartRecord, WorkFolder, label_of
+from mosaic_async.build.ledger import PartRecord
+from mosaic_async.build.work_folder import WorkFolder, label_of
 from mosaic_async.errors import WorkFolderError
 from mosaic_async.geo.grid import Part
 
 LABEL = label_of({"source": "a", "zoom": 3})
 PART = Part(row=0, col=1, row_off=0, col_off=512, height=512, width=512)
 TILE = Tile(3, 4, 5)
-RECORD = PartRecord(placed=3, empty=1, failed=0, nbytes=0)
+RECORD = PartRecord(fates="ppep", holes=0, nbytes=0)
 
 
 async def opened(tmp_path, label=LABEL, **options) -> WorkFolder:

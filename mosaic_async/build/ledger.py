@@ -1,0 +1,254 @@
+"""What became of every tile, and of every part: the only place that knows, so the numbers always add up to the total.
+
+A pure, synchronous state machine. Each tile has exactly one fate, a byte in an array that is laid out as the cover is;
+so a million tiles take a megabyte, and counting is counting bytes. Objects exist only for tiles in trouble. It knows
+nothing of requests, pixels and files.
+
+```
+waiting ──▶ placed | empty          settled; a part that cannot read the tile later may still make it parked or failed
+        ├─▶ parked ──▶ waiting      requested again in the sweep, when all other tiles have arrived
+        └─▶ failed                  final: a hole
+```
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_async.events import TileEmpty, TileFailed, TileParked, TilePlaced
+from mosaic_async.geo.cover import Tile
+from mosaic_async.geo.grid import Grid, Part, part_name
+
+_WAITING, _PLACED, _EMPTY, _PARKED, _FAILED, _OUTSIDE = b".pe?f-"
+"""The fates, as the characters that stand for them in a part's record; outside is a place that the area leaves out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartRecord:
+    """What became of a part."""
+
+    fates: str
+    """One character per tile that the part counts, row by row: p placed, e empty, f failed, - outside of the area.
+
+    A tile that touches several parts is counted in the first of them.
+    """
+    holes: int
+    """Tiles that the part lacks, those counted elsewhere included; above 0 the job makes the part again later."""
+    nbytes: int
+    """Size of its COG; 0 when the part has no data and no file."""
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.fates, str) and type(self.holes) is type(self.nbytes) is int):
+            raise TypeError("not a record of a part")
+
+    @property
+    def placed(self) -> int:
+        """Tiles with data."""
+        return self.fates.count(chr(_PLACED))
+
+    @property
+    def empty(self) -> int:
+        """Tiles without data."""
+        return self.fates.count(chr(_EMPTY))
+
+
+class Ledger:
+    """The fates of all tiles of a grid, in one run.
+
+    Args:
+        grid: the output.
+        max_failures: tiles that may stay holes; with more, parts that lack tiles are not sealed.
+        parks: whether tiles whose attempts are used up get another chance in the sweep.
+    """
+
+    def __init__(self, grid: Grid, *, max_failures: int, parks: bool) -> None:
+        self._grid = grid
+        self._max_failures = max_failures
+        self._parks = parks
+        self._fates = _all_waiting(grid)
+        self.records: dict[str, PartRecord] = {}
+        """Parts that are finished, by name; those of earlier runs included."""
+        self.failed: dict[Tile, TileFailed] = {}
+        """Tiles that are holes."""
+        self._parked: dict[Tile, TileFailed] = {}
+        self._lacks: defaultdict[str, set[Tile]] = defaultdict(set)
+        """Tiles that each open part lacks."""
+        self._given_up: set[str] = set()
+        """Parts that were closed without being finished, for lack of tiles."""
+        self._is_sweep = False
+
+    @property
+    def total(self) -> int:
+        """All tiles."""
+        return self._grid.cover.count
+
+    @property
+    def placed(self) -> int:
+        """Tiles with data, those of earlier runs included."""
+        return self._count(_PLACED)
+
+    @property
+    def empty(self) -> int:
+        """Tiles without data, those of earlier runs included."""
+        return self._count(_EMPTY)
+
+    @property
+    def waiting(self) -> int:
+        """Tiles that are not settled yet."""
+        return self._count(_WAITING)
+
+    @property
+    def parked(self) -> int:
+        """Tiles that are requested again when all others have arrived."""
+        return len(self._parked)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no more tiles failed than may."""
+        return len(self.failed) <= self._max_failures
+
+    def resume(self, records: Mapping[str, PartRecord]) -> None:
+        """Take over the parts that an earlier run finished; a record that does not fit its part is not one of them."""
+        for part in self._grid.parts():
+            record = records.get(part.name)
+            if record is None or record.holes:
+                continue
+            window = self._window(part.row, part.col)
+            fates = _fates_of(record, window)
+            if fates is not None:
+                window[...] = fates
+                self.records[part.name] = record
+
+    def wanted(self) -> Iterator[Part]:
+        """Return the parts that a pass goes through: all that are not finished, or in a sweep those that lack tiles."""
+        for part in self._grid.parts():
+            if part.name in self._given_up or not (self._is_sweep or part.name in self.records):
+                yield part
+
+    def begin_sweep(self) -> None:
+        """Let parked tiles wait again, for a last time."""
+        for tile in self._parked:
+            self._set(tile, _WAITING)
+        self._parked.clear()
+        self._is_sweep = True
+
+    def end(self) -> None:
+        """Count what is still parked as failed: no more is requested."""
+        for tile in self._parked:
+            self._set(tile, _FAILED)
+        self.failed.update(self._parked)
+        self._parked.clear()
+
+    def settle(self, tile: Tile, *, has_data: bool) -> TilePlaced | TileEmpty | None:
+        """Note that a tile is where it belongs, or has no data; return the event, once per tile."""
+        if self._fate(tile) != _WAITING:
+            return None
+        self._set(tile, _PLACED if has_data else _EMPTY)
+        return TilePlaced(tile) if has_data else TileEmpty(tile)
+
+    def miss(self, failure: TileFailed, *, is_passing: bool) -> TileParked | TileFailed | None:
+        """Park a tile, or let it fail; return the event, once per tile.
+
+        Args:
+            failure: what happened.
+            is_passing: whether the tile may be there later.
+        """
+        tile = failure.tile
+        if self.is_missing(tile):
+            return None
+        if is_passing and self._parks and not self._is_sweep:
+            self._parked[tile] = failure
+            self._set(tile, _PARKED)
+            return TileParked(tile, failure.reason)
+        self.failed[tile] = failure
+        self._set(tile, _FAILED)
+        return failure
+
+    def is_missing(self, tile: Tile) -> bool:
+        """Return whether this pass has already requested the tile in vain."""
+        return tile in self._parked or tile in self.failed
+
+    def lack(self, part: Part, tile: Tile) -> None:
+        """Note that a part that is open does without a tile that is missing."""
+        self._lacks[part.name].add(tile)
+
+    def is_sealable(self, part: Part) -> bool:
+        """Return whether a part that has been through all its tiles is finished: nothing parked, nor too many holes."""
+        lacks = self._lacks.get(part.name)
+        return not lacks or (self.is_complete and self._parked.keys().isdisjoint(lacks))
+
+    def record(self, part: Part, nbytes: int) -> PartRecord:
+        """Return what became of a part whose COG is written."""
+        fates = _text(self._window(part.row, part.col))
+        return PartRecord(fates=fates, holes=len(self._lacks.get(part.name, ())), nbytes=nbytes)
+
+    def finish(self, part: Part, nbytes: int) -> None:
+        """Note that a part is finished and its record kept."""
+        self.records[part.name] = self.record(part, nbytes)
+        self._lacks.pop(part.name, None)
+
+    def give_up(self, part: Part) -> None:
+        """Note that a part is closed without its COG; a sweep goes through it again."""
+        self._lacks.pop(part.name, None)
+        self._given_up.add(part.name)
+
+    def is_done_with(self, tile: Tile) -> bool:
+        """Return whether no part needs the tile any more."""
+        names = (part_name(row, col) for row, col in self._grid.touches(tile))
+        return all(name in self.records and not self.records[name].holes for name in names)
+
+    def _count(self, fate: int) -> int:
+        return int(np.count_nonzero(self._fates == fate))
+
+    def _fate(self, tile: Tile) -> int:
+        column, row = self._grid.cover.place(tile)
+        return int(self._fates[row, column])
+
+    def _set(self, tile: Tile, fate: int) -> None:
+        """Give a tile its fate; where it had another, the record that counts it changes as well."""
+        column, row = self._grid.cover.place(tile)
+        is_change = self._is_sweep or self._fates[row, column] != _WAITING
+        self._fates[row, column] = fate
+        if is_change:
+            place = self._grid.touches(tile)[0]
+            name = part_name(*place)
+            if name in self.records:
+                self.records[name] = replace(self.records[name], fates=_text(self._window(*place)))
+
+    def _window(self, row: int, col: int) -> NDArray[np.uint8]:
+        """Return the fates of the tiles that a part counts."""
+        return self._fates[self._grid.counted_in(row, col)]
+
+
+def _all_waiting(grid: Grid) -> NDArray[np.uint8]:
+    cover = grid.cover
+    fates = np.full((cover.rows, cover.columns), _WAITING, np.uint8)
+    if cover.mask is not None:
+        fates[~cover.mask] = _OUTSIDE
+    return fates
+
+
+def _text(fates: NDArray[np.uint8]) -> str:
+    return fates.tobytes().decode("ascii")
+
+
+def _fates_of(record: PartRecord, expected: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """Read the fates of a finished part; None where the record is not of such a part.
+
+    Args:
+        record: from an earlier run.
+        expected: the part's fates before its first tile.
+    """
+    fates = np.frombuffer(record.fates.encode(), np.uint8)
+    if fates.size != expected.size or not np.isin(fates, (_PLACED, _EMPTY, _FAILED, _OUTSIDE)).all():
+        return None
+    fates = fates.reshape(expected.shape)
+    if not np.array_equal(fates == _OUTSIDE, expected == _OUTSIDE):
+        return None
+    # What another part could not read is requested again for that part.
+    return np.where(fates == _FAILED, np.uint8(_WAITING), fates)
