@@ -65,53 +65,54 @@ async def build_mosaic(
 ) -> MosaicReport:
     """Fetch all tiles of an area and write one validated Cloud Optimized GeoTIFF.
 
-    A run that ends early, even by `kill -9`, is continued by the same call: finished tiles are not asked for again.
-    Until the output is complete everything lies in `OUTPUT.work` beside it. So an output with holes that were accepted
-    is completed by the same call with `overwrite`: only the tiles that failed are asked for.
+    If a run ends early, even by `kill -9`, the same call resumes it and does not request finished tiles again. Until
+    the output is complete, everything is kept in `OUTPUT.work` beside it. For an output with accepted holes, the same
+    call with `overwrite` retries the failed tiles only.
 
     Args:
         source: an XYZ template, the URL or path of a TileJSON, or a `TileSource`.
         area: `(west, south, east, north)` in degrees, west above east across the antimeridian; or GeoJSON polygons.
-        output: the file to write.
-        zoom: z of the tiles; None: where the data have their own resolution, if the source says so.
-        tile_size: pixels a side of a tile; None: what the source says or the first tile has.
-        headers: sent with every request; may hold secrets, which are kept nowhere.
-        params: query parameters added to every tile's URL.
-        concurrency: requests in flight at most; "auto" looks for what the server can do, up to 256.
-        rate: requests a second at most; None does not limit.
-        attempts: tries a tile, the first included; a 500 gets 3 at most, a body that is no such tile 2.
-        timeout: seconds an attempt may take; 30 s for a tile are normal for a tiler at work.
-        memory: bytes the run may need; it decides the size of the parts.
-        profile: how to compress: rio-cogeo's names, deflate, zstd, lzw, webp, jpeg, lerc, raw, ...
-        creation_options: of GDAL's COG driver, such as LEVEL, QUALITY, PREDICTOR, BLOCKSIZE, BIGTIFF.
+        output: file to write.
+        zoom: z of the tiles; None: the zoom of the data's own resolution, if the source states one.
+        tile_size: tile width in pixels; None: as the source states, or as the first tile has.
+        headers: sent with every request; secrets in them are stored nowhere.
+        params: query parameters of every tile's URL.
+        concurrency: maximum requests in flight; "auto" adapts to the server, up to 256.
+        rate: maximum requests per second; None: unlimited.
+        attempts: maximum attempts per tile, the first included; at most 3 after a 500, 2 after a wrong body.
+        timeout: seconds per attempt; a busy tiler may well take 30 s.
+        memory: memory budget in bytes; it decides the size of the parts.
+        profile: compression, by rio-cogeo's names: deflate, zstd, lzw, webp, jpeg, lerc, raw, ...
+        creation_options: options of GDAL's COG driver, such as LEVEL, QUALITY, PREDICTOR, BLOCKSIZE, BIGTIFF.
         overview_resampling: average, nearest, mode or rms.
-        nodata: value of pixels without data; makes `mask="auto"` mean nodata.
-        dtype: of the output; None: as the tiles. Values are rounded and cut to its range.
-        mask: how pixels without data are marked: internal, alpha, nodata, none; auto keeps what the tiles say.
-        clip: cut to the area's pixels, polygons included; False keeps whole tiles.
-        part_size: pixels a side of the parts that the output is made of; None: as the memory allows.
-        max_tiles: refuse to ask for more.
-        max_failures: tiles that may fail and stay holes without data, or a share of all, such as "0.5%".
-        on_error: what becomes of a tile whose attempts are used up: "park" asks once more when all others are there;
-            "fail" ends the run with the first one too many; "nodata" does as "park" and accepts any number of holes.
-        max_outage: seconds that the server may be away before the run ends.
-        allow_hosts: hosts that redirects, and a TileJSON's template, may lead to beside the source's; headers never do.
-        check_disk: refuse to start where the disk has less room than the first tile makes one expect.
-        overwrite: replace the output; False refuses if it exists.
-        resume: go on where an earlier call stopped; False drops what it left.
-        stop: set it to end early: what is under way arrives and is kept, then `StoppedError` is raised.
+        nodata: value of pixels without data; if set, `mask="auto"` means nodata.
+        dtype: data type of the output; None: that of the tiles. Values are rounded and cut to its range.
+        mask: how to mark pixels without data: internal, alpha, nodata, none; auto follows the tiles.
+        clip: cut the output to the area's pixels, polygons included; False keeps whole tiles.
+        part_size: part width in pixels; None: as the memory budget allows.
+        max_tiles: refuse areas with more tiles than this.
+        max_failures: tiles that may fail and stay holes without data, or their share, such as "0.5%".
+        on_error: what happens to a tile that has used up its attempts: "park" retries it when all others have
+            arrived; "fail" ends the run at the first one beyond `max_failures`; "nodata" retries it as "park" does,
+            and accepts any number of holes.
+        max_outage: seconds to wait for an unavailable server before the run ends.
+        allow_hosts: other hosts that redirects and a TileJSON's template may lead to; headers are not sent there.
+        check_disk: refuse to start if the disk has less room than the first tile suggests.
+        overwrite: replace the output if it exists; False refuses.
+        resume: resume an earlier call; False deletes what it left.
+        stop: set it to end early: requests under way arrive and are kept, then `StoppedError` is raised.
         on_event: called with each `Event`; it must be quick.
 
     Returns:
-        What was done.
+        What the run did.
 
     Raises:
         UsageError: an argument is wrong.
         SourceError: the source is unreachable, refuses, or sends no tiles.
-        IncompleteError: more than `max_failures` tiles failed; the rest is kept for the next call.
-        StoppedError: `stop` was set; all that arrived is kept for the next call.
+        IncompleteError: more than `max_failures` tiles failed; all others are kept for the next call.
+        StoppedError: `stop` was set; all tiles that arrived are kept for the next call.
         ResourceError: too little disk or memory.
-        RefusedError: an absurd area.
+        RefusedError: the area is invalid or has too many tiles.
         WorkFolderError: the work folder belongs to another job, or is in use.
     """
     effort = Effort(
@@ -175,9 +176,9 @@ async def plan_mosaic(
     max_tiles: int = Effort.max_tiles,
     allow_hosts: Collection[str] = Effort.allow_hosts,
 ) -> MosaicPlan:
-    """Say what `build_mosaic` would do. It asks for one tile, the one in the centre, and writes nothing.
+    """Estimate what `build_mosaic` takes. It fetches one tile, the one in the centre, and writes no files.
 
-    Args and errors are those of `build_mosaic`.
+    Arguments and errors are those of `build_mosaic`.
     """
     effort = Effort(
         concurrency=concurrency,
@@ -206,11 +207,11 @@ async def plan_mosaic(
 
 
 def _ignore(event: Event) -> None:
-    """Listen to nothing."""
+    """Ignore an event."""
 
 
 def _blocking(function: Callable[_Params, Coroutine[Any, Any, _Result]]) -> Callable[_Params, _Result]:
-    """Make a function that waits for a coroutine, also where a loop is running already, as in Jupyter."""
+    """Return a function that waits for the coroutine, even inside a running loop, as in Jupyter."""
 
     @wraps(function)
     def call(*args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
@@ -229,7 +230,7 @@ def _loop_is_running() -> bool:
 
 
 def _run_in_thread(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run on a loop of its own in a thread, and pass an interrupt on."""
+    """Run a coroutine on a new loop in a thread; an interrupt cancels it."""
     started: Future[Callable[[], object]] = Future()
     done: Future[_Result] = Future()
 
@@ -257,25 +258,25 @@ def _run_in_thread(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
 
 
 build_mosaic_sync = _blocking(build_mosaic)
-"""`build_mosaic` for code that does not await; it works inside a running loop, as in Jupyter, too."""
+"""`build_mosaic` for code that does not await; it also works inside a running loop, as in Jupyter."""
 
 
 def _checked_output(output: Path, *, overwrite: bool) -> Path:
     output = output.absolute()
     if not output.parent.is_dir():
-        raise UsageError(f"there is no folder {output.parent}", hint="make it first")
+        raise UsageError(f"folder {output.parent} not found", hint="create it first")
     if output.is_dir():
-        raise UsageError(f"{output} is a folder", hint="give the name of a file")
+        raise UsageError(f"{output} is a folder", hint="name a file")
     if output.exists() and not overwrite:
-        hint = "choose another name, or give ``overwrite``"
+        hint = "choose another name, or set ``overwrite``"
         if (work := work_path(output)).exists():
-            hint += f"; what is kept in {work.name} is not asked for again"
+            hint += f"; tiles in {work.name} are not requested again"
         raise UsageError(f"{output} exists", hint=hint)
     return output
 
 
 def _sole(error: BaseException, output: Path, needed: int | None) -> BaseException:
-    """Give the one error that ended a run: ours before others, the disk's in our words, and never a group."""
+    """Return the one error that ended a run: ours before others, the disk's in our words, and never a group."""
     leaves: list[BaseException] = []
     pending = [error]
     while pending:
@@ -290,5 +291,5 @@ def _sole(error: BaseException, output: Path, needed: int | None) -> BaseExcepti
     if not isinstance(leaf, OSError):
         return leaf
     is_full = leaf.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    hint = room_hint(output.parent, needed) if is_full else "may files be written there?"
+    hint = room_hint(output.parent, needed) if is_full else "check the permissions of the folder"
     return ResourceError(f"{leaf.filename or output}: {leaf.strerror or leaf}", hint=hint)

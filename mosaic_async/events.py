@@ -1,4 +1,4 @@
-"""What a run reports while it goes on, and the report at its end: frozen facts, for whoever listens.
+"""What a run reports while it lasts, and the report at its end: frozen facts.
 
 It knows nothing of who listens: the library emits, the command line draws.
 """
@@ -15,13 +15,13 @@ from mosaic_async.geo.cover import Tile
 
 
 def zxy(tile: Tile) -> str:
-    """Write a tile as it stands in URLs."""
+    """Return a tile as URLs spell it."""
     return f"{tile.z}/{tile.x}/{tile.y}"
 
 
 @dataclass(frozen=True)
 class RunStarted:
-    """The first tiles have been looked at and the plan is made; now all others are asked for."""
+    """The first tiles are known and the plan is made; the download starts."""
 
     tiles_total: int
     parts_total: int
@@ -41,7 +41,7 @@ class TileFetched:
 
 @dataclass(frozen=True)
 class TileRetried:
-    """An attempt failed; the tile is asked for again after a wait."""
+    """An attempt failed; the tile is requested again after a wait."""
 
     url: str
     """Without secrets."""
@@ -54,7 +54,7 @@ class TileRetried:
 
 @dataclass(frozen=True)
 class TileParked:
-    """A tile's attempts are used up; it is asked for once more when all others are there."""
+    """A tile has used up its attempts; it is retried once more when all others have arrived."""
 
     tile: Tile
     reason: str
@@ -62,7 +62,7 @@ class TileParked:
 
 @dataclass(frozen=True)
 class ServerTrouble:
-    """The server asks for a pause, is away, or is back; nothing is asked for meanwhile."""
+    """The server requests a pause, is unavailable, or is back; no tile is requested meanwhile."""
 
     kind: Literal["pause", "outage", "back"]
     seconds: float
@@ -72,34 +72,34 @@ class ServerTrouble:
 
 @dataclass(frozen=True)
 class TilePlaced:
-    """A tile's pixels are where they belong."""
+    """The pixels of a tile are in their part."""
 
     tile: Tile
 
 
 @dataclass(frozen=True)
 class TileEmpty:
-    """The server has nothing for this tile."""
+    """The server has no data for a tile."""
 
     tile: Tile
 
 
 @dataclass(frozen=True)
 class TileFailed:
-    """A tile could not be had."""
+    """A tile failed in all attempts."""
 
     tile: Tile
     url: str
     """Without secrets."""
     reason: str
     status: int | None
-    """HTTP status of the last answer; None when there was none."""
+    """HTTP status of the last answer; None without an answer."""
     attempts: int
 
 
 @dataclass(frozen=True)
 class SceneSkipped:
-    """The tiler could not read a scene and left it out; told once a scene, with the first tile that lacks it."""
+    """The tiler cannot read a scene and skipped it; sent once per scene, with the first tile that lacks it."""
 
     scene: str
     """As the tiler names it, without secrets."""
@@ -108,7 +108,7 @@ class SceneSkipped:
 
 @dataclass(frozen=True)
 class PartSealed:
-    """All tiles of a part are in, and its COG is in the work folder."""
+    """All tiles of a part have arrived, and its COG is in the work folder."""
 
     name: str
     nbytes: int
@@ -117,41 +117,41 @@ class PartSealed:
 
 @dataclass(frozen=True)
 class Stitching:
-    """All parts are there and become one file."""
+    """All parts are sealed and become one file."""
 
     parts: int
 
 
 @dataclass(frozen=True)
 class SceneCount:
-    """A scene, and tiles of this output that it has to do with."""
+    """A scene, and the number of tiles of this output that show it or lack it."""
 
     name: str
-    """As the tiler names it, most often where its item is; without secrets."""
+    """As the tiler names it, usually the place of its item; without secrets."""
     day: str | None
-    """Year, month and day; None when the tiler does not say."""
+    """Year, month and day; None if the tiler does not state it."""
     tiles: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneReport:
-    """Which scenes the tiles were made of, as far as their tiler said; a `kill -9` may lose the last tiles' count."""
+    """The scenes of the tiles, as far as the tiler names them; a `kill -9` may lose the count of the last tiles."""
 
     total: int = 0
     """Scenes, at most 20,000."""
     tiles: int = 0
-    """Tiles whose tiler said of which scenes they are made."""
+    """Tiles whose scenes the tiler named."""
     first: str | None = None
-    """The first day; None when no scene's is known."""
+    """The first day; None if no day is known."""
     last: str | None = None
     used: tuple[SceneCount, ...] = ()
-    """The 500 scenes that are in most tiles, the most frequent first."""
+    """The 500 scenes with the most tiles, the most frequent first."""
     lacking: int = 0
-    """Tiles that lack scenes which could not be read."""
+    """Tiles that lack scenes, because the tiler cannot read them."""
     skipped_total: int = 0
-    """Scenes that could not be read, each in one tile at least."""
+    """Scenes that the tiler cannot read, each in at least one tile."""
     skipped: tuple[SceneCount, ...] = ()
-    """500 of them at most, with the tiles that lack them."""
+    """At most 500 of them, with the number of tiles that lack them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +163,7 @@ class MosaicReport:
     """West, south, east, north of the output in degrees; west above east across the antimeridian."""
     zoom: int
     tile_size: int
-    """Pixels a side."""
+    """Width and height of a tile, in pixels."""
     width: int
     """Pixels."""
     height: int
@@ -173,10 +173,10 @@ class MosaicReport:
     tiles_empty: int
     tiles_failed: int
     requests: int
-    """Attempts of this run, retries included; tiles of an earlier run are not asked for again."""
+    """Attempts of this run, retries included; tiles of an earlier run are not requested again."""
     retries: int
     retried: dict[str, int]
-    """How often each reason led to a retry, the most frequent first; 20 reasons at most."""
+    """How often each reason led to a retry, the most frequent first; at most 20 reasons."""
     bytes_received: int
     bytes_written: int
     """Size of the output."""
@@ -186,12 +186,12 @@ class MosaicReport:
     parts_total: int
     parts_resumed: int
     peak_rss: int
-    """Bytes; the most that this process had in memory so far."""
+    """Peak memory of this process so far, in bytes."""
     failed: tuple[TileFailed, ...] = ()
     scenes: SceneReport = SceneReport()
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the report as JSON types; tiles are written z/x/y."""
+        """Return the report as JSON types; tiles are written z/x/y."""
         failed = [{**asdict(failure), "tile": zxy(failure.tile)} for failure in self.failed]
         return {**asdict(self), "output": str(self.output), "bounds": list(self.bounds), "failed": failed}
 

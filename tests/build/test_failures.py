@@ -177,7 +177,7 @@ async def test_holes_are_filled_by_asking_for_nothing_but_the_tiles_that_failed(
     (feature,) = json.loads((tmp_path / "out.tif.work" / "failed.geojson").read_text())["features"]
     assert feature["id"] == "7/64/49"
     holed = output.read_bytes()
-    with pytest.raises(UsageError, match=r"give `overwrite`; what is kept in out.tif.work is not asked for again"):
+    with pytest.raises(UsageError, match=r"set `overwrite`; tiles in out.tif.work are not requested again"):
         await build_mosaic(tiler.template, AREA, output, **options)
     tiler.hits.clear()
     await build_mosaic(tiler.template, AREA, output, overwrite=True, **options)  # it fails again
