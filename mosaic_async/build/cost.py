@@ -40,7 +40,7 @@ class ProfileCost:
 
 
 def encoded_bytes(body: bytes, tile_format: TileFormat, encoding: Encoding, tiles: int) -> int:
-    """Estimate the bytes of an output of so many tiles from one of them; it blocks.
+    """Estimate from one tile the bytes of an output of `tiles` tiles; it blocks.
 
     Raises:
         TileError: the tile cannot be read.

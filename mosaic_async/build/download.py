@@ -37,7 +37,7 @@ _MAX_BODIES = 2
 
 @dataclass(frozen=True)
 class _Arrival:
-    """How an order ended: with a body, with an empty body where there is no data, or without the tile."""
+    """How an order ended: with a body, with an empty body where the tile has no data, or without the tile."""
 
     order: Order
     body: bytes = b""
@@ -132,7 +132,7 @@ class Download:
 
     @asynccontextmanager
     async def _turn(self, tile: Tile) -> AsyncIterator[None]:
-        """Let only one part at a time request a tile that several parts touch; the others find it in the folder."""
+        """Let one part at a time request a shared tile; the others find it in the folder."""
         if len(self._layout.grid.touches(tile)) == 1:
             yield
         else:

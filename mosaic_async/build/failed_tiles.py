@@ -1,4 +1,4 @@
-"""What is missing, for people and for programs: footprints of failed tiles, the report as a file, and lists of tiles.
+"""What an output lacks, for people and programs: footprints of failed tiles, the report as a file, lists of tiles.
 
 It knows nothing of why tiles fail.
 """
@@ -29,19 +29,19 @@ def report_path(output: Path) -> Path:
 
 
 def footprints(failed: Iterable[TileFailed]) -> dict[str, Any]:
-    """Give failed tiles as GeoJSON: a polygon each, with reason, status, attempts and URL without secrets."""
+    """Return failed tiles as GeoJSON: one polygon each, with reason, status, attempts and URL without secrets."""
     return {"type": "FeatureCollection", "features": [_footprint(failure) for failure in failed]}
 
 
 def write_account(report: MosaicReport, geojson: Path) -> None:
-    """Leave the footprints and the report as files, or, where nothing is missing, none of an earlier run; it blocks.
+    """Write the footprints and the report, or delete those of an earlier run where nothing is missing; it blocks.
 
-    A tile that lacks a scene which could not be read has pixels, and they may be others than with it: so that is
-    reported too.
+    A tile that lacks an unreadable scene has pixels, but they may differ from those with the scene. So that is reported
+    too.
 
     Args:
-        report: of a run that has come to its end.
-        geojson: the footprints; not written where its folder has gone, with the work of a complete output.
+        report: of a run that has ended.
+        geojson: the file of the footprints; not written where its folder is gone, as after a complete output.
     """
     path = report_path(report.output)
     if not report.failed:
@@ -55,38 +55,38 @@ def write_account(report: MosaicReport, geojson: Path) -> None:
 
 
 def check_not_own(tiles: Path, output: Path) -> None:
-    """Insist that a list of tiles is not what is missing in the very output: they alone would take its place.
+    """Refuse to replace an output by a list of the tiles that it lacks.
 
     Raises:
-        UsageError: it is.
+        UsageError: the list is of that output.
     """
     if tiles.resolve() in (report_path(output).resolve(), failed_path(work_path(output)).resolve()):
         raise UsageError(
-            f"{tiles} lists what {output} lacks, and those tiles alone would take its place",
-            hint="to fill the holes give the command that made it, with ``overwrite``: only they are asked for",
+            f"{tiles} lists the tiles that {output} lacks; they alone would replace it",
+            hint="to fill the holes, re-run the command that made it with ``overwrite``: only they are requested",
         )
 
 
 def read_tiles(path: Path) -> list[Tile]:
-    """Read a list of tiles: `failed.geojson`, a report, or a text with z/x/y a line; `#` begins a comment.
+    """Read a list of tiles: `failed.geojson`, a report, or a text with one z/x/y per line; `#` begins a comment.
 
     Raises:
-        UsageError: it is none of these, or lists no tile, tiles of several zooms, or ones that do not exist.
+        UsageError: it is not such a list, or lists no tiles, tiles of several zooms, or tiles that do not exist.
     """
     try:
         names = list(_names(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path} lists no tiles", hint="write z/x/y, one a line, or give a failed.geojson") from error
+        raise UsageError(f"{path} lists no tiles", hint="write one z/x/y per line, or pass a failed.geojson") from error
     tiles = [_tile(path, name) for name in dict.fromkeys(names)]
     if len({tile.z for tile in tiles}) != 1:
-        raise UsageError(f"{path} lists {'tiles of several zooms' if tiles else 'no tile'}")
+        raise UsageError(f"{path} lists {'tiles of several zooms' if tiles else 'no tiles'}")
     return tiles
 
 
 def area_of_tiles(tiles: Iterable[Tile]) -> dict[str, Any]:
-    """Give the area that is exactly these tiles, as GeoJSON."""
+    """Return the area that is exactly these tiles, as GeoJSON."""
     return {"type": "FeatureCollection", "features": [_feature(tile, {}) for tile in tiles]}
 
 
@@ -103,7 +103,7 @@ def _tile(path: Path, name: str) -> Tile:
     match = _LINE.fullmatch(name[:100])
     z, x, y = map(int, match.groups()) if match else (-1, 0, 0)
     if not (0 <= z <= MAX_ZOOM and x < 2**z and y < 2**z):
-        raise UsageError(f"{path}: {name.strip()[:100]!r} is no tile", hint="write z/x/y")
+        raise UsageError(f"{path}: {name.strip()[:100]!r} is not a tile", hint="write z/x/y")
     return Tile(x, y, z)
 
 

@@ -210,7 +210,7 @@ class Ledger:
         return int(self._fates[row, column])
 
     def _set(self, tile: Tile, fate: int) -> None:
-        """Give a tile its fate; where it had another, the record that counts it changes as well."""
+        """Set the fate of a tile; where it had another, the record that counts it changes as well."""
         column, row = self._grid.cover.place(tile)
         is_change = self._is_sweep or self._fates[row, column] != _WAITING
         self._fates[row, column] = fate

@@ -136,6 +136,6 @@ async def _fetch(client: Client, url: str, tile: Tile) -> bytes:
 
 
 def _download_seconds(seconds: float, tiles: int, effort: Effort) -> float:
-    """Return the time that so many tiles take where one takes `seconds`, at the effort's concurrency and rate."""
+    """Return the seconds that all tiles take where one takes `seconds`, at the concurrency and rate of the effort."""
     at_most = 1 / effort.rate if effort.rate else 0
     return max(seconds / effort.in_flight, at_most) * tiles

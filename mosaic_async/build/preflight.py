@@ -1,4 +1,4 @@
-"""Whether this machine has room for a run, before it starts; and the words for when it has not.
+"""Whether this machine has room for a run, checked before it starts; and the words for when it has not.
 
 It knows nothing of what is written.
 """
@@ -15,16 +15,16 @@ from mosaic_async.geo.grid import Grid
 
 _MARGIN = 1.1
 _SPARE_FILES = 40
-"""Beside connections: the work folder, GDAL with PROJ's database, the loop."""
+"""Files beside connections: the work folder, GDAL with PROJ's database, the loop."""
 
 
 def bytes_needed(grid: Grid, encoded: int, body: int) -> int:
-    """Estimate the bytes that a run has on the disk at most.
+    """Estimate the most bytes that a run has on the disk.
 
     Args:
         grid: the output.
         encoded: bytes of the output, estimated.
-        body: bytes of a tile's body.
+        body: bytes of one tile's body.
     """
     tiles_a_side = grid.part_size // grid.tile_size + 1
     bodies = min(grid.cover.count, OPEN_PARTS * tiles_a_side**2) * body
@@ -33,7 +33,7 @@ def bytes_needed(grid: Grid, encoded: int, body: int) -> int:
 
 
 def check_files(connections: int) -> None:
-    """Insist that the process may open so many connections and its files: without, any of its libraries may fail.
+    """Check that the process may open its connections and files; otherwise any of its libraries may fail.
 
     Raises:
         ResourceError: it may not.
@@ -41,16 +41,16 @@ def check_files(connections: int) -> None:
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed != resource.RLIM_INFINITY and allowed < connections + _SPARE_FILES:
         raise ResourceError(
-            f"the process may open {allowed} files, {connections + _SPARE_FILES} are needed",
-            hint="lower ``concurrency``, or let it open more (ulimit -n)",
+            f"the process may open {allowed} files; {connections + _SPARE_FILES} are needed",
+            hint="lower ``concurrency``, or raise the limit with `ulimit -n`",
         )
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Insist on free disk for what a run still has to write; it blocks.
+    """Check that the disk has room for what a run still writes; it blocks.
 
     Args:
-        folder: where it writes; what is there already is counted as written.
+        folder: where it writes; what is already there counts as written.
         needed: bytes in all.
 
     Raises:
@@ -67,15 +67,15 @@ def check_room(folder: Path, needed: int) -> None:
 
 
 def room_hint(folder: Path, needed: int | None) -> str:
-    """Say how much is needed where writing has failed."""
+    """Return a hint that says how much room is needed, after writing has failed."""
     if needed is None:
-        return "make room and run the same again"
+        return "free some disk space and re-run the same command"
     free = shutil.disk_usage(folder).free
-    return f"about {size_text(needed)} are needed in all, {size_text(free)} are free; make room and run the same again"
+    return f"about {size_text(needed)} are needed in all, {size_text(free)} are free; free some more and re-run"
 
 
 def size_text(nbytes: float) -> str:
-    """Write bytes for people."""
+    """Return bytes as people read them."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if abs(nbytes) < 1000:
             return f"{nbytes:.0f} {unit}" if unit == "bytes" else f"{nbytes:.1f} {unit}"

@@ -1,6 +1,6 @@
-"""The first tiles of a run: what they look like decides everything else, so they are asked for before it is planned.
+"""The first tiles of a run: what they look like decides everything else, so they are requested before the layout.
 
-Whatever is fetched here goes into the work folder and is not asked for again.
+Whatever is fetched here goes into the work folder and is not requested again.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from mosaic_async.raster.tile import TileFormat, learn
 from mosaic_async.sources.source import TileSource
 
 _WRONG_AFTER = 32
-"""Tiles; a source that answers 404 to the first this many, and nothing else, is a wrong URL."""
+"""Tiles; a source that answers almost only 404 to the first this many has a wrong URL."""
 _WRONG_SHARE = 0.95
-"""Of them; a few may be empty by the word of a cache."""
+"""Share of them; a cache may answer otherwise for a few."""
 _FEW = 3
-"""Tiles; when so many fail before anything has arrived, the others will too."""
+"""Tiles; when this many fail before anything has arrived, the others will fail too."""
 
 
 async def probe(
@@ -66,11 +66,11 @@ async def probe(
     failures: list[RequestError] = []
     for tiles in _batches(cover.outward(), batch):
         async with asyncio.TaskGroup() as tasks:
-            asked = [tasks.create_task(_ask(client, source, tile, work, note)) for tile in tiles]
+            requests = [tasks.create_task(_request(client, source, tile, work, note)) for tile in tiles]
         for tile in tiles:
             if work.has_body(tile) and (body := await work.read_tile(tile)):
                 return await asyncio.to_thread(learn_first, body, tile, source, job.known_tile_size)
-        results = [task.result() for task in asked]
+        results = [task.result() for task in requests]
         failures += [result for result in results if isinstance(result, RequestError)]
         answers.update(result for result in results if isinstance(result, int))
         _check_failures(failures, cover.count)
@@ -84,7 +84,7 @@ def learn_first(body: bytes, tile: Tile, source: TileSource, tile_size: int | No
     """Learn from a first tile.
 
     Raises:
-        SourceError: it is no tile, or not of the size that was said.
+        SourceError: it is not a tile, or not of the requested size.
     """
     try:
         return learn(body, tile_size=tile_size, mask_band=source.mask_band)
@@ -93,7 +93,7 @@ def learn_first(body: bytes, tile: Tile, source: TileSource, tile_size: int | No
 
 
 def _batches(tiles: Iterator[Tile], size: int) -> Iterator[list[Tile]]:
-    """Give the centre, its neighbours, then many at a time."""
+    """Return the centre, its neighbours, then many at a time."""
     for count in (1, _FEW):
         if batch := list(islice(tiles, count)):
             yield batch
@@ -101,10 +101,10 @@ def _batches(tiles: Iterator[Tile], size: int) -> Iterator[list[Tile]]:
         yield batch
 
 
-async def _ask(
+async def _request(
     client: Client, source: TileSource, tile: Tile, work: WorkFolder, note: Callable[[Tile, Answer], None]
 ) -> int | RequestError | None:
-    """Ask for a tile; give the status or what went wrong, and nothing for one that is in the folder."""
+    """Fetch one tile and return the status or what went wrong; None for a tile that is in the folder."""
     if work.has_tile(tile):
         return None
     try:
@@ -118,7 +118,7 @@ async def _ask(
 
 
 def _check_failures(failures: list[RequestError], count: int) -> None:
-    """End where asking on is pointless: no connection, or nothing but failures."""
+    """End the run where more requests are pointless: no connection, or only failures."""
     if not failures:
         return
     last = failures[-1]
@@ -133,10 +133,10 @@ def _check_failures(failures: list[RequestError], count: int) -> None:
 
 
 def _check_answers(answers: Counter[int], count: int) -> None:
-    asked = answers.total()
-    if asked >= min(_WRONG_AFTER, count) and answers[404] >= _WRONG_SHARE * asked:
+    total = answers.total()
+    if total >= min(_WRONG_AFTER, count) and answers[404] >= _WRONG_SHARE * total:
         raise SourceError(
-            f"{answers[404]} of the first {asked} tiles are 404, not found, and none has data",
+            f"{answers[404]} of the first {total} tiles are 404, not found, and none has data",
             hint="check the URL template, the zoom and the area",
         )
 

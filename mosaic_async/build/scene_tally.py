@@ -1,7 +1,7 @@
-"""Which scenes tiles were made of, and which could not be read, as far as their tiler says: counted, tile by tile.
+"""Which scenes tiles are made of, and which could not be read, as far as their tiler says: counted tile by tile.
 
-TiTiler names them in `X-Assets`; the embedded tiler adds their days, and those it left out. It knows nothing of who
-asks, and of scenes only what the headers say.
+TiTiler names them in `X-Assets`; the embedded tiler adds their days and the scenes that it left out. It knows nothing
+of requests, and of scenes only what the headers say.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from mosaic_async.events import SceneCount, SceneReport
 from mosaic_async.redaction import redact
 
 SHOWN = 500
-"""Scenes of a kind that a report lists; a country has tens of thousands."""
+"""Scenes of each kind that a report lists; a country has tens of thousands."""
 _KEPT = 20_000
-"""Scenes of a kind that are told apart, some 300 bytes each; what comes later is counted with tiles alone."""
+"""Scenes of each kind that are counted one by one, about 300 bytes each; later scenes only count their tiles."""
 _LONGEST = 300
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -33,7 +33,7 @@ class SceneTally:
     """Counts tiles by scene."""
 
     def __init__(self, known: Mapping[str, Any] | None = None) -> None:
-        """Begin, or go on from what `as_dict` gave."""
+        """Begin, or continue from what `as_dict` returned."""
         known = known or {}
         self._used = _counts(known.get("used"))
         self._skipped = _counts(known.get("skipped"))
@@ -41,14 +41,14 @@ class SceneTally:
         self._lacking = int(known.get("lacking", 0))
 
     def __bool__(self) -> bool:
-        """Whether any tile has told of scenes."""
+        """Return whether any tile names its scenes."""
         return bool(self._used or self._skipped)
 
     def note(self, headers: Mapping[str, str]) -> list[str]:
-        """Take note of a tile's headers, and give the scenes that could not be read for the first time.
+        """Count the scenes that a tile's headers name; return those that could not be read for the first time.
 
         Args:
-            headers: of its answer; names are looked up whatever their case.
+            headers: of its answer, with names in any case.
         """
         used, days = _listed(headers.get("X-Assets")), _listed(headers.get("X-Assets-Dates"))
         skipped = _listed(headers.get("X-Skipped-Assets"))
@@ -62,7 +62,7 @@ class SceneTally:
         return _add(self._skipped, dict.fromkeys(skipped, ""))
 
     def report(self) -> SceneReport:
-        """Say what was counted, the scenes of most tiles first."""
+        """Return what was counted, the scenes of most tiles first."""
         days = sorted(count.day for count in self._used.values() if count.day)
         return SceneReport(
             total=len(self._used),
@@ -76,7 +76,7 @@ class SceneTally:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Give what a later run goes on from, as JSON types."""
+        """Return what a later run continues from, as JSON types."""
         used, skipped = (
             {name: [count.day, count.tiles] for name, count in counts.items()} for counts in (self._used, self._skipped)
         )
@@ -92,7 +92,7 @@ def _listed(header: str | None) -> list[str]:
 
 
 def _add(counts: dict[str, _Count], named: Mapping[str, str]) -> list[str]:
-    """Count a tile's scenes, and give those that were not known before."""
+    """Count a tile's scenes, and return those that are new."""
     new = []
     for text, day in named.items():
         name = _shown(text)
@@ -108,7 +108,7 @@ def _add(counts: dict[str, _Count], named: Mapping[str, str]) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def _shown(text: str) -> str:
-    """Give a text of the server's without secrets, and without what would change a terminal."""
+    """Return a text of the server without secrets and without characters that control a terminal."""
     return "".join(letter for letter in redact(text.strip()) if letter.isprintable())[:_LONGEST]
 
 

@@ -1,4 +1,4 @@
-"""Which tile is asked for next: those that come back first, then tile after tile, part after part.
+"""Which tile is requested next: first those that come back, then tile after tile, part after part.
 
 It knows nothing of requests and pixels.
 """
@@ -22,7 +22,7 @@ class OpenPart:
     part: Part
     tiles: list[Tile]
     waiting: int
-    """Tiles that are neither placed nor known to be empty or failed."""
+    """Orders that are not settled."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,20 @@ class Order:
     opened: OpenPart
     tile: Tile
     bodies: int = 0
-    """That the server has sent and that were not readable."""
+    """Unreadable bodies that the server has sent."""
     attempts: int = 0
-    """That these took."""
+    """Attempts that these bodies took."""
 
 
 class Orders:
     """Hands out orders to any number of fetchers, and knows which of them are not settled.
 
-    A fetcher waits here, and not in the writer, until there is room for a part's canvas. This cannot lock up: tiles of
-    open parts need no room, neither the first time nor when they come back.
+    A fetcher waits here, and not in the writer, until a part's canvas has room. This cannot deadlock: tiles of open
+    parts need no room, neither the first time nor when they come back.
 
     Args:
-        grid: whose tiles are wanted.
-        is_stopped: tells that nothing new is to be asked for.
+        grid: the output.
+        is_stopped: returns whether to hand out nothing new.
     """
 
     def __init__(self, grid: Grid, is_stopped: Callable[[], bool]) -> None:
@@ -60,11 +60,11 @@ class Orders:
         """Parts that are being filled or sealed, by name."""
 
     def begin(self, parts: Iterable[Part]) -> None:
-        """Say which parts are wanted; those before have come to their end."""
+        """Set the parts to go through, after all parts before have been closed."""
         self._parts = iter(parts)
 
     async def next(self) -> Order | None:
-        """Give the next order, as soon as there is one; None when all are settled and all parts closed."""
+        """Wait for the next order and return it; None when all are settled and all parts closed."""
         async with self._changed:
             while True:
                 order = self._take()
@@ -76,7 +76,7 @@ class Orders:
                 await self._changed.wait()
 
     def _take(self) -> Order | None:
-        """Give an order that needs no waiting."""
+        """Return an order that needs no waiting."""
         if self._again:
             return self._again.popleft()
         if self._is_stopped():
@@ -90,7 +90,7 @@ class Orders:
         return order
 
     async def settle(self, again: Order | None = None) -> None:
-        """Take note that an order is settled, or comes back."""
+        """Note that an order is settled, or comes back."""
         self._unsettled -= 1
         if again is not None:
             self._again.append(again)
@@ -98,7 +98,7 @@ class Orders:
             await self._notify()
 
     async def close(self, opened: OpenPart) -> None:
-        """Take note that a part needs its room no longer."""
+        """Note that a part no longer needs its room."""
         del self.open[opened.part.name]
         await self._notify()
 

@@ -304,8 +304,8 @@ def test_the_tiles_that_an_output_lacks_do_not_take_its_place(serve, tmp_path, n
     tiler.mood = None
     tiler.hits.clear()
     _, stderr = run(*args, "--tiles", tmp_path / name, code=2)
-    assert "those tiles alone would take its place" in stderr
-    assert "with --overwrite: only they are asked for" in stderr
+    assert "they alone would replace it" in stderr
+    assert "with --overwrite: only they are requested" in stderr
     assert tiler.requests == 0
     run(*args, "--bounds", *BOUNDS)
     assert dict(tiler.hits) == {BAD: 1}
