@@ -1,7 +1,7 @@
-"""Run the benchmarks: `python -m benchmarks`, or `--full` for all that the project promises.
+"""Run the benchmarks: `python -m benchmarks`, or `--full` for all figures of docs/performance.md.
 
-Every contestant is a process of its own, against the same replay server on this machine. They take turns, so that what
-disturbs the machine disturbs all; figures are medians. What comes out is a table, JSON and plots.
+Each contestant runs in its own process, against the same replay server on this machine. They take turns, so that what
+disturbs the machine disturbs all; figures are medians. The results are a table, JSON and plots.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.scenarios import FULL, SHORT, Scenario
 
 
 def main() -> None:
-    """Measure what was asked for and write the report."""
+    """Measure the requested scenarios and write the report."""
     options = _options()
     scenarios = [scenario for scenario in FULL if scenario.name in options.only] if options.only else None
     scenarios = scenarios or (FULL if options.full else SHORT)

@@ -1,7 +1,7 @@
 """Tile bodies that cost what real ones cost: rendered once, then replayed.
 
 Each is a GeoTIFF as TiTiler sends it (striped, pixel-interleaved, uncompressed, the mask an extra last band): 1.05 MB
-for 512 pixels a side. Three quarters are windows of the sample scenes at their own resolution, one quarter is synthetic
+for 512 x 512 pixels. Three quarters are windows of the sample scenes at their own resolution, one quarter is synthetic
 texture whose deflated size is that of the real ones; one of them has an edge without data.
 """
 
@@ -41,13 +41,13 @@ class Body:
     png: bytes
 
     def at(self, z: int, x: int, y: int) -> tuple[bytes, bytes, bytes]:
-        """Give the GeoTIFF of a tile in three pieces."""
+        """Return the GeoTIFF of a tile in three pieces."""
         side = 2 * HALF_WORLD / 2**z
         return self.tif[0], struct.pack("<dd", x * side - HALF_WORLD, HALF_WORLD - y * side), self.tif[1]
 
 
 def index_of(x: int, y: int) -> int:
-    """Say which body a tile has; neighbours differ."""
+    """Return which body a tile has; neighbours differ."""
     return (x * 7 + y * 3) % (REAL + SYNTHETIC)
 
 

@@ -1,4 +1,4 @@
-"""Who runs: the commands, and what each needs to be there."""
+"""Who runs: the commands, and what each requires."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Contestant:
     name: str
     command: Callable[[Job], list[str]]
     kind: str = "tif"
-    """What tiles it asks for."""
+    """The tiles that it requests."""
     is_installed: Callable[[], bool] = lambda: True
     writes: bool = True
     """Whether there is an output."""
     makes_cog: bool = True
-    """Whether its output is the COG that was asked for, so that all of it can be compared."""
+    """Whether its output is the requested COG, so that all of it can be compared."""
 
 
 def _script(*names: str) -> Callable[[Job], list[str]]:

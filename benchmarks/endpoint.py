@@ -1,4 +1,4 @@
-"""The replay server as the harness uses it: started, asked for its counts, stopped."""
+"""The replay server as the harness uses it: started, read for its counts, stopped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Endpoint:
         self._url = f"http://127.0.0.1:{port}"
 
     def template(self, kind: str) -> str:
-        """Give the XYZ template of a kind of tile, tif or png."""
+        """Return the XYZ template of a kind of tile, tif or png."""
         return f"{self._url}/{{z}}/{{x}}/{{y}}.{kind}"
 
     def obey(self, law: str) -> None:
@@ -28,7 +28,7 @@ class Endpoint:
         self._get(f"/law/{law}")
 
     def stats(self) -> dict[str, Any]:
-        """Give the counts since the last time."""
+        """Return the counts since the last call."""
         return self._get("/stats")
 
     def _get(self, path: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The floor: download alone, with aiohttp on uvloop, bodies thrown away. Nothing that makes a file can be faster."""
+"""The floor: download alone, with aiohttp on uvloop, bodies discarded. Nothing that writes a file can be faster."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.job import Job, parse_job
 
 
 async def download(job: Job) -> None:
-    """Ask for every tile once."""
+    """Request every tile once."""
     tiles = iter(job.tiles)
     connector = aiohttp.TCPConnector(limit=job.concurrency)
     async with aiohttp.ClientSession(connector=connector, read_bufsize=2**20) as session, asyncio.TaskGroup() as tasks:

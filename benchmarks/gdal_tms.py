@@ -1,6 +1,6 @@
 """GDAL at its best: the TMS mini-driver in large swaths to a tiled GeoTIFF, then the COG driver.
 
-The direct way, `-of COG` from the endpoint, fetches a tile at a time and fetches twice what does not fit into the block
+The direct way, `-of COG` from the endpoint, fetches one tile at a time, and twice what does not fit into the block
 cache; nobody who measures would use it. Through rasterio's GDAL, or with `--cli` through `gdal_translate`.
 """
 

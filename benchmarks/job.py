@@ -1,4 +1,4 @@
-"""What every contestant is asked for: the same tiles, the same concurrency, the same encoding."""
+"""What every contestant builds: the same tiles, the same concurrency, the same encoding."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Job:
 
     @property
     def arguments(self) -> list[str]:
-        """Give the job as arguments of the contestants' scripts."""
+        """Return the job as arguments of the contestants' scripts."""
         sizes = (self.columns, self.rows, self.concurrency)
         return [self.template, str(self.output), *map(str, sizes), self.profile]
 

@@ -24,9 +24,9 @@ class Law:
     name: str
     delay: Delay
     failing: float = 0.0
-    """Share of tiles that answer 503 when they are first asked for."""
+    """Share of tiles that answer 503 at their first request."""
     rate: float = math.inf
-    """Requests a second above which it answers 429."""
+    """Requests per second above which it answers 429."""
 
 
 def _lognormal(median: float) -> Delay:
@@ -34,7 +34,7 @@ def _lognormal(median: float) -> Delay:
 
 
 def _slow(median: float) -> Delay:
-    """Give 5 % of the tiles ten times the time."""
+    """Return ten times the time for 5 % of the tiles."""
     return lambda luck: median * (10 if luck < 0.05 else 1)
 
 
@@ -52,6 +52,6 @@ LAWS = {
 
 
 def luck_of(z: int, x: int, y: int) -> float:
-    """Give a tile its number from 0 to 1."""
+    """Return the number of a tile, from 0 to 1."""
     digest = hashlib.blake2b(f"{z}/{x}/{y}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64

@@ -1,4 +1,4 @@
-"""Measures a command as a whole: time, CPU, memory of it and all its children, and whether what it made is right."""
+"""Measures a whole command: time, CPU, memory of it and its children, and whether its output is right."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class Run:
 
     @property
     def problem(self) -> str:
-        """Say how it ended, if not well."""
+        """Return how it ended, if not well."""
         return f"exit code {self.exit_code}: {self.stderr.strip()[-200:]}" if self.exit_code else ""
 
     @property
     def result(self) -> dict[str, Any]:
-        """Give the JSON that the command printed last."""
+        """Return the JSON that the command printed last."""
         for line in reversed(self.stdout.splitlines()):
             with suppress(ValueError):
                 found = json.loads(line)
@@ -81,7 +81,7 @@ class Measurement:
     connections: int
     peak_in_flight: int
     tiles: int
-    """Different tiles that were asked for."""
+    """Requested tiles, each counted once."""
     size: int
     """Bytes of the output."""
     stages: dict[str, float]
@@ -116,7 +116,7 @@ class Measurement:
 
     @property
     def line(self) -> str:
-        """Give it in one line."""
+        """Return it in one line."""
         return (
             f"{self.scenario:12} {self.contestant:28} {self.wall:7.2f} s {self.cpu:7.2f} CPU-s "
             f"{self.peak_rss / 2**20:6.0f} MiB {self.requests:6} requests {self.connections:4} connections "
@@ -158,7 +158,7 @@ def _sample(pid: int, started: float, samples: list[tuple[float, int]], over: th
 
 
 def problem_with(job: Job, bodies: list[Body], *, makes_cog: bool) -> str:
-    """Say what is wrong with an output, or nothing: its size, a sample of its tiles, the mask, the form of a COG."""
+    """Return what is wrong with an output, or nothing: its size, a sample of its tiles, the mask, the form of a COG."""
     if not job.output.exists():
         return "no output"
     with rasterio.open(job.output) as dataset:

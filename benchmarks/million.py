@@ -1,8 +1,8 @@
-"""Does memory stay flat over a million tiles? See `python -m benchmarks.million --help`.
+"""Whether memory stays flat over a million tiles. See `python -m benchmarks.million --help`.
 
 The server runs in the same process and loop, one tile in ten has a body (128 pixels, one band), all others are empty:
-so it is the grid, the iterator, the work folder and the report that are tried, not the codecs. Memory is looked at
-every second; what counts is how much it grows between the first and the last tenth of the run.
+so the run exercises the grid, the iterator, the work folder and the report, not the codecs. Memory is read every
+second; the result is its growth between the first and the last tenth of the run.
 """
 
 from __future__ import annotations
@@ -75,14 +75,14 @@ class Watch:
 
     @property
     def growth(self) -> float | None:
-        """Give the bytes between the mean of the first tenth, once settled, and the last; None for a run too short."""
+        """Return the bytes from the mean of the settled first tenth to the last; None if the run is too short."""
         first = [rss for share, rss in self.seen if _SETTLED < share <= 0.1]
         last = [rss for share, rss in self.seen if share > 0.9]
         return mean(last) - mean(first) if first and last else None
 
 
 async def measure(tiles: int) -> tuple[MosaicReport, Watch]:
-    """Build a square of so many tiles."""
+    """Build a square of this many tiles."""
     side = math.isqrt(tiles)
     left = top = 2 ** (ZOOM - 1) - side // 2
     west, north = mercantile.ul(left, top, ZOOM)

@@ -1,7 +1,7 @@
-"""The notebook's way, its bugs mended: threads and requests, one MemoryFile for all, then `cog_translate`.
+"""The notebook's way, its bugs fixed: threads and requests, one MemoryFile for all, then `cog_translate`.
 
-Mended: retries that retry, a connection that is kept, empty tiles, the mask kept instead of nodata 0, the fetched
-tiles written while others arrive instead of after the last one. Kept: a thread a request, everything in memory, the
+Fixed: retries that retry, a connection that is kept, empty tiles, the mask kept instead of nodata 0, the fetched
+tiles written while others arrive instead of after the last one. Kept: a thread per request, everything in memory, the
 conversion at the end with rio-cogeo's own settings.
 """
 
@@ -85,7 +85,7 @@ def build(job: Job) -> dict[str, float]:
 
 
 def fetched(job: Job) -> Iterator[tuple[tuple[int, int, int], NDArray[np.uint8] | None]]:
-    """Give tiles as they arrive, with twice the concurrency under way or waiting to be written."""
+    """Yield tiles as they arrive, with twice the concurrency under way or waiting to be written."""
     tiles = iter(job.tiles)
     with ThreadPoolExecutor(job.concurrency) as pool:
         pending: set[Future[tuple[tuple[int, int, int], NDArray[np.uint8] | None]]] = set()

@@ -92,7 +92,7 @@ def _row(found: Measurement) -> str:
 
 
 def _counts(scenarios: Sequence[Scenario], medians: Medians) -> list[str]:
-    """Say what is not a ratio of two contestants: requests a tile, and connections."""
+    """Return what is not a ratio of two contestants: requests per tile, and connections."""
     lines = []
     for scenario in scenarios:
         ours = medians.get((scenario.name, OURS))

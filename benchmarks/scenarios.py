@@ -1,4 +1,4 @@
-"""What is compared with what, and the ratios that are to be reached."""
+"""What is compared with what, and the ratios to reach."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Scenario:
     name: str
     law: str
     side: int
-    """Tiles a side."""
+    """Width of the square, in tiles."""
     concurrency: int
     profile: str
     contestants: tuple[str, ...]
@@ -29,7 +29,7 @@ class Scenario:
 
     @property
     def title(self) -> str:
-        """Say in words what it is."""
+        """Return a description."""
         return f"{self.tiles:,} tiles, latency {self.law}, {self.concurrency} connections, {self.profile}"
 
 
@@ -52,22 +52,22 @@ class Target:
 
     @property
     def title(self) -> str:
-        """Say in words what is divided by what."""
+        """Return which figure is divided by which."""
         return self.what if self.contestant == OURS else f"{self.what} ({self.contestant})"
 
 
 def wall(measurement: Measurement) -> float:
-    """Give seconds."""
+    """Return seconds."""
     return measurement.wall
 
 
 def cpu(measurement: Measurement) -> float:
-    """Give CPU seconds."""
+    """Return CPU seconds."""
     return measurement.cpu
 
 
 def rss(measurement: Measurement) -> float:
-    """Give bytes."""
+    """Return bytes."""
     return measurement.peak_rss
 
 

@@ -1,9 +1,10 @@
-"""The replay server: a process of its own that sends prepared bodies by a law, and counts.
+"""The replay server: a process that sends prepared bodies by a law, and counts.
 
     python -m benchmarks.server ZOOM LAW
 
-It prints its port. HTTP is spoken by hand on asyncio's protocols, because a framework would cost more than the tile and
-every contestant would pay for it. `/stats` gives the counts as JSON and begins anew; `/law/NAME` changes the law.
+It prints its port, and speaks HTTP by hand on asyncio's protocols, because a framework would cost more than the
+tile, and every contestant would pay for it. `/stats` returns the counts as JSON and resets them;
+`/law/NAME` changes the law.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ class Replay:
         self.refilled = time.monotonic()
 
     def stats(self) -> dict[str, Any]:
-        """Give the counts."""
+        """Return the counts."""
         names = ("requests", "connections", "peak_in_flight", "statuses", "bytes_sent")
         return {**{name: getattr(self, name) for name in names}, "tiles": len(self.seen)}
 
     def status_of(self, tile: tuple[int, int, int]) -> int:
-        """Decide what a tile is answered."""
+        """Decide the answer for a tile."""
         again = tile in self.seen
         self.seen.add(tile)
         if not again and luck_of(*tile) < self.law.failing:

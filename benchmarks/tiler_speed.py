@@ -1,4 +1,4 @@
-"""The embedded tiler against plain TiTiler: tiles a second and CPU seconds a tile, same scenes, same pixels.
+"""The embedded tiler against plain TiTiler: tiles per second and CPU seconds per tile, same scenes, same pixels.
 
     python benchmarks/tiler_speed.py [SCENES] [--zoom 9] [--rounds 2] [--workers N] [--selections median first]
 
@@ -106,7 +106,7 @@ async def plain_tiler(mosaic: Mosaic, workers: int) -> AsyncIterator[str]:
 
 
 async def measure(url: str, tiles: Sequence[mercantile.Tile], query: str, tilers: Sequence[psutil.Process]) -> Measured:
-    """Ask for all tiles once."""
+    """Request all tiles once."""
     measured = Measured()
     waiting = iter(tiles)
 

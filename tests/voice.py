@@ -26,6 +26,7 @@ HELD = (
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "README.md",
+    "benchmarks",
     "docs",
     "examples/demo.py",
     "mosaic_async/__init__.py",
