@@ -82,6 +82,12 @@ def test_code_in_a_document_is_not_read(tmp_path):
     assert check_file(document) == [f"{document}:9: said: not 'said' but name, state, print"]
 
 
+def test_a_file_without_words_has_no_findings(tmp_path):
+    module = tmp_path / "module.py"
+    module.write_text("")
+    assert check_file(module) == []
+
+
 def test_proselint_reads_every_file_too(tmp_path):
     document = tmp_path / "guide.md"
     document.write_text("A tile.\n\nIt is very unique, irregardless.\n")

@@ -142,7 +142,8 @@ def check_file(path: Path) -> list[str]:
     """Return the findings in a file, as `path:line: rule: what to write`."""
     texts = list(texts_of(path))
     found = {(text.line + before, rule.name, advice) for text in texts for rule, before, advice in check(text)}
-    found |= set(_proselint(texts))
+    if texts:
+        found |= set(_proselint(texts))
     name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
     return [f"{name}:{line}: {rule}: {advice}" for line, rule, advice in sorted(found)]
 
@@ -212,7 +213,7 @@ def _block(block: list[tokenize.TokenInfo]) -> Text:
 
 def _proselint(texts: list[Text]) -> Iterator[tuple[int, str, str]]:
     """Run proselint once over all texts of a file, each in its own lines."""
-    lines: list[str] = [""] * (max((text.line + text.content.count("\n") for text in texts), default=0) + 1)
+    lines: list[str] = [""] * (max(text.line + text.content.count("\n") for text in texts) + 1)
     for text in texts:
         for offset, line in enumerate(text.content.splitlines()):
             lines[text.line + offset] += f" {_CODE} {line}"
