@@ -176,7 +176,7 @@ async def plan_mosaic(
     max_tiles: int = Effort.max_tiles,
     allow_hosts: Collection[str] = Effort.allow_hosts,
 ) -> MosaicPlan:
-    """Estimate what `build_mosaic` takes. It fetches one tile, the one in the centre, and writes no files.
+    """Estimate what `build_mosaic` takes. It fetches one tile, the one in the centre, and keeps no files.
 
     Arguments and errors are those of `build_mosaic`.
     """

@@ -24,7 +24,7 @@ from mosaic_async.cli.terminal import plan_text
 def plan(source: str, **options: Any) -> None:
     """Estimate what a build takes: tiles, bytes, parts, memory, time.
 
-    Fetches one tile and writes no files.
+    Fetches one tile and keeps no files.
     """
     as_json = options.pop("as_json")
     given = JobArguments.of(options)
