@@ -768,7 +768,7 @@ async def test_an_output_that_appears_meanwhile_is_kept_and_so_is_the_work(serve
 
     monkeypatch.setattr(mosaic_async.build.run, "assemble", interfere)
     tiler = serve()
-    with pytest.raises(UsageError, match="exists by now"):
+    with pytest.raises(UsageError, match="appeared during the run"):
         await build_mosaic(tiler.template, AREA, output, zoom=ZOOM)
     assert output.read_text() == "precious"
     monkeypatch.setattr(mosaic_async.build.run, "assemble", assemble)

@@ -261,7 +261,7 @@ class Client:
             self._slots.release()
 
     def _note_end(self, failure: AttemptError | None, started: float, *, is_probe: bool) -> None:
-        """Tell the breaker, the pause, and the limit how an attempt ended."""
+        """Report to the breaker, the pause, and the limit how an attempt ended."""
         self._note_breaker(failure, is_probe=is_probe)
         if failure is not None and failure.is_retried and failure.retry_after is not None:
             self._note_pause(failure, failure.retry_after)

@@ -17,7 +17,7 @@ _COST = 5.0
 """Of a retry, in successes; a retry that succeeds costs nothing."""
 _COST_OF_TIMEOUT = 10.0
 _FAILURES = 20
-"""So many in a row, without an answer between them, are an outage."""
+"""Failures in a row, without an answer between them, that are an outage."""
 _FIRST_PROBE = 1.0
 _LAST_PROBE = 60.0
 _POLL = 0.5
@@ -135,7 +135,7 @@ class Breaker:
         self._is_probing = False
 
     def note_failure(self, *, is_probe: bool = False) -> bool:
-        """Note that there was no answer, or one of a server in trouble; return whether an outage begins.
+        """Note a missing answer, or one of a server in trouble; return whether an outage begins.
 
         Args:
             is_probe: whether the request probed for an unavailable server.

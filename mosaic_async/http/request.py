@@ -81,7 +81,7 @@ class AttemptError(Exception):
 
     @property
     def is_timeout(self) -> bool:
-        """Whether there was no answer in time."""
+        """Whether the answer did not come in time."""
         return self.status is None and isinstance(self.__cause__, TimeoutError)
 
     @property

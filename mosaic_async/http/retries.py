@@ -15,7 +15,7 @@ from mosaic_async.http.pacing import MAX_RETRY_AFTER, RetryBudget
 from mosaic_async.http.request import Answer, AttemptError
 
 _MAX_BAD_BODIES = 2
-"""Per URL: a second wrong body shows that the first was no accident."""
+"""Per URL: a second wrong body shows that the first was not an accident."""
 _backoff = wait_random_exponential(multiplier=0.5, max=20)
 _throttled_backoff = wait_random_exponential(multiplier=1, max=60)
 

@@ -61,7 +61,7 @@ def assemble(
         stitch(plates, blank, output, width=grid.width, height=grid.height, levels=grid.levels, bigtiff=bigtiff)
     except OSError as error:
         raise ResourceError(
-            f"{output} cannot be written: {error.strerror}", hint="make room and run it again"
+            f"{output} cannot be written: {error.strerror}", hint="make room and re-run the same command"
         ) from error
     return output
 
@@ -70,7 +70,7 @@ def publish(made: Path, output: Path, *, overwrite: bool) -> int:
     """Validate a COG, give it its final name, and tell its size in bytes.
 
     Raises:
-        StitchError: it is no valid Cloud Optimized GeoTIFF.
+        StitchError: it is not a valid Cloud Optimized GeoTIFF.
         UsageError: the output has appeared meanwhile and must not be replaced.
     """
     try:
@@ -78,9 +78,9 @@ def publish(made: Path, output: Path, *, overwrite: bool) -> int:
     except (RasterioError, CPLE_BaseError) as error:
         raise StitchError(f"{made} cannot be read back: {error}") from error
     if not is_valid:
-        raise StitchError(f"{made} is no valid COG: {'; '.join(errors + warnings)}")
+        raise StitchError(f"{made} is not a valid COG: {'; '.join(errors + warnings)}")
     if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists by now", hint="move it away, or run the same again with ``overwrite``")
+        raise UsageError(f"{output} appeared during the run", hint="move it away, or re-run with ``overwrite``")
     whole_file.flush(made)
     made.replace(output)
     whole_file.flush(output.parent)

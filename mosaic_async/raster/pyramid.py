@@ -101,5 +101,5 @@ def _squares(tops: Mapping[Place, Path]) -> dict[Place, dict[Place, Path]]:
 
 
 def _level_size(pixels: int, level: int) -> int:
-    """Give the width or height of an overview level, rounded up."""
+    """Return the width or height of an overview level, rounded up."""
     return -(-pixels >> level)

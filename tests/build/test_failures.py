@@ -489,7 +489,7 @@ def test_what_is_written_already_needs_no_room_any_more(tmp_path, monkeypatch):
 async def test_a_cog_that_is_not_valid_does_not_become_the_output(serve, tmp_path, monkeypatch):
     monkeypatch.setattr("mosaic_async.raster.assembly.cog_validate", lambda *_, **__: (False, ["no overviews"], []))
     tiler = serve()
-    with pytest.raises(StitchError, match="is no valid COG: no overviews"):
+    with pytest.raises(StitchError, match="is not a valid COG: no overviews"):
         await build_mosaic(tiler.template, AREA, tmp_path / "out.tif", zoom=ZOOM)
     assert left_behind(tmp_path) == ["out.tif.work"]
 
