@@ -1,4 +1,8 @@
-"""The embedded dynamic tiler (extra `tiler`): a real TiTiler over scenes, on this machine, for the length of a run."""
+"""The embedded dynamic tiler (extra `tiler`): TiTiler over scenes, on this machine, while a run lasts.
+
+It knows nothing of downloads and outputs.
+Start with `launcher`, which starts the processes; `app` makes the application that each process serves.
+"""
 
 from mosaic_async.tiler.launcher import local_tiler, serve
 from mosaic_async.tiler.local_rendering import Rendering

@@ -1,6 +1,6 @@
 """The application that a tiler process serves: TiTiler's mosaic routes over one MosaicJSON held in memory.
 
-There is no `url` parameter: a client can ask for tiles of this mosaic and for nothing else.
+It has no `url` parameter: clients can request tiles of this mosaic and nothing else.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from mosaic_async.tiler.scenes.mosaic import Mosaic
 
 @dataclass
 class ReadingParams(DatasetParams):
-    """TiTiler's parameters of reading, and ours."""
+    """TiTiler's parameters of reading, and our own."""
 
     reflectance: Annotated[
         Literal["float", "integer"] | None,
-        Query(description="Reflectance instead of counts: as float32, or 10000 times that in 16 bits."),
+        Query(description="Reflectance instead of counts: float32, or 10000 times that in 16 bits."),
     ] = None
     cloud_mask: Annotated[
         str | None,
-        Query(description="Leave out what the quality band calls bad: qa_pixel, BQA, SCL, fmask, or fmask:values=2,4."),
+        Query(description="Leave out bad pixels of the quality band: qa_pixel, BQA, SCL, fmask, or fmask:values=2,4."),
     ] = None
 
 
@@ -51,26 +51,26 @@ def selection_of(
     pixel_selection: Annotated[
         str, Query(description="first, median, percentile:25, newest, medoid, lastbandhigh, ...")
     ] = "first",
-    rounding: Annotated[bool, Query(description="Round means of integers instead of cutting them.")] = False,  # noqa: FBT002
+    rounding: Annotated[bool, Query(description="Round means of integers instead of truncating them.")] = False,  # noqa: FBT002
 ) -> Selection:
-    """Read the selection from the query."""
+    """Return the selection in the query."""
     return Selection.parse(pixel_selection, rounding=rounding)
 
 
 def make_app(mosaic: Mosaic, store: Path, *, secret: str | None = None, signing: Signing | None = None) -> FastAPI:
-    """Make the application for one mosaic.
+    """Return the application for one mosaic.
 
     Args:
-        mosaic: what is served.
-        store: folder of the mosaics that clients create, shared with the other processes.
-        secret: what `access_token` must be in every request; None serves whoever asks.
-        signing: who renews signatures of scenes' URLs; None: Planetary Computer.
+        mosaic: the mosaic to serve.
+        store: folder of the mosaics that clients create, shared by all processes.
+        secret: the `access_token` that every request must have; None serves everybody.
+        signing: renews signatures of scenes' URLs; None: Planetary Computer.
     """
     model, index = definition(mosaic.document)
     composer = Composer(is_stac=mosaic.is_stac, is_local=_is_local(index.names), signer=Signer.of(signing or Signing()))
     factory = MosaicTilerFactory(
         backend=partial(SceneBackend, index=index, composer=composer),  # type: ignore[arg-type]
-        path_dependency=lambda: model,  # no client chooses what is opened
+        path_dependency=lambda: model,  # clients cannot choose what is opened
         dataset_reader=STACReader if mosaic.is_stac else Reader,
         layer_dependency=AssetsExprParams if mosaic.is_stac else BidxExprParams,
         dataset_dependency=ReadingParams,
@@ -91,7 +91,7 @@ def make_app(mosaic: Mosaic, store: Path, *, secret: str | None = None, signing:
 
 
 class _Guard:
-    """Answers only those who know the secret: other users of the machine can reach its loopback too."""
+    """Serves only requests with the secret: other users of the machine can reach its loopback too."""
 
     def __init__(self, app: ASGIApp, *, secret: str) -> None:
         self._app = app
@@ -100,14 +100,14 @@ class _Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         given = dict(parse_qsl(scope.get("query_string", b""))).get(b"access_token", b"")
         if scope["type"] == "http" and not compare_digest(given, self._secret):
-            refusal = JSONResponse({"detail": "this tiler serves one run"}, status_code=403)
+            refusal = JSONResponse({"detail": "access_token is missing or wrong"}, status_code=403)
             await refusal(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
 
 class _SceneHeaders:
-    """Tells of an answer's scenes: `X-Skipped-Assets`, those that could not be read, and the days of `X-Assets`."""
+    """Adds `X-Skipped-Assets`, the scenes that failed, and `X-Assets-Dates`, the days of `X-Assets`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

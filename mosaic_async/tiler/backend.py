@@ -1,4 +1,4 @@
-"""The mosaic as TiTiler's routes see it: cogeo-mosaic's backend, with an index and a composer in place of its own."""
+"""The mosaic for TiTiler's routes: cogeo-mosaic's backend with our own index and composer."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _GENERAL = ("nodata", "unscale")
 
 
 def definition(document: Mapping[str, Any]) -> tuple[MosaicJSON, QuadkeyIndex]:
-    """Make cogeo-mosaic's model of a MosaicJSON, without the cells, and the index of its cells."""
+    """Return cogeo-mosaic's model of a MosaicJSON without its cells, and the index of the cells."""
     model = MosaicJSON(**{**document, "tiles": {}})
     return model, QuadkeyIndex(document["tiles"], model.quadkey_zoom or model.minzoom)
 
 
 @attr.s
 class SceneBackend(MemoryBackend):
-    """A mosaic for one request; what is kept from request to request is the composer's."""
+    """A mosaic for one request; the composer keeps what lasts longer."""
 
     index: QuadkeyIndex = attr.ib(kw_only=True)
     composer: Composer = attr.ib(kw_only=True)
@@ -46,7 +46,7 @@ class SceneBackend(MemoryBackend):
         return list(self.index)
 
     def get_assets(self, x: int, y: int, z: int, reverse: bool = False) -> list[str]:  # type: ignore[override]  # noqa: FBT001, FBT002 - theirs is a cache
-        """Give the scenes listed for a tile, in order."""
+        """Return the scenes listed for a tile, in order."""
         names = self.index.scenes(x, y, z)
         return names[::-1] if reverse else names
 
@@ -64,8 +64,8 @@ class SceneBackend(MemoryBackend):
         """Compose a tile.
 
         Raises:
-            NoAssetFoundError: no scene is listed for it.
-            EmptyMosaicError: none has a valid pixel there.
+            NoAssetFoundError: the mosaic lists no scene for the tile.
+            EmptyMosaicError: no scene has a valid pixel there.
         """
         started = time.perf_counter()
         names = self.assets_for_tile(x, y, z, **(search_options or {}))
@@ -94,9 +94,9 @@ class SceneBackend(MemoryBackend):
     def point(  # type: ignore[override]  # as in rio-tiler itself
         self, lon: float, lat: float, coord_crs: CRS | None = None, **options: Any
     ) -> list[tuple[str, PointData]]:
-        """Give the values of all scenes at a point, as they are stored."""
-        wanted = {name: value for name, value in options.items() if name not in _OURS}
-        points: list[tuple[str, PointData]] = super().point(lon, lat, coord_crs=coord_crs, **wanted)
+        """Return the stored values of all scenes at a point."""
+        theirs = {name: value for name, value in options.items() if name not in _OURS}
+        points: list[tuple[str, PointData]] = super().point(lon, lat, coord_crs=coord_crs, **theirs)
         return points
 
     def _frame(self, tile: Tile, tilesize: int | None, options: Mapping[str, Any]) -> Frame:
@@ -118,7 +118,7 @@ class SceneBackend(MemoryBackend):
 
 
 def _view(options: Mapping[str, Any]) -> View:
-    """Read what TiTiler's parameters ask for."""
+    """Translate TiTiler's parameters."""
     expression = options.get("expression")
     if "assets" in options:
         assets = tuple(_asset(asset) for asset in options["assets"])
@@ -137,10 +137,10 @@ def _asset(asset: str | Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
     if isinstance(asset, str):
         return asset, ()
     if refused := {"expression", "bands"} & asset.keys():
-        raise UsageError(f"an asset takes no {min(refused)} of its own here", hint="use ``expression`` over all bands")
+        raise UsageError(f"an asset cannot have its own {min(refused)} here", hint="use ``expression`` over all bands")
     return asset["name"], tuple(asset.get("indexes") or ())
 
 
 def _bands_of(expression: str | None) -> Sequence[int]:
-    """Give all bands up to the last that a formula over b1, b2, ... names; none: the file's own."""
+    """Return all bands up to the highest that a formula over b1, b2, ... names; empty without a formula."""
     return range(1, max(parse_expression(expression)) + 1) if expression else ()

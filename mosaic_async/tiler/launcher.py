@@ -1,4 +1,4 @@
-"""Start tiler processes, one a core, and stop them with the run."""
+"""Start tiler processes, one per core, and stop them with the run."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from mosaic_async.tiler.server import READY, family_of, shared_socket
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 5.0
 _ENVIRONMENT = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar files: one request less a scene
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar files: saves one request per scene
     "GDAL_NUM_THREADS": "1",  # the processes use the cores
     "NUMEXPR_NUM_THREADS": "1",
-    "GDAL_CACHEMAX": "256",  # MB a process; neighbouring tiles read the same blocks
-    "GDAL_MAX_DATASET_POOL_SIZE": "450",  # files behind the stacks that stay open
+    "GDAL_CACHEMAX": "256",  # MB per process; neighbouring tiles read the same blocks
+    "GDAL_MAX_DATASET_POOL_SIZE": "450",  # files in the stacks that stay open
     "GDAL_INGESTED_BYTES_AT_OPEN": "32768",  # a COG's headers in one request
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "GDAL_HTTP_MULTIPLEX": "YES",
@@ -38,7 +38,7 @@ _ENVIRONMENT = {
     "VSI_CACHE": "TRUE",  # of remote files
     "MALLOC_ARENA_MAX": "2",  # glibc keeps what threads free; see github.com/developmentseed/titiler/issues/1477
 }
-"""Settings of the tiler processes; what stands in the caller's environment goes before them."""
+"""Settings of the tiler processes; the caller's environment overrides them."""
 _FORMATS = ("tif", "png", "jpg", "webp", "npy")
 
 
@@ -60,28 +60,28 @@ async def local_tiler(
     cloud_mask: str | None = None,
     signing: Signing | None = None,
 ) -> AsyncIterator[TileSource]:
-    """Serve scenes as tiles on this machine until the block is left, and give the source to ask.
+    """Serve scenes as tiles on this machine for the block, and yield their source.
 
     Args:
         mosaic: a MosaicJSON, a folder of STAC items or COGs, or a STAC item, collection or catalogue.
         bands: asset names of STAC items, or band numbers of plain files.
-        expression: instead of bands, one formula a band of the output, separated by `;`.
-        pixel_selection: how scenes that overlap become one: first, newest, oldest, highest, lowest, mean, median,
+        expression: instead of bands, one formula per output band, separated by `;`.
+        pixel_selection: how scenes that overlap are combined: first, newest, oldest, highest, lowest, mean, median,
             percentile:N, stdev, count, medoid, geomedian, lastbandlow, lastbandhigh.
-        rescale: (lowest, highest) to be stretched to 0 to 255, one for all bands or one a band.
+        rescale: (lowest, highest) to stretch to 0 to 255, one for all bands or one per band.
         color_formula: such as `gamma RGB 3.5, saturation 1.7`, applied after `rescale`.
         resampling: nearest, bilinear, cubic, ...
-        tile_size: pixels a side.
+        tile_size: width and height of a tile in pixels.
         tile_format: tif, png, jpg, webp or npy.
-        workers: processes; None: one a core.
-        rounding: round means, medians and percentiles of integers; otherwise their fraction is cut off.
-        reflectance: `float`, or `integer` for 10 000 times that in 16 bits; None: counts as they are stored.
+        workers: number of processes; None: one per core.
+        rounding: round means, medians and percentiles of integers; otherwise truncate them.
+        reflectance: `float`, or `integer` for 10 000 times that in 16 bits; None: the stored counts.
         cloud_mask: the quality band whose bad pixels are left out, such as `qa_pixel` or `fmask:values=2,4`.
-        signing: who renews signatures of scenes' URLs that end during the run; None: Planetary Computer.
+        signing: renews signatures of scenes' URLs that expire during the run; None: Planetary Computer.
 
     Raises:
         SourceError: the scenes cannot be read, or the tiler does not start.
-        UsageError: a band or a name that is not known.
+        UsageError: a band or a name is not known.
     """
     if tile_format not in _FORMATS:
         raise UsageError(f"tile format {tile_format!r} is not known", hint=f"use one of {', '.join(_FORMATS)}")
@@ -121,15 +121,15 @@ async def serve(
     secret: str | None = None,
     signing: Signing | None = None,
 ) -> AsyncIterator[str]:
-    """Run the processes until the block is left, and give their common URL.
+    """Run the processes for the block, and yield their common URL.
 
     Args:
         mosaic: the scenes.
         host: address to listen on.
-        port: 0 takes a free one.
-        workers: processes; None: one a core.
-        secret: what every request must have as `access_token`; None serves whoever asks.
-        signing: who renews signatures of scenes' URLs; None: Planetary Computer.
+        port: port to listen on; 0: a free one.
+        workers: number of processes; None: one per core.
+        secret: the `access_token` that every request must have; None serves everybody.
+        signing: renews signatures of scenes' URLs; None: Planetary Computer.
 
     Raises:
         ResourceError: the address is taken.
@@ -160,9 +160,9 @@ async def serve(
 
 
 def _held(host: str, port: int) -> socket.socket:
-    """Bind an address without listening: it is kept for the processes and takes no connection itself.
+    """Bind an address without listening, to hold it for the processes.
 
-    Another tiler's address could be shared just as its own processes share it; so it is bound alone once, to see.
+    The processes share the address, and another tiler could share it too; so it is first bound alone, as a check.
     """
     if port:
         with socket.socket(family_of(host), socket.SOCK_STREAM) as alone:
@@ -179,7 +179,7 @@ async def _start(path: Path, host: str, port: int, log: Path) -> asyncio.subproc
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
             env={**_ENVIRONMENT, **os.environ},
-            start_new_session=True,  # an interrupt is the parent's to handle; it ends the tilers after the run
+            start_new_session=True,  # the parent handles an interrupt and ends the tilers after the run
         )
 
 

@@ -1,4 +1,4 @@
-"""How pixels are made of scenes: bands, expression, selection, colours; in one spelling, as TiTiler's parameters.
+"""How the embedded tiler makes pixels: bands, expression, selection, colours, written as TiTiler's parameters.
 
 It knows nothing of servers.
 """
@@ -19,24 +19,24 @@ from mosaic_async.tiler.scenes.mosaic import Mosaic
 
 @dataclass(frozen=True, kw_only=True)
 class Rendering(rendering.Rendering):
-    """What a tile shows: what every tiler can be asked for, and what only this one can do."""
+    """What a tile shows: the settings of every tiler, and those that only this one has."""
 
     pixel_selection: str | None = "first"
     """One of `PIXEL_SELECTIONS`."""
     resampling: str | None = "bilinear"
-    """Also used for reprojecting; 2 pixels are read around each tile, so that tiles meet."""
+    """Also used to reproject; 2 pixels are read around each tile, so that tiles meet."""
     rounding: bool = False
-    """Whether means, medians and percentiles of integers are rounded (half to even); else their fraction is cut off."""
+    """Whether means, medians and percentiles of integers are rounded (half to even); otherwise they are truncated."""
     reflectance: str | None = None
-    """Reflectance instead of counts: `float`, or `integer` for 10 000 times that in 16 bits; by the items' metadata."""
+    """Reflectance instead of counts, by the items' metadata: `float`, or `integer` for 10 000 times that in 16 bits."""
     cloud_mask: str | None = None
-    """The quality band, and what in it is bad and left out: `qa_pixel`, `fmask:values=2,4`, `BQA:bits=4,7-8>=3`."""
+    """The quality band and its bad values, which are left out: `qa_pixel`, `fmask:values=2,4`, `BQA:bits=4,7-8>=3`."""
 
     def query(self, mosaic: Mosaic) -> str:
-        """Write it as TiTiler 2's query parameters.
+        """Return TiTiler 2's query parameters.
 
         Raises:
-            UsageError: bands or names that the mosaic does not have, or a name that is not known.
+            UsageError: the mosaic does not have a band, or a name is not known.
         """
         selection, resampling = self.selection or "first", self.resampling or "bilinear"
         Selection.parse(selection)
@@ -50,11 +50,11 @@ class Rendering(rendering.Rendering):
         return urlencode(params)
 
     def _of_items(self, mosaic: Mosaic) -> list[tuple[str, str]]:
-        """Check and write what only STAC items can tell."""
+        """Return the parameters that only STAC items support."""
         given = {"reflectance": self.reflectance, "cloud_mask": self.cloud_mask}
         params = [(name, value) for name, value in given.items() if value]
         if params and not mosaic.is_stac:
-            raise UsageError(f"plain files have no metadata for `{params[0][0]}`", hint="it takes STAC items")
+            raise UsageError(f"plain files have no metadata for `{params[0][0]}`", hint="use STAC items")
         if self.reflectance and self.reflectance not in REFLECTANCES:
             raise UsageError(
                 f"reflectance {self.reflectance!r} is not known", hint=f"use one of {', '.join(REFLECTANCES)}"
@@ -71,7 +71,8 @@ class Rendering(rendering.Rendering):
             return self._of_assets(mosaic.assets)
         if not self.bands:
             raise UsageError(
-                "which bands?", hint=f"the scenes have {', '.join(mosaic.assets)}; give --bands or --expression"
+                "no bands are set",
+                hint=f"set ``bands`` or ``expression``; the scenes have {', '.join(mosaic.assets)}",
             )
         if unknown := [band for band in self.bands if band not in mosaic.assets]:
             raise UsageError(
@@ -80,7 +81,7 @@ class Rendering(rendering.Rendering):
         return [("assets", band) for band in self.bands]
 
     def _of_assets(self, assets: Sequence[str]) -> list[tuple[str, str]]:
-        """Name assets by their place, as TiTiler 2 wants it: `(B5-B4)/(B5+B4)` is `(b1-b2)/(b1+b2)` of B5 and B4."""
+        """Name assets by position, as TiTiler 2 requires: `(B5-B4)/(B5+B4)` is `(b1-b2)/(b1+b2)` of B5 and B4."""
         used = [name for name in self.names() if name in assets]
         if not used:
             raise UsageError(

@@ -1,7 +1,7 @@
 """One tiler process: `python -m mosaic_async.tiler.server MOSAIC.json HOST PORT`.
 
-It prints a line when it is ready, and ends when its standard input does: a parent that dies, even by `kill -9`, takes
-its tilers along.
+It prints a line when it is ready. It ends when its standard input ends: so its tilers end with a parent that dies, even
+by `kill -9`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Server(uvicorn.Server):
 
 
 def main(path: str, host: str, port: str) -> None:
-    """Serve a mosaic that the launcher wrote, on an address that it shares with the other processes."""
+    """Serve a mosaic that the launcher wrote, on an address that all processes share."""
     given = json.loads(Path(path).read_text())
     mosaic = Mosaic(given["document"], tuple(given["assets"]))
     signing = Signing(**given["signing"])
@@ -48,7 +48,7 @@ def serve_app(app: FastAPI, host: str, port: int) -> None:
 
 
 def shared_socket(host: str, port: int) -> socket.socket:
-    """Bind an address that several processes listen on; the kernel spreads connections over them."""
+    """Bind an address that several processes listen on; the kernel distributes connections among them."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket(family_of(host), socket.SOCK_STREAM))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -59,7 +59,7 @@ def shared_socket(host: str, port: int) -> socket.socket:
 
 
 def family_of(host: str) -> socket.AddressFamily:
-    """Tell IPv6 addresses from others."""
+    """Return the address family: IPv6 if the host has colons."""
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 

@@ -1,4 +1,4 @@
-"""Bands as the notebook writes them, by number, and the assets that they are."""
+"""Bands as the notebook writes them, by number, and their assets."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _NUMBER = re.compile(r"\bb(\d+[aA]?)\b")
 
 
 def asset_of(band: str, assets: Collection[str]) -> str:
-    """Name the asset that a band is.
+    """Return the asset of a band.
 
     Args:
         band: a number such as `4`, or an asset's own name.
-        assets: the names there are.
+        assets: the asset names of the scenes.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the scenes do not have the band.
     """
     names = [band, f"B{band}", f"b{band}", f"B{band.zfill(2)}", f"B{band.upper().zfill(3)}"]
     if band.isdecimal() and 1 <= int(band) <= len(_COMMON):
@@ -33,10 +33,10 @@ def asset_of(band: str, assets: Collection[str]) -> str:
 
 
 def split_expression(text: str, assets: Collection[str]) -> tuple[list[str], str]:
-    """Read `b4,b3,(b5-b4)/(b5+b4)`: give the assets it is over, and the formulas over their places, separated by `;`.
+    """Split `b4,b3,(b5-b4)/(b5+b4)` into its assets and the formulas over their positions, separated by `;`.
 
     Raises:
-        UsageError: it names a band that there is not, or none.
+        UsageError: the text names no band, or one that the scenes do not have.
     """
     used = list(dict.fromkeys(_NUMBER.findall(text)))
     if not used:

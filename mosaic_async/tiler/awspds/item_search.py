@@ -1,8 +1,7 @@
-"""Searching the items that are served, as SAT-API was searched: place, time, properties, order, season.
+"""Search the served items as SAT-API did: place, time, properties, order, season.
 
-What a search means, and whether an item is one, `query` and `seasons` know; here it is only put together. Places are
-compared as they are drawn, without the antimeridian's many spellings, which would need another extra. It knows nothing
-of mosaics.
+`stac_query` and `seasons` define what a search means; this module combines them. Geometries are compared as they are
+written; other spellings of the antimeridian would need another extra. It knows nothing of mosaics.
 """
 
 from __future__ import annotations
@@ -30,25 +29,27 @@ def find_items(
         items: STAC items.
         search: SAT-API's body: `bbox` or `intersects`, `time` (or STAC's `datetime`), `query`, `ids`, `collections`,
             and `sort` (or `sortby`), by default newest first.
-        seasons: of the year that are wanted, by month and hemisphere.
+        seasons: the seasons to keep, by month and hemisphere.
         one_per_scene: keep only the first of each path and row.
 
     Raises:
-        UsageError: the search makes no sense.
+        UsageError: the search is malformed.
     """
     kept = read_seasons(seasons)
     is_any = kept == frozenset(SEASONS)
     order = search.get("sort") or search.get("sortby") or _NEWEST_FIRST
-    wanted = Search.parse({**search, "sort": order}, of_files=True)
-    if wanted.filter:
-        raise UsageError("the tiler's own search knows no filter", hint="use query, or make the mosaic by `create`")
+    parsed = Search.parse({**search, "sort": order}, of_files=True)
+    if parsed.filter:
+        raise UsageError(
+            "this search does not support `filter`", hint="use `query`, or make the mosaic with `mosaic-async create`"
+        )
     try:
-        place = _place(wanted)
-        found = [item for item in items if wanted.accepts(item) and _lies_in(item, place)]
+        place = _place(parsed)
+        found = [item for item in items if parsed.accepts(item) and _lies_in(item, place)]
         found = [item for item in found if is_any or _season(item) in kept]
     except (KeyError, TypeError, ValueError, AttributeError, ShapelyError) as error:
         raise UsageError(f"the search is malformed: {error!r}") from error
-    ordered = wanted.ordered(found)
+    ordered = parsed.ordered(found)
     return one_per_place(ordered, lambda item: item) if one_per_scene else ordered
 
 
@@ -56,18 +57,18 @@ def _lies_in(item: Item, place: BaseGeometry | None) -> bool:
     return place is None or (item.get("geometry") is not None and place.intersects(shape(item["geometry"])))
 
 
-def _place(wanted: Search) -> BaseGeometry | None:
-    if area := wanted.intersects:
+def _place(search: Search) -> BaseGeometry | None:
+    if area := search.intersects:
         return shape(area.get("geometry", area))
-    if wanted.bbox is None:
+    if search.bbox is None:
         return None
-    west, south, east, north = wanted.bbox
+    west, south, east, north = search.bbox
     return (
         box(west, south, east, north) if west <= east else box(west, south, 180, north) | box(-180, south, east, north)
     )
 
 
 def _season(item: Item) -> str | None:
-    """Name the season of an item's month where it lies; None when it does not know its date."""
+    """Return the season of an item's month in its hemisphere; None if the item has no date."""
     moment, bounds = moment_of(item), item["bbox"]
     return season_of(moment.month, (bounds[1] + bounds[len(bounds) // 2 + 1]) / 2) if moment else None

@@ -1,4 +1,4 @@
-"""A tile as awspds-mosaic drew it: bands by number, colours in its order of operations, its layout of files.
+"""A tile as in awspds-mosaic: bands by number, its order of colour operations, its layout of files.
 
 It knows nothing of routes.
 """
@@ -40,38 +40,45 @@ _DRIVERS = {"tif": "GTiff", "png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a tile is to show: the query of a tile."""
+class TileQuery:
+    """What a tile shows: the query of a tile."""
 
     bands: Annotated[str | None, Query(description="4,3,2")] = None
-    expr: Annotated[str | None, Query(description="b4,b3,(b5-b4)/(b5+b4); goes before `bands`")] = None
+    expr: Annotated[str | None, Query(description="b4,b3,(b5-b4)/(b5+b4); overrides `bands`")] = None
     rescale: Annotated[str | None, Query(pattern=r"^-?[\d.e+-]+,-?[\d.e+-]+$")] = None
     color_ops: str | None = None
     color_map: str | None = None
     pixel_selection: str = "first"
 
     def view(self, assets: Sequence[str], reflectance: str | None) -> View:
-        """Say what is read of a scene.
+        """Return what a tile shows of a scene.
 
         Raises:
-            UsageError: neither bands nor an expression are given, or they are none.
+            UsageError: `bands` and `expr` are missing, or name a band that the scenes do not have.
         """
         if self.expr:
             used, formulas = split_expression(self.expr, assets)
             return View(assets=tuple((asset, ()) for asset in used), expression=formulas, reflectance=reflectance)
         if not self.bands:
-            raise UsageError("a tile needs `bands` or `expr`")
+            raise UsageError("a tile requires `bands` or `expr`")
         named = [asset_of(band.strip(), assets) for band in self.bands.split(",")]
         return View(assets=tuple((asset, ()) for asset in named), reflectance=reflectance)
 
 
 def draw(
-    composer: Composer, scenes: Sequence[str], tile: mercantile.Tile, *, view: View, size: int, ext: str, asked: Asked
+    composer: Composer,
+    scenes: Sequence[str],
+    tile: mercantile.Tile,
+    *,
+    view: View,
+    size: int,
+    ext: str,
+    query: TileQuery,
 ) -> Response:
-    """Compose a tile and write it; 204 where no scene has data.
+    """Compose and encode a tile; 204 if no scene has data.
 
     Raises:
-        UsageError: bands, expression, selection, formula or colour map are none.
+        UsageError: the selection, a formula or the colour map is not known.
     """
     bounds = mercantile.xy_bounds(tile)
     frame = Frame(
@@ -88,26 +95,25 @@ def draw(
         frame,
         tuple(mercantile.bounds(tile)),
         view,
-        Selection.parse(asked.pixel_selection),
+        Selection.parse(query.pixel_selection),
     )
     if composed.pixels is None or not composed.pixels.valid.any():
         return Response(status_code=204)
     headers = {"X-Assets": ",".join(composed.used)}
     with composer.finishing:
-        body = _written(composed.pixels, frame, ext, asked)
+        body = _encoded(composed.pixels, frame, ext, query)
     return Response(body, media_type=_MEDIA[ext], headers=headers)
 
 
-def _written(pixels: Pixels, frame: Frame, ext: str, asked: Asked) -> bytes:
-    there = pixels.valid.any(axis=0)
-    mask = np.where(there, 255, 0).astype(np.uint8)
-    if ext == "npy":  # (tile, mask), not coloured, as objects: `numpy.load` needs allow_pickle=True
+def _encoded(pixels: Pixels, frame: Frame, ext: str, query: TileQuery) -> bytes:
+    mask = np.where(pixels.valid.any(axis=0), 255, 0).astype(np.uint8)
+    if ext == "npy":  # (tile, mask) as objects, without colours: `numpy.load` needs allow_pickle=True
         pair = np.empty(2, object)
         pair[:] = [pixels.data, mask]
         with BytesIO() as file:
             np.save(file, pair, allow_pickle=True)
             return file.getvalue()
-    image = _coloured(pixels, asked)
+    image = _coloured(pixels, query)
     options = (
         {"crs": frame.crs, "transform": from_bounds(*frame.bounds, frame.width, frame.height)} if ext == "tif" else {}
     )
@@ -115,26 +121,26 @@ def _written(pixels: Pixels, frame: Frame, ext: str, asked: Asked) -> bytes:
         image.data,
         mask.astype(image.data.dtype) if ext == "tif" else mask,
         img_format=_DRIVERS[ext],
-        colormap=_colormap(asked.color_map),
+        colormap=_colormap(query.color_map),
         **options,
     )
 
 
-def _coloured(pixels: Pixels, asked: Asked) -> ImageData:
-    """Rescale, then apply each colour operation by itself, floats as int16; see tile handler of awspds-mosaic."""
+def _coloured(pixels: Pixels, query: TileQuery) -> ImageData:
+    """Rescale, then apply the colour operations one by one, to floats as int16, as awspds-mosaic does."""
     image = ImageData(np.ma.MaskedArray(pixels.data, mask=~pixels.valid))
     try:
-        if asked.rescale:
-            low, high = (float(number) for number in asked.rescale.split(","))
+        if query.rescale:
+            low, high = (float(number) for number in query.rescale.split(","))
             image.rescale([(low, high)])
-        if asked.color_ops:
+        if query.color_ops:
             if np.issubdtype(image.array.dtype, np.floating):
                 limits = np.iinfo(np.int16)
                 filled = np.clip(np.nan_to_num(image.array.filled(0)), limits.min, limits.max)
                 image.array = np.ma.MaskedArray(filled.astype(np.int16), mask=image.array.mask)
-            image.apply_color_formula(asked.color_ops)
+            image.apply_color_formula(query.color_ops)
     except (ValueError, TypeError, KeyError) as error:
-        raise UsageError(f"the colours cannot be: {error}") from error
+        raise UsageError(f"the colours are malformed: {error}") from error
     return image
 
 
@@ -144,4 +150,4 @@ def _colormap(name: str | None) -> dict[int, tuple[int, int, int, int]] | None:
     try:
         return cmap.get(name)  # type: ignore[return-value]
     except InvalidColorMapName as error:
-        raise UsageError(f"there is no colour map {name}") from error
+        raise UsageError(f"colour map {name!r} not found") from error

@@ -1,9 +1,8 @@
-"""The contract of awspds-mosaic (2020), which the notebook speaks: create a mosaic by a search, ask for its tiles.
+"""The routes of awspds-mosaic (2020), which the notebook uses: create a mosaic from a search, request its tiles.
 
 `POST /mosaic/create`, `GET /mosaic/{id}.json`, `GET /tiles/{id}/tilejson.json`,
-`GET /tiles/{id}/{z}/{x}/{y}@{scale}x.{ext}`, and the same under `/batch/`. Where that service was wrong (seasons of the
-southern hemisphere, a server error for a mosaic that is not there, negative reflectance that became large) this one is
-not.
+`GET /tiles/{id}/{z}/{x}/{y}@{scale}x.{ext}`, and the same under `/batch/`. Faults of that service are fixed here:
+seasons of the southern hemisphere, a server error for a missing mosaic, negative reflectance that became large.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from mosaic_async.safe_json import parse
 from mosaic_async.sources.seasons import SEASONS
 from mosaic_async.sources.stac_query import Item
 from mosaic_async.tiler.awspds.item_search import find_items
-from mosaic_async.tiler.awspds.picture import Asked, Extension, draw
+from mosaic_async.tiler.awspds.picture import Extension, TileQuery, draw
 from mosaic_async.tiler.awspds.store import MosaicStore
 from mosaic_async.tiler.pixels.composer import Composer
 from mosaic_async.tiler.pixels.radiometry import is_known
@@ -37,7 +36,7 @@ from mosaic_async.tiler.scenes.scene import open_scene, read_item
 
 
 class _MosaicId(Convertor[str]):
-    """56 hexadecimal digits: no tile matrix set is called so, and TiTiler's routes keep all other names."""
+    """56 hexadecimal digits: no tile matrix set has such a name, and TiTiler's routes keep all others."""
 
     regex = "[0-9a-f]{56}"
 
@@ -53,31 +52,31 @@ register_url_convertor("mosaicid", _MosaicId())
 
 @dataclass(frozen=True)
 class Creation:
-    """How a mosaic is made of a search: the query of `POST /mosaic/create`."""
+    """How a search becomes a mosaic: the query of `POST /mosaic/create`."""
 
     minzoom: Annotated[int, Query(ge=0, le=30)] = 7
     maxzoom: Annotated[int, Query(ge=0, le=30)] = 12
     optimized_selection: str = "False"
-    """Whether only the first scene of each path and row is taken; every word but this one says yes."""
+    """Whether to keep only the first scene of each path and row; any other word than this means yes."""
     maximum_items_per_tile: Annotated[int, Query(ge=0)] = 20
-    """Scenes a cell lists at most; 0: all."""
+    """Maximum scenes per cell; 0: all."""
     stac_collection_limit: int = 500
-    """Items a page of the search had; part of the mosaic's id, and without effect here."""
+    """Items per page of the original search; part of the mosaic's id, without effect here."""
     seasons: str | None = None
     """Separated by commas; None: all."""
 
     @property
     def is_optimized(self) -> bool:
-        """Whether only the first scene of each path and row is taken."""
+        """Whether to keep only the first scene of each path and row."""
         return self.optimized_selection not in ("False", "false")
 
     @property
     def season_names(self) -> Sequence[str]:
-        """Names of the seasons wanted."""
+        """Names of the seasons to keep."""
         return self.seasons.split(",") if self.seasons else SEASONS
 
     def id_of(self, search: Mapping[str, Any]) -> str:
-        """Name the mosaic of a search: the same search gives the same mosaic."""
+        """Return the id of the mosaic of a search: the same search has the same id."""
         whole = {
             "body": search,
             "minzoom": self.minzoom,
@@ -90,17 +89,17 @@ class Creation:
         return hashlib.sha224(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
     def document(self, items: list[tuple[str, Item]], search: Mapping[str, Any]) -> dict[str, Any]:
-        """Make the MosaicJSON of a search's outcome, in its order; it covers the search's box and no more.
+        """Return the MosaicJSON of a search, in its order, cut to the box of the search.
 
         Raises:
-            UsageError: nothing was found.
+            UsageError: the search matches no item.
         """
         places = {id(item): location for location, item in items}
         found = find_items(
             [item for _, item in items], search, seasons=self.season_names, one_per_scene=self.is_optimized
         )
         if not found:
-            raise UsageError("no item of those that are served is what the search asks for")
+            raise UsageError("the search matched no items", hint="widen its place, time or query")
         features = [
             {"type": "Feature", "properties": {"path": places[id(item)]}, "geometry": outline_of_item(item["geometry"])}
             for item in found
@@ -129,13 +128,13 @@ class Creation:
 
 
 async def _search(request: Request) -> dict[str, Any]:
-    """Read the body, whatever media type it is sent with: the notebook names none."""
+    """Read the body, whatever its media type: the notebook sends none."""
     try:
         search = parse(await request.body())
     except ValueError as error:
         raise UsageError(f"the search is not JSON: {error}") from error
     if not isinstance(search, dict):
-        raise UsageError("the search is no JSON object")
+        raise UsageError("the search is not a JSON object")
     return search
 
 
@@ -143,13 +142,13 @@ class Notebook:
     """The routes over the items that one tiler serves."""
 
     def __init__(self, mosaic: Mosaic, names: tuple[str, ...], composer: Composer, store: MosaicStore) -> None:
-        """Prepare the routes; items are read when the first search comes.
+        """Prepare the routes; the first search reads the items.
 
         Args:
-            mosaic: what is served.
-            names: its scenes.
-            composer: makes the tiles.
-            store: keeps what is created.
+            mosaic: the served mosaic.
+            names: names of its scenes.
+            composer: composes tiles.
+            store: keeps created mosaics.
         """
         self._mosaic = mosaic
         self._names = names
@@ -163,7 +162,7 @@ class Notebook:
 
     @cached_property
     def _reflectance(self) -> Literal["integer"] | None:
-        """What awspds-mosaic served, 10 000 times reflectance, where the items say how; their counts otherwise."""
+        """10 000 times reflectance, as in awspds-mosaic, if the items have scale and offset; otherwise counts."""
         return "integer" if is_known(open_scene(self._names[0], is_item=True)) else None
 
     def _read_index(self, name: str) -> QuadkeyIndex:
@@ -174,7 +173,7 @@ class Notebook:
         try:
             return self._store.get(name)
         except KeyError as error:
-            raise HTTPException(404, f"there is no mosaic {name}") from error
+            raise HTTPException(404, f"mosaic {name} not found") from error
 
     def create(
         self,
@@ -185,7 +184,7 @@ class Notebook:
         tile_format: Extension = "png",
         tile_scale: Annotated[int, Query(ge=1, le=4)] = 1,
     ) -> JSONResponse:
-        """Make a mosaic of a search, and answer with its TileJSON."""
+        """Create the mosaic of a search and return its TileJSON."""
         if not self._mosaic.is_stac:
             raise UsageError("plain files cannot be searched", hint="serve STAC items")
         name = creation.id_of(search)
@@ -198,11 +197,11 @@ class Notebook:
         return JSONResponse(_tilejson(request, name, document, (tile_format, tile_scale), ours))
 
     def document(self, name: str) -> JSONResponse:
-        """Give the MosaicJSON."""
+        """Return the MosaicJSON."""
         return JSONResponse(self._document(name))
 
     def footprints(self, name: str) -> JSONResponse:
-        """Give the cells of the mosaic as GeoJSON."""
+        """Return the cells of the mosaic as GeoJSON."""
         return JSONResponse(
             {
                 "type": "FeatureCollection",
@@ -224,7 +223,7 @@ class Notebook:
         tile_format: Extension = "png",
         tile_scale: Annotated[int, Query(ge=1, le=4)] = 1,
     ) -> JSONResponse:
-        """Give the TileJSON of a mosaic that was created."""
+        """Return the TileJSON of a created mosaic."""
         made = _tilejson(request, name, self._document(name), (tile_format, tile_scale), {"tile_format", "tile_scale"})
         return JSONResponse({**made, "name": f"{name}.json.gz", "center": made["center"][:2]})
 
@@ -236,12 +235,12 @@ class Notebook:
         x: int,
         y: int,
         ext: Extension,
-        asked: Annotated[Asked, Depends(Asked)],
+        query: Annotated[TileQuery, Depends(TileQuery)],
         scale: int = 1,
     ) -> Response:
-        """Draw a tile; 204 where there is nothing."""
+        """Return a tile; 204 if no scene has data."""
         if not 1 <= scale <= 4:
-            raise HTTPException(400, "scale is 1 to 4")
+            raise HTTPException(400, "scale must be 1 to 4")
         document = self._document(name)
         scenes = self._index(name).scenes(x, y, z) if document["minzoom"] <= z <= document["maxzoom"] else []
         if not scenes:
@@ -251,16 +250,16 @@ class Notebook:
                 self._composer,
                 scenes,
                 mercantile.Tile(x, y, z),
-                view=asked.view(self._mosaic.assets, self._reflectance),
+                view=query.view(self._mosaic.assets, self._reflectance),
                 size=256 * scale,
                 ext=ext,
-                asked=asked,
+                query=query,
             )
         except UsageError as error:
             raise HTTPException(400, str(error)) from error
 
     def router(self) -> APIRouter:
-        """Make the routes; they go before TiTiler's."""
+        """Return the routes; they must precede TiTiler's."""
         router = APIRouter(tags=["awspds-mosaic"])
         router.post("/mosaic/create")(self.create)
         router.get("/mosaic/{name:mosaicid}.json")(self.document)
@@ -275,7 +274,7 @@ class Notebook:
 def _tilejson(
     request: Request, name: str, document: Mapping[str, Any], form: tuple[str, int], ours: set[str]
 ) -> dict[str, Any]:
-    """Write the TileJSON; parameters that are not ours go into the tiles' URL, which ends in `?` without any."""
+    """Return the TileJSON; parameters that are not ours become part of the tiles' URL, which otherwise ends in `?`."""
     extras = urlencode([(key, value) for key, value in request.query_params.multi_items() if key not in ours])
     host = str(request.base_url).rstrip("/")
     return {

@@ -1,6 +1,6 @@
-"""Mosaics that were created while serving: files that the processes of one tiler share.
+"""Mosaics that clients create: files that the processes of one tiler share.
 
-A mosaic appears whole: it is written aside and renamed. It knows nothing of HTTP.
+A mosaic appears whole: it is written to a temporary name, then renamed. It knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ class MosaicStore:
     """MosaicJSONs in a folder, by id."""
 
     def __init__(self, folder: Path) -> None:
-        """Use a folder, which is made when something is put there."""
+        """Use a folder, which the first `put` creates."""
         self._folder = folder
         self._load = lru_cache(maxsize=_KEPT)(self._read)
 
     def put(self, name: str, document: dict[str, Any]) -> None:
-        """Keep a mosaic; a second one of the same name replaces it."""
+        """Save a mosaic; it replaces one of the same name."""
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         whole_file.write(path, gzip.compress(json.dumps(document).encode(), 1))
 
     def get(self, name: str) -> dict[str, Any]:
-        """Give a mosaic.
+        """Return a mosaic.
 
         Raises:
-            KeyError: there is none of that name.
+            KeyError: a mosaic of that name does not exist.
         """
         return self._load(name)
 

@@ -1,5 +1,5 @@
 """From scenes to the pixels of one tile: read, warp, mask, scale, select.
 
-It knows no routes and no MosaicJSON; a tile is a frame, a scene is a list of files.
+It knows nothing of routes and MosaicJSON; a tile is a frame, a scene is a list of files.
 Start with `composer.Composer`; `reading` and `warp` fill layers, `selection` picks pixels.
 """

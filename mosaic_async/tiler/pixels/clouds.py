@@ -1,6 +1,6 @@
-"""Which pixels are bad, by the quality band that comes with a scene: values, bits, or fields of bits.
+"""Cloud masks: the quality band of a scene marks bad pixels by values, bits, or fields of bits.
 
-It knows nothing of files; it is given the quality band's pixels.
+It knows nothing of files; the caller reads the quality band.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ KNOWN = {
     "scl": "values=0,1,3,8,9,10",
     "fmask": "values=2,4,255",
 }
-"""What is bad in quality bands whose names say what they are, fill included.
+"""The rule for each quality band with a well-known name, fill included.
 
 qa_pixel: Landsat Collection 2, fill, dilated cloud, cirrus, cloud, cloud shadow (LSDS-1619). bqa: Landsat Collection 1,
 fill, cloud, and high confidence of cloud shadow and cirrus (LSDS-1834). scl: Sentinel-2 level 2A, no data, saturated,
 cloud shadow, cloud of medium and high probability, cirrus. fmask: CFmask's cloud shadow, cloud and fill; the Fmask of
-HLS has bits and wants `fmask:bits=1,2,3`.
+HLS has bits and needs `fmask:bits=1,2,3`.
 """
 _RULE = re.compile(r"(?P<asset>[^:]+)(?::(?P<kind>values|bits)=(?P<list>.+))?")
 _FIELD = re.compile(r"(\d{1,2})(?:-(\d{1,2})(?:>=(\d+))?)?")
@@ -33,20 +33,20 @@ _FIELD = re.compile(r"(\d{1,2})(?:-(\d{1,2})(?:>=(\d+))?)?")
 
 @dataclass(frozen=True)
 class CloudMask:
-    """The quality band to read, and what in it is bad."""
+    """A quality band and the values in it that are bad."""
 
     asset: str
     values: frozenset[int] = frozenset()
-    """Of the band, that are bad."""
+    """Bad values."""
     fields: tuple[tuple[int, int, int], ...] = ()
-    """(first bit, last bit, least): bad where the number in these bits is at least that."""
+    """(first bit, last bit, least): bad where the number in these bits is at least `least`."""
 
     @classmethod
     def parse(cls, text: str) -> CloudMask:
         """Read `ASSET`, `ASSET:values=2,4` or `ASSET:bits=3,4,7-8>=3`; the first form for names in `KNOWN` only.
 
         Raises:
-            UsageError: it is none of these.
+            UsageError: the text has none of these forms.
         """
         found = _RULE.fullmatch(text)
         if not found:
@@ -66,13 +66,13 @@ class CloudMask:
         """Check that the scenes have the band.
 
         Raises:
-            UsageError: they do not.
+            UsageError: the scenes do not have it.
         """
         if self.asset not in assets:
             raise UsageError(f"the scenes have no band {self.asset}", hint=f"they have {', '.join(assets)}")
 
     def is_good(self, quality: NDArray[np.integer], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Tell which pixels are good; those without a quality are not.
+        """Return which pixels are good; pixels without a quality value are not.
 
         Args:
             quality: (height, width).
@@ -100,6 +100,6 @@ def _field(part: str, text: str) -> tuple[int, int, int]:
 
 def _wrong(text: str) -> UsageError:
     return UsageError(
-        f"cloud mask {text!r} is not understood",
-        hint=f"name a band ({', '.join(KNOWN)}), or say what is bad: fmask:values=2,4 or BQA:bits=4,7-8>=3",
+        f"cloud mask {text!r} is not known",
+        hint=f"name a band ({', '.join(KNOWN)}), or list its bad values: fmask:values=2,4 or BQA:bits=4,7-8>=3",
     )

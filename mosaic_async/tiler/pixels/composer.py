@@ -1,7 +1,7 @@
-"""Tiles of many scenes: which are read, in which order, how many at once, and which could not be.
+"""Tiles of many scenes: which scenes are read, in which order, how many at once, and which failed.
 
-One for a process. A scene that cannot be read is left out and named; only when every scene that was tried failed does
-the tile fail, because an empty tile would then be a lie.
+One per process. A scene that cannot be read is left out and reported. The tile fails only if every scene fails, because
+an empty tile would then be wrong.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from mosaic_async.tiler.scenes.scene import Scene, open_scene, renewed
 
 _LOGGER = logging.getLogger("mosaic_async.tiler")
 _SAFE = " " + string.punctuation.replace(",", "")
-"""What a name keeps in a header, where commas stand between names."""
+"""Characters of a name that a header keeps; commas separate names."""
 _RENEWED = 20_000
-"""Scenes with new signatures that are remembered."""
+"""Scenes with renewed signatures that a process remembers."""
 _LOCAL_TILES = 2
 """Tiles of local scenes that a process composes at once: one computes while the other waits for the interpreter."""
 _REMOTE_TILES = 4
 _REMOTE_READS = 8
-"""Scenes of one tile that are read at once where reading is waiting for a server."""
+"""Scenes of one tile that are read at once from a server."""
 
 
 @dataclass
 class Composed:
-    """A tile, and what became of its scenes."""
+    """A tile, and which of its scenes were read or skipped."""
 
     pixels: Pixels | None
-    """None where no scene reaches the tile."""
+    """None if no scene reaches the tile."""
     read: list[tuple[str, str]] = field(default_factory=list)
-    """Names of the scenes that were read, and their dates, "" where they have none; in order."""
+    """Names and dates of the scenes that were read, in order; the date is "" if a scene has none."""
     skipped: list[str] = field(default_factory=list)
-    """Names of those that could not be."""
+    """Names of the scenes that could not be read."""
 
     @property
     def used(self) -> list[str]:
@@ -60,19 +60,19 @@ class Composed:
 
 
 COMPOSED: ContextVar[list[Composed] | None] = ContextVar("COMPOSED", default=None)
-"""The list that an answer's tiles are added to; None where nobody asks."""
+"""The list that collects the tiles of one response; None outside of a request."""
 
 
 class Composer:
     """Composes tiles of scenes."""
 
     def __init__(self, *, is_stac: bool, is_local: bool, signer: Signer | None = None) -> None:
-        """Make one with its own pool of open datasets.
+        """Create a composer with its own pool of open datasets.
 
         Args:
-            is_stac: whether scenes are STAC items, or else plain files.
+            is_stac: whether scenes are STAC items; otherwise they are plain files.
             is_local: whether scenes are on this machine's disks.
-            signer: renews signatures that end while tiles are made; None: `Signer()`.
+            signer: renews signatures that expire during the run; None: `Signer()`.
         """
         self._signer = signer or Signer()
         self._renewed: dict[str, Scene] = {}
@@ -81,24 +81,24 @@ class Composer:
         self._reads = 1 if is_local else _REMOTE_READS
         self._turns = threading.BoundedSemaphore(_LOCAL_TILES if is_local else _REMOTE_TILES)
         self.finishing = threading.BoundedSemaphore(_LOCAL_TILES)
-        """Held while a tile is coloured and written, which takes ten times the tile's size: as many threads as there
-        are requests would take gigabytes, and be no quicker."""
+        """Held while a tile is coloured and encoded, which takes ten times the size of the tile: one thread per request
+        would take gigabytes and save no time."""
 
     def compose(
         self, names: Sequence[str], frame: Frame, degrees: Bounds, view: View, selection: Selection
     ) -> Composed:
-        """Make a tile of scenes.
+        """Compose a tile of scenes.
 
         Args:
-            names: of the scenes, in order.
+            names: names of the scenes, in order.
             frame: the tile.
-            degrees: its west, south, east, north.
-            view: what is shown of a scene.
-            selection: what becomes of those that overlap.
+            degrees: west, south, east, north of the tile.
+            view: what the tile shows of a scene.
+            selection: how scenes that overlap are combined.
 
         Raises:
-            UsageError: the selection goes by date, and a scene has none.
-            Exception: that of the first scene, when all failed.
+            UsageError: the selection needs dates, and a scene has none.
+            Exception: the error of the first scene, if all scenes failed.
         """
         composed, failures = Composed(None), []
         if (answer := COMPOSED.get()) is not None:
@@ -107,23 +107,23 @@ class Composer:
         def pixels_of(scene: Scene, window: Window | None) -> Pixels | None:
             try:
                 pixels = view.read(self.pool, self._readable(scene), frame, window)
-            except Exception as error:  # noqa: BLE001 - whatever GDAL, rasterio or a server make of a broken file
+            except Exception as error:  # noqa: BLE001 - of GDAL, rasterio or a server, for a broken file
                 failures.append(error)
                 _skip(composed, scene.name, error)
                 return None
             if pixels is not None:
                 composed.read.append((_shown(scene.name), scene.taken.date().isoformat() if scene.taken else ""))
-            return pixels and view.finish(pixels)
+            return None if pixels is None else view.finish(pixels)
 
         with self._turns:
             scenes = self._scenes(names, degrees, composed, failures, selection)
             composed.pixels = selection.compose(self._ahead(partial(pixels_of, scene) for scene in scenes))
         if failures and not composed.read:
-            raise _told(failures[0], composed.skipped[0])
+            raise _without_secrets(failures[0], composed.skipped[0])
         return composed
 
     def _readable(self, scene: Scene) -> Scene:
-        """Give a scene as it can be read now: in hours of tiles the signatures of its URLs end."""
+        """Return the scene with valid signatures: those of its URLs expire during a long run."""
         current = self._renewed.get(scene.name, scene)
         if is_ending(current.ends):
             if len(self._renewed) >= _RENEWED:
@@ -139,7 +139,7 @@ class Composer:
             return found
         scenes = list(found)
         if undated := [scene.name for scene in scenes if scene.taken is None]:
-            raise UsageError(f"{selection.name} goes by date, and the scene {_shown(undated[0])} has none")
+            raise UsageError(f"{selection.name} needs the date of every scene, and {_shown(undated[0])} has none")
         sign = -1 if selection.newest_first else 1
         return sorted(scenes, key=lambda scene: sign * scene.taken.timestamp() if scene.taken else 0)
 
@@ -157,7 +157,7 @@ class Composer:
                 yield scene
 
     def _ahead(self, reads: Iterable[Read]) -> Iterator[Read]:
-        """Read some scenes ahead where reading is waiting; in the order they are wanted."""
+        """Read scenes ahead in threads if they are remote, and yield them in order."""
         if self._reads == 1:
             yield from reads
             return
@@ -177,7 +177,7 @@ class Composer:
 
 
 def _cut(future: Future[Pixels | None]) -> Callable[[Window | None], Pixels | None]:
-    """Give what was read whole as if only a window had been."""
+    """Return a window of a scene that was read whole."""
 
     def read(window: Window | None) -> Pixels | None:
         pixels = future.result()
@@ -196,16 +196,16 @@ def _skip(composed: Composed, name: str, error: Exception) -> None:
     _LOGGER.warning("scene %s is left out: %s", shown, type(error).__name__)
 
 
-def _told(error: Exception, scene: str) -> Exception:
-    """Give the error to answer with; what GDAL says of a file is said without the queries of URLs."""
+def _without_secrets(error: Exception, scene: str) -> Exception:
+    """Return the error to answer with; messages of GDAL lose the queries of URLs."""
     if not isinstance(error, (RasterioError, OSError)):
         return error
     text = re.sub(r"\?[^\s'\"]*", "", str(error))
-    return SourceError(f"the scene {scene} cannot be read: {text}", hint="are its files where its item says?")
+    return SourceError(f"the scene {scene} cannot be read: {text}", hint="check the hrefs of its item")
 
 
 def _shown(name: str) -> str:
-    """Name a scene without its query and its user, which may hold secrets, in letters that a header may have."""
+    """Return the name of a scene in ASCII, without its query and its user, which may hold secrets."""
     parts = urlsplit(name)
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else name
     return quote(shown, safe=_SAFE)

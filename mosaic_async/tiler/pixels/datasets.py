@@ -1,6 +1,6 @@
 """Open datasets, kept open: single files, and files on one grid as the bands of one dataset.
 
-A dataset of GDAL is one thread's at a time, so it is lent and given back. It knows nothing of scenes and tiles.
+GDAL allows one thread per dataset, so the pool lends each to one caller. It knows nothing of scenes and tiles.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ Bounds = tuple[float, float, float, float]
 _Range = tuple[int, int]
 
 _OPEN = 256
-"""Datasets that stay open in a process; a stack of files counts once."""
+"""Datasets that a process keeps open; a stack of files counts once."""
 _FACTS = 50_000
 _ANY = 2**31
 _SMALL = 2**20
-"""Pixels of a band up to which a whole file is compared with its neighbours, once."""
+"""Pixels per band up to which the mask of a whole file is read at once and kept."""
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What decides whether files can be warped as bands of one."""
+    """The facts that decide whether files can be warped as bands of one dataset."""
 
     grid: tuple[Any, ...]
-    """Width, height, transform and reference system."""
+    """Width, height, transform and coordinate reference system."""
     block_shape: tuple[int, int]
     dtype: str
     nodata: float
-    """NaN also where there is none: then `stackable` is False."""
+    """NaN if the file has none; `stackable` is then False."""
     stackable: bool
-    """One band whose mask is its nodata value."""
+    """Whether the file has one band, masked by its nodata value."""
 
 
 class Cover(Enum):
-    """What the pixels around a box are."""
+    """Which source pixels around a box are valid."""
 
     NONE = auto()
-    """There are none: the file does not reach it."""
+    """The file does not reach the box."""
     FULL = auto()
-    """All are there and valid, in all bands."""
+    """All pixels exist and are valid in all bands."""
     EVEN = auto()
     """All bands are valid in the same pixels."""
     UNEVEN = auto()
@@ -77,19 +77,19 @@ class Stack:
 
     @property
     def bare(self) -> DatasetReader:
-        """Give the same bands without their nodata value; only for names that are `stackable`."""
+        """Return the same bands without their nodata value; requires names that are `stackable`."""
         if self._bare is None:
             self._bare = rasterio.open(_document(self.names, with_nodata=False), driver="VRT")
         return self._bare
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the datasets."""
         self.dataset.close()
         if self._bare is not None:
             self._bare.close()
 
     def reach(self, crs: CRS) -> Bounds:
-        """Give its bounds in a reference system, a hundredth larger: straight edges bend when they are projected."""
+        """Return its bounds in another reference system, 1 % larger: projected edges are curved."""
         if crs not in self._reach:
             left, bottom, right, top = transform_bounds(self.dataset.crs, crs, *self.dataset.bounds, densify_pts=21)
             across, up = 0.01 * (right - left), 0.01 * (top - bottom)
@@ -97,7 +97,7 @@ class Stack:
         return self._reach[crs]
 
     def resolution(self, crs: CRS) -> tuple[float, float]:
-        """Give width and height (negative) of the pixels that GDAL would warp the whole file to."""
+        """Return width and (negative) height of the pixels that GDAL would choose to warp the whole file."""
         if crs not in self._resolution:
             dataset = self.dataset
             grid, _, _ = calculate_default_transform(dataset.crs, crs, dataset.width, dataset.height, *dataset.bounds)
@@ -105,16 +105,15 @@ class Stack:
         return self._resolution[crs]
 
     def cover(self, x: NDArray[np.float64], y: NDArray[np.float64], crs: CRS, margin: float) -> list[Cover]:
-        """Look at the pixels around each strip of a box.
+        """Return which source pixels around each strip of a box are valid.
 
-        The pixels that were looked at last are remembered, and all of a small file: so the first strip should be the
-        whole.
+        The last window is remembered, and the whole of a small file: so the first strip should be the whole box.
 
         Args:
-            x: (strips, points) along the outlines of the strips, close enough for what lies between to be straight.
+            x: (strips, points) along the outlines of the strips, so dense that segments are nearly straight.
             y: the same shape.
-            crs: of the points.
-            margin: source pixels beyond an outline that matter.
+            crs: reference system of the points.
+            margin: source pixels around an outline that count too.
         """
         easting, northing = transform(crs, self.dataset.crs, x.ravel(), y.ravel())
         columns, rows = ~self.dataset.transform @ (np.asarray(easting), np.asarray(northing))
@@ -143,7 +142,7 @@ class Stack:
 
 
 def _spans(axis: NDArray[np.float64], margin: float) -> list[_Range]:
-    """Give the pixels that each strip's points span; all of them where a point has no place in the file's system."""
+    """Return the pixels that the points of each strip span; all pixels if a point cannot be projected."""
     low, high = np.floor(axis.min(axis=1) - margin), np.ceil(axis.max(axis=1) + margin)
     return [(int(a), int(b)) if np.isfinite(b - a) else (0, _ANY) for a, b in zip(low, high, strict=True)]
 
@@ -157,13 +156,13 @@ def _holds(outer: _Range, inner: _Range) -> bool:
 
 
 class DatasetPool:
-    """Datasets that are open and idle, the longest idle first to go."""
+    """Open, idle datasets; the one that is idle longest is closed first."""
 
     def __init__(self, limit: int = _OPEN) -> None:
-        """Make an empty pool.
+        """Create an empty pool.
 
         Args:
-            limit: datasets that stay open while nobody uses them.
+            limit: maximum idle datasets.
         """
         self._limit = limit
         self._idle: OrderedDict[int, Stack] = OrderedDict()
@@ -175,13 +174,13 @@ class DatasetPool:
 
     @contextmanager
     def lent(self, names: tuple[str, ...]) -> Iterator[Stack]:
-        """Lend the dataset of some files until the block is left; one that fails inside is closed and not kept.
+        """Lend the dataset of some files for the block; a dataset that fails inside is closed and not kept.
 
         Args:
-            names: of files that `grouped` put together, or of one file.
+            names: files that `grouped` combines, or one file.
 
         Raises:
-            rasterio.errors.RasterioIOError: it cannot be opened.
+            rasterio.errors.RasterioIOError: a file cannot be opened.
         """
         stack = self._taken(names) or Stack(names, _open(names))
         try:
@@ -192,7 +191,7 @@ class DatasetPool:
         self._put(stack)
 
     def close(self) -> None:
-        """Close what is idle."""
+        """Close all idle datasets."""
         with self._lock:
             stacks, self._idle, self._by_names = list(self._idle.values()), OrderedDict(), {}
         for stack in stacks:
@@ -226,10 +225,10 @@ class DatasetPool:
 
 @lru_cache(maxsize=_FACTS)
 def grouped(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-    """Put files together that can be warped as one, in the order they come.
+    """Group neighbouring files that can be warped as one dataset.
 
     Raises:
-        rasterio.errors.RasterioIOError: one cannot be opened.
+        rasterio.errors.RasterioIOError: a file cannot be opened.
     """
     groups: list[list[str]] = []
     for name in names:
@@ -242,10 +241,10 @@ def grouped(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
 
 
 def stackable(name: str) -> bool:
-    """Tell whether a file is one band masked by its nodata value, and one that a VRT can name.
+    """Return whether a file has one band masked by its nodata value, and a VRT can name it.
 
     Raises:
-        rasterio.errors.RasterioIOError: it cannot be opened.
+        rasterio.errors.RasterioIOError: the file cannot be opened.
     """
     return _facts(name).stackable and _gdal_name(name) is not None
 
@@ -274,14 +273,14 @@ def _open(names: Sequence[str]) -> DatasetReader:
 
 
 def _document(names: Sequence[str], *, with_nodata: bool = True) -> str:
-    """Write the VRT whose bands are the files; only what a warp needs is in it.
+    """Return a VRT whose bands are the files, with only the elements that a warp needs.
 
     See the driver's schema, https://gdal.org/drivers/raster/vrt.html.
     """
     facts = _facts(names[0])
     width, height, grid, crs = facts.grid
     size = f'xOff="0" yOff="0" xSize="{width}" ySize="{height}"'
-    kind = rasterio.dtypes._gdal_typename(facts.dtype)  # noqa: SLF001 - as in rio-tiler; there is no public spelling
+    kind = rasterio.dtypes._gdal_typename(facts.dtype)  # noqa: SLF001 - as in rio-tiler; rasterio has no public function
     properties = (
         f'<SourceProperties RasterXSize="{width}" RasterYSize="{height}" DataType="{kind}" '
         f'BlockXSize="{facts.block_shape[1]}" BlockYSize="{facts.block_shape[0]}"/>'
@@ -301,7 +300,7 @@ def _document(names: Sequence[str], *, with_nodata: bool = True) -> str:
 
 
 def _gdal_name(name: str) -> str | None:
-    """Name a file as GDAL does; None for what rasterio opens with credentials of its own."""
+    """Return GDAL's name of a file; None for a scheme that rasterio opens with its own credentials."""
     if re.match(r"https?://", name):
         return f"/vsicurl/{name}"
     if name.startswith("file://"):

@@ -1,4 +1,4 @@
-"""Band arithmetic on pixels, as rio-tiler has it; but what is no number is masked and not made a number."""
+"""Band arithmetic on pixels as in rio-tiler, except that results that are not finite are masked."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from mosaic_async.tiler.pixels.pixels import Pixels
 
 
 def evaluate(pixels: Pixels, expression: str) -> Pixels:
-    """Make bands of bands.
+    """Compute bands from bands.
 
-    A pixel is valid where all bands are that came in and the outcome is finite: rio-tiler makes 0 of 0/0 and the
-    largest float of 1/0, which any selection of highest values would then choose.
+    A pixel is valid if all input bands are valid and the result is finite: rio-tiler turns 0/0 into 0 and 1/0 into the
+    largest float, which selections of the highest value would then choose.
 
     Args:
-        pixels: bands that the formulas call b1, b2, ...
+        pixels: the bands, named b1, b2, ... in the formulas.
         expression: formulas separated by `;`.
 
     Raises:
-        rio_tiler.errors.InvalidExpression: it is none, or names a band that is not there.
+        rio_tiler.errors.InvalidExpression: the expression is malformed, or names a missing band.
     """
     names = {f"b{number}": band for number, band in enumerate(pixels.data, start=1)}
     blocks = get_expression_blocks(validate_expression(expression))

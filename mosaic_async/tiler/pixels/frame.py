@@ -1,4 +1,4 @@
-"""The tile to fill: where it is, how many pixels it has, and how data come to be on them."""
+"""The tile to fill: its place, its pixels, and how data are resampled to them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rasterio.windows import Window
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """The tile to fill and how."""
+    """The tile to fill, and how to resample to it."""
 
     bounds: tuple[float, float, float, float]
     """Left, bottom, right, top in `crs`."""
@@ -21,11 +21,11 @@ class Frame:
     padding: int = 0
     """Pixels that are read around the tile, so that tiles meet."""
     resampling: str = "nearest"
-    """For coming from the data's resolution to the tile's."""
+    """Resampling from the data's resolution to the tile's."""
     reprojection: str = "nearest"
-    """For coming from the data's reference system to the tile's."""
+    """Resampling from the data's reference system to the tile's."""
     options: tuple[tuple[str, Any], ...] = ()
-    """Whatever else rio-tiler's `Reader.part` takes: nodata, unscale, buffer."""
+    """Further options of rio-tiler's `Reader.part`: nodata, unscale."""
 
     @property
     def whole(self) -> Window:
@@ -33,7 +33,7 @@ class Frame:
         return Window(0, 0, self.width, self.height)
 
     def bounds_of(self, window: Window) -> tuple[float, float, float, float]:
-        """Give the bounds of some of its pixels."""
+        """Return the bounds of a window."""
         left, bottom, right, top = self.bounds
         across, up = (right - left) / self.width, (top - bottom) / self.height
         return (

@@ -1,4 +1,4 @@
-"""Sorting a few values at each of many pixels: a network of minimum and maximum, many times faster than `np.sort`.
+"""Sort a few values at each of many pixels with a network of minimum and maximum, many times faster than `np.sort`.
 
 `np.sort` along the first axis gathers the values of each pixel one by one. A sorting network compares whole images,
 which NumPy does with vector instructions, and in chunks that stay in the processor's cache.
@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 CHUNK = 2**15
-"""Values of a scene that are worked on at once: 20 scenes of 16 bits are then 1.3 MB, and stay in cache (measured)."""
+"""Values per scene in a chunk: 20 scenes of 16 bits are then 1.3 MB and stay in the cache (measured)."""
 _LARGEST_NETWORK = 128
 
 
 def filled(data: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
-    """Give a copy in which what is not valid is the largest value there is, and so comes last.
+    """Return a copy in which invalid values are the largest of the dtype, so that they sort last.
 
-    A valid value that is just as large does no harm: the two cannot be told apart, and need not.
+    A valid value that is as large does no harm: both sort last.
     """
     largest = np.inf if np.issubdtype(data.dtype, np.inexact) else np.iinfo(data.dtype).max
     return np.where(valid, data, data.dtype.type(largest))
@@ -45,7 +45,7 @@ def sort_in_place(values: NDArray[Any]) -> None:
 
 @lru_cache(maxsize=_LARGEST_NETWORK)
 def _network(count: int) -> tuple[tuple[int, int], ...]:
-    """Give the comparisons that sort `count` values: Batcher's odd-even merge sort (1968), cut to any count."""
+    """Return the comparisons that sort `count` values: Batcher's odd-even merge sort (1968), cut to any count."""
     return tuple(_comparisons(count))
 
 

@@ -1,4 +1,4 @@
-"""Pixels of a tile and which of them are valid: the value that reading gives and composing takes."""
+"""Pixels of a tile and their validity: reading returns them, composing combines them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ class Pixels:
     data: NDArray[Any]
     """(bands, height, width)."""
     valid: NDArray[np.bool_]
-    """The same shape; True where the pixel has data. What lies elsewhere in `data` means nothing."""
+    """The same shape; True where the pixel has data. Other values in `data` have no meaning."""
 
     @property
     def whole(self) -> NDArray[np.bool_]:
-        """Where all bands are valid: (height, width)."""
+        """True where all bands are valid: (height, width)."""
         whole: NDArray[np.bool_] = np.logical_and.reduce(self.valid, axis=0)
         return whole
 
-    def where(self, wanted: NDArray[np.bool_]) -> Pixels:
-        """Keep only some pixels valid.
+    def where(self, good: NDArray[np.bool_]) -> Pixels:
+        """Return the same pixels, valid only where `good` is True too.
 
         Args:
-            wanted: (height, width).
+            good: (height, width).
         """
-        return Pixels(self.data, self.valid & wanted)
+        return Pixels(self.data, self.valid & good)

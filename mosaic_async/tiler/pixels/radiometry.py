@@ -1,4 +1,4 @@
-"""Reflectance of counts, by what a scene's item says of its bands.
+"""Reflectance from counts, with the metadata of a scene's item.
 
 Sources, in this order: scale and offset of the raster extension (or of STAC 1.1's bands); the entries of a Landsat MTL
 file among the item's properties, REFLECTANCE_MULT_BAND_n and REFLECTANCE_ADD_BAND_n with the sun's elevation.
@@ -18,40 +18,40 @@ from mosaic_async.tiler.pixels.pixels import Pixels
 from mosaic_async.tiler.scenes.scene import Scene
 
 REFLECTANCES = ("float", "integer")
-"""`float`: reflectance as float32. `integer`: 10 000 times that in 16 bits, cut to 0 to 65535, the fraction dropped, as
-awspds-mosaic gave: what colour formulas for Landsat are made for."""
+"""`float`: reflectance as float32. `integer`: 10 000 times that in 16 bits, clipped to 0 to 65535 and truncated, as in
+awspds-mosaic, whose colour formulas expect it."""
 _SUN = ("view:sun_elevation", "SUN_ELEVATION", "eo:sun_elevation")
 _FACTOR = 10_000
 
 
 def factors(scene: Scene, asset: str, bands: Sequence[int]) -> list[tuple[float, float]]:
-    """Give (scale, offset) of bands of a file, so that reflectance is scale * count + offset.
+    """Return (scale, offset) for bands of a file: reflectance is scale * count + offset.
 
     Args:
         scene: the scene.
-        asset: name of the file.
-        bands: numbers from 1; empty: all, which is one band where the item does not say otherwise.
+        asset: the asset name of the file.
+        bands: numbers from 1; empty: all bands that the item describes.
 
     Raises:
-        SourceError: the item does not tell.
+        SourceError: the item has no scale and offset for a band.
     """
     scales = scene.files[asset].scales or _of_mtl(scene.properties, asset)
-    wanted = [scales[number - 1] for number in bands if number <= len(scales)] if bands else list(scales)
-    if not wanted or len(wanted) < len(bands):
+    found = [scales[number - 1] for number in bands if number <= len(scales)] if bands else list(scales)
+    if not found or len(found) < len(bands):
         raise SourceError(
-            f"the item of {scene.name} does not say how the counts of {asset} become reflectance",
-            hint="it needs raster:bands with scale and offset; leave ``reflectance`` out to have counts",
+            f"the item of {scene.name} has no scale and offset for {asset}",
+            hint="``reflectance`` requires raster:bands with scale and offset; leave it out to get counts",
         )
-    return wanted
+    return found
 
 
 def is_known(scene: Scene) -> bool:
-    """Tell whether any of a scene's files can be brought to reflectance."""
+    """Return whether the item has scale and offset for any of its files."""
     return any(file.scales or _of_mtl(scene.properties, asset) for asset, file in scene.files.items())
 
 
 def reflectance(pixels: Pixels, known: Sequence[tuple[float, float]], form: str) -> Pixels:
-    """Make reflectance of counts.
+    """Convert counts to reflectance.
 
     Args:
         pixels: counts.

@@ -1,7 +1,7 @@
-"""Pixels of one scene in one tile: warped with rio-tiler's numbers, in as few warps as will do.
+"""Pixels of one scene in one tile: the same numbers as rio-tiler, in as few warps as possible.
 
-Files on one grid are warped together: the coordinates of a tile are then transformed once and not once a band. A part
-of a tile can be read alone and has the same pixels. It knows nothing of other scenes.
+Files on one grid are warped together, which transforms the coordinates of a tile once instead of once per band. A part
+of a tile has the same pixels as the whole. It knows nothing of other scenes.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ class Layer:
     name: str
     """Path or URL."""
     bands: tuple[int, ...] = ()
-    """Numbers from 1; empty: all that are no alpha band."""
+    """Numbers from 1; empty: all bands except alpha."""
 
 
 def read_layers(
     pool: DatasetPool, layers: Sequence[Layer], frame: Frame, window: Window | None = None
 ) -> Pixels | None:
-    """Read files of a scene as the bands of one image, all of which are on the same frame.
+    """Read files of a scene as the bands of one image.
 
     Args:
         pool: open datasets.
-        layers: in the order of the bands.
+        layers: the files, in the order of the bands.
         frame: the tile.
-        window: the pixels wanted; None: all.
+        window: the pixels to read; None: all.
 
     Returns:
-        Pixels of the window's size; None where a file does not reach it.
+        Pixels of the window; None if a file does not reach it.
 
     Raises:
         rasterio.errors.RasterioError: a file cannot be opened or read.
@@ -61,7 +61,7 @@ def read_layers(
 
 
 def _runs(layers: Sequence[Layer]) -> Iterator[tuple[tuple[str, ...], tuple[int, ...]]]:
-    """Put neighbours that are read whole into stacks where they can be."""
+    """Combine neighbouring layers that are read whole into stacks, where possible."""
     whole: list[str] = []
     for layer in layers:
         if layer.bands in ((), (1,)):
@@ -85,7 +85,7 @@ def _read_alone(pool: DatasetPool, name: str, frame: Frame, window: Window) -> P
 
 
 def _read(stack: Stack, bands: tuple[int, ...], frame: Frame, window: Window) -> Pixels | None:
-    """Warp a dataset; None for a stack whose bands are not valid alike and must be warped one by one."""
+    """Warp a dataset; None for a stack whose bands have different masks and must be warped one by one."""
     dataset = stack.dataset
     if len(stack.names) == 1 and (
         frame.options or dataset.crs in (frame.crs, WGS84_CRS) or dataset.nodata is None or dataset.gcps[0]
@@ -98,7 +98,7 @@ def _read(stack: Stack, bands: tuple[int, ...], frame: Frame, window: Window) ->
 
 
 def _read_generally(stack: Stack, bands: tuple[int, ...], frame: Frame, window: Window) -> Pixels:
-    """Let rio-tiler read what the short way does not cover: alpha and mask bands, GCPs, scaling, buffers."""
+    """Read with rio-tiler what the short way does not cover: alpha and mask bands, GCPs, scaling."""
     with Reader(None, dataset=stack.dataset) as reader:
         image = reader.part(
             frame.bounds,

@@ -1,6 +1,6 @@
-"""What becomes of scenes that overlap: the selections by name, and their composing scene by scene.
+"""Pixel selections: how scenes that overlap are combined, scene by scene.
 
-A composition takes scenes in order and stops as soon as no further one can change it. It knows nothing of files.
+It takes scenes in order and stops as soon as further scenes cannot change the result. It knows nothing of files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mosaic_async.tiler.pixels import stacks
 from mosaic_async.tiler.pixels.pixels import Pixels
 
 Read = Callable[[Window | None], Pixels | None]
-"""Reads one scene: a window of the tile (None: all of it); gives None where the scene does not reach."""
+"""Reads a window of one scene (None: the whole tile); returns None if the scene does not reach it."""
 
 _STACKED: dict[str, Callable[[Sequence[Pixels]], Pixels]] = {
     "mean": stacks.mean,
@@ -30,7 +30,7 @@ _STACKED: dict[str, Callable[[Sequence[Pixels]], Pixels]] = {
     "geomedian": stacks.geometric_median,
 }
 _OWN_DTYPE = ("stdev", "count", "medoid")
-"""Selections whose numbers are not brought back to the scenes' dtype: it is another by nature, or already the same."""
+"""Selections whose results are not cast to the scenes' dtype: it differs by nature, or is the same already."""
 _DATED = {"newest": True, "oldest": False}
 _PLAIN = ("first", "highest", "lowest", "lastbandhigh", "lastbandlow", *_STACKED, *_DATED)
 _PERCENTILE = re.compile(r"percentile:(\d+(?:\.\d+)?)")
@@ -41,20 +41,20 @@ PIXEL_SELECTIONS: tuple[str, ...] = (*_PLAIN, "percentile:N")
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of a pixel's values is shown."""
+    """How the values of a pixel are combined."""
 
     name: str
     share: float | None = None
-    """Of a percentile, 0 to 100."""
+    """The percentile, 0 to 100; None for other selections."""
     rounding: bool = False
-    """Whether means of integers are rounded (half to even); otherwise their fraction is cut off, as rio-tiler does."""
+    """Whether means of integers are rounded (half to even); otherwise they are truncated, as in rio-tiler."""
 
     @classmethod
     def parse(cls, text: str, *, rounding: bool = False) -> Selection:
         """Read a name, such as `median` or `percentile:25`.
 
         Raises:
-            UsageError: there is no such selection.
+            UsageError: the selection is not known.
         """
         name = selection_today(text)
         if name in _PLAIN:
@@ -66,12 +66,12 @@ class Selection:
 
     @property
     def newest_first(self) -> bool | None:
-        """Whether scenes have to come newest first, or oldest first; None: in the mosaic's order."""
+        """True: newest scenes first; False: oldest first; None: the mosaic's order."""
         return _DATED.get(self.name)
 
     @property
     def drops_last_band(self) -> bool:
-        """Whether the last band only decides and is not shown."""
+        """Whether the last band only decides and is not kept."""
         return self.name.startswith("lastband")
 
     @property
@@ -80,7 +80,7 @@ class Selection:
         return self.name == "first" or self.name in _DATED
 
     def compose(self, scenes: Iterable[Read]) -> Pixels | None:
-        """Make one image of scenes; None where none of them reaches the tile."""
+        """Combine scenes into one image; None if no scene reaches the tile."""
         if self.can_end_early:
             return _first(scenes)
         found = (pixels for read in scenes if (pixels := read(None)) is not None)
@@ -98,12 +98,12 @@ class Selection:
     def _cast(self, pixels: Pixels, dtype: np.dtype[np.generic]) -> Pixels:
         data = np.where(pixels.valid, pixels.data, 0)
         if np.issubdtype(dtype, np.integer) and (self.rounding or self.name == "geomedian"):
-            data = np.rint(data)  # an iteration ends a hair above or below: cutting would take a whole count
+            data = np.rint(data)  # an iteration ends slightly above or below: truncation would lose a whole count
         return Pixels(data.astype(dtype), pixels.valid)
 
 
 def _first(scenes: Iterable[Read]) -> Pixels | None:
-    """Fill each band from the first scene that has it; later scenes are read only where pixels are still missing."""
+    """Fill each band from the first scene that has it; later scenes are read only where pixels are missing."""
     made: Pixels | None = None
     window: Window | None = None
     for read in scenes:
@@ -132,7 +132,7 @@ def _around(missing: NDArray[np.bool_]) -> Window | None:
 
 
 def _extreme(scenes: Iterable[Pixels], exceeds: np.ufunc) -> Pixels | None:
-    """Take the highest, or lowest, value of each band, whatever scene it is from."""
+    """Take the highest (or lowest) value of each band, from any scene."""
     made: Pixels | None = None
     for pixels in scenes:
         if made is None:
@@ -145,9 +145,9 @@ def _extreme(scenes: Iterable[Pixels], exceeds: np.ufunc) -> Pixels | None:
 
 
 def _by_last_band(scenes: Iterable[Pixels], exceeds: np.ufunc) -> Pixels | None:
-    """Take all bands of the scene whose last band is highest, or lowest; a scene that lacks a band takes no part.
+    """Take all bands of the scene whose last band is highest (or lowest), among scenes that have all bands.
 
-    So no pixel is ever put together from two scenes.
+    So no pixel mixes two scenes.
     """
     made: Pixels | None = None
     for pixels in scenes:
@@ -158,4 +158,4 @@ def _by_last_band(scenes: Iterable[Pixels], exceeds: np.ufunc) -> Pixels | None:
         better = whole & (exceeds(pixels.data[-1], made.data[-1]) | ~made.valid[-1])
         np.copyto(made.data, pixels.data, where=better)
         made.valid[:, better] = True
-    return Pixels(made.data[:-1], made.valid[:-1]) if made else None
+    return None if made is None else Pixels(made.data[:-1], made.valid[:-1])

@@ -1,7 +1,7 @@
-"""One image of many, from all values of a pixel: median, percentile, mean, deviation, count, medoid, geometric median.
+"""Statistics over all values of a pixel: median, percentile, mean, deviation, count, medoid, geometric median.
 
-Scenes are worked through in chunks of pixels, so what is needed beyond them does not grow with the tile. What comes out
-is float64, or what the scenes are; where nothing is valid it means nothing.
+They work in chunks of pixels, so the extra memory does not grow with the tile. The result is float64, or the dtype of
+the scenes; where nothing is valid it has no meaning.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from mosaic_async.tiler.pixels.pixels import Pixels
 _Values = NDArray[Any]
 _Valid = NDArray[np.bool_]
 _STEPS = 300
-"""Of the geometric median at most; nearly all pixels settle within 40."""
+"""Maximum steps of the geometric median; nearly all pixels settle within 40."""
 _SETTLED = 1e-5
-"""Share of the spread of a pixel's values by which a step may still move it."""
+"""Share of the spread of a pixel's values below which a step counts as settled."""
 
 
 def median(scenes: Sequence[Pixels]) -> Pixels:
-    """Give the median of each band; of an even number the mean of the middle two, as `np.ma.median` does."""
+    """Return the median of each band; for an even number the mean of the middle two, as `np.ma.median` does."""
     return _by_band(scenes, _median)
 
 
 def percentile(scenes: Sequence[Pixels], share: float) -> Pixels:
-    """Give a percentile of each band, in proportion between the two nearest ranks, as `np.percentile` does.
+    """Return a percentile of each band, interpolated between the two nearest ranks, as `np.percentile` does.
 
     Args:
         scenes: at least one.
@@ -52,12 +52,12 @@ def percentile(scenes: Sequence[Pixels], share: float) -> Pixels:
 
 
 def mean(scenes: Sequence[Pixels]) -> Pixels:
-    """Give the mean of each band."""
+    """Return the mean of each band."""
     return _by_band(scenes, _mean)
 
 
 def deviation(scenes: Sequence[Pixels]) -> Pixels:
-    """Give the population standard deviation of each band."""
+    """Return the population standard deviation of each band."""
 
     def work(values: _Values, valid: _Valid) -> _Values:
         away = np.where(valid, values - _mean(values, valid), 0.0)
@@ -68,7 +68,7 @@ def deviation(scenes: Sequence[Pixels]) -> Pixels:
 
 
 def count(scenes: Sequence[Pixels]) -> Pixels:
-    """Count the valid values of the first band; valid everywhere, as rio-tiler's is: none is a number too."""
+    """Count the valid values of the first band; the count is valid everywhere, as in rio-tiler: 0 is a count too."""
     counted = np.zeros(scenes[0].data.shape[1:], np.int64)
     for scene in scenes:
         counted += scene.valid[0]
@@ -77,9 +77,9 @@ def count(scenes: Sequence[Pixels]) -> Pixels:
 
 
 def medoid(scenes: Sequence[Pixels]) -> Pixels:
-    """Give each pixel the values of one scene: the one whose distances to the others sum up to the least.
+    """Return for each pixel the values of the scene with the smallest sum of distances to the others.
 
-    Only scenes that are valid in all bands take part; of equals the first is taken. See Flood (2013), Remote Sensing 5,
+    Only scenes that are valid in all bands count; of equals the first wins. See Flood (2013), Remote Sensing 5,
     6481, https://doi.org/10.3390/rs5126481.
     """
 
@@ -99,9 +99,9 @@ def medoid(scenes: Sequence[Pixels]) -> Pixels:
 
 
 def geometric_median(scenes: Sequence[Pixels]) -> Pixels:
-    """Give the point whose distances to all spectra of a pixel sum up to the least, by Weiszfeld's iteration.
+    """Return the point with the smallest sum of distances to all spectra of a pixel, by Weiszfeld's iteration.
 
-    Only scenes that are valid in all bands take part. See Roberts, Mueller and McIntyre (2017), IEEE Transactions on
+    Only scenes that are valid in all bands count. See Roberts, Mueller and McIntyre (2017), IEEE Transactions on
     Geoscience and Remote Sensing 55, 6254, https://doi.org/10.1109/TGRS.2017.2723896.
     """
 
@@ -125,7 +125,7 @@ def geometric_median(scenes: Sequence[Pixels]) -> Pixels:
 
 
 def _weiszfeld(spectra: _Values, weights: _Values, middle: _Values, spread: _Values) -> _Values:
-    """Take one step: the mean of the spectra, each weighed by the inverse of its distance."""
+    """Take one step: the mean of the spectra, weighted by the inverse of their distance."""
     distances = np.sqrt(((spectra - middle) ** 2).sum(axis=1, keepdims=True))
     pull: _Values = weights / np.maximum(distances, 1e-9 * spread)
     moved: _Values = (pull * spectra).sum(axis=0) / pull.sum(axis=0)
@@ -136,7 +136,7 @@ def _median(values: _Values, valid: _Valid) -> _Values:
     number = valid.sum(axis=0)
     values = filled(values, valid)
     sort_in_place(values)
-    if (number == number[0]).all():  # the usual case has nothing to gather
+    if (number == number[0]).all():  # the usual case needs no gathering
         return _mean_of_two(values[max(number[0] - 1, 0) // 2], values[min(number[0] // 2, len(values) - 1)])
     number = np.maximum(number, 1)
     return _mean_of_two(_at(values, (number - 1) // 2), _at(values, number // 2))
@@ -160,7 +160,7 @@ def _at(values: _Values, rank: _Values) -> _Values:
 
 
 def _by_band(scenes: Sequence[Pixels], work: Callable[[_Values, _Valid], _Values]) -> Pixels:
-    """Work on (scenes, values) of all bands alike."""
+    """Apply `work` to (scenes, values) of all bands alike."""
     shape = scenes[0].data.shape
     flat = [(scene.data.reshape(-1), scene.valid.reshape(-1)) for scene in scenes]
     parts, valid = [], np.empty(flat[0][0].shape, bool)
@@ -173,7 +173,7 @@ def _by_band(scenes: Sequence[Pixels], work: Callable[[_Values, _Valid], _Values
 
 
 def _by_pixel(scenes: Sequence[Pixels], work: Callable[[_Values, _Valid], _Values]) -> Pixels:
-    """Work on (scenes, bands, pixels), valid where all bands of a scene are."""
+    """Apply `work` to (scenes, bands, pixels), valid where all bands of a scene are valid."""
     shape = scenes[0].data.shape
     flat = [(scene.data.reshape(shape[0], -1), scene.whole.reshape(-1)) for scene in scenes]
     parts, valid = [], np.empty(flat[0][1].shape, bool)

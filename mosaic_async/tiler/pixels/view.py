@@ -1,6 +1,6 @@
-"""What a tile shows of one scene: bands, reflectance, clouds left out, formula; in this order.
+"""What a tile shows of one scene: bands, reflectance, cloud mask, formula, in this order.
 
-It knows of one scene at a time.
+It knows one scene at a time.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from mosaic_async.tiler.scenes.scene import Scene
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What to make of a scene's files."""
+    """What a tile shows of a scene."""
 
     assets: tuple[tuple[str, tuple[int, ...]], ...]
     """(asset, band numbers) in the order of the bands; no numbers: all bands of the file."""
     expression: str | None = None
-    """Formulas separated by `;` over b1, b2, ... of what is read."""
+    """Formulas over the bands b1, b2, ..., separated by `;`."""
     reflectance: str | None = None
-    """One of `radiometry.REFLECTANCES`; None: counts as they are stored."""
+    """One of `radiometry.REFLECTANCES`; None: the stored counts."""
     clouds: CloudMask | None = None
 
     def read(self, pool: DatasetPool, scene: Scene, frame: Frame, window: Window | None) -> Pixels | None:
-        """Read what formulas are applied to; None where the scene does not reach.
+        """Read the bands that formulas use; None if the scene does not reach the window.
 
         Raises:
-            InvalidAssetName: the scene has no such file.
-            SourceError: how its counts become reflectance is not known.
+            InvalidAssetName: the scene does not have the asset.
+            SourceError: the item has no scale and offset.
             rasterio.errors.RasterioError: a file cannot be read.
         """
         layers = [Layer(_file(scene, asset), bands) for asset, bands in self.assets]
@@ -53,7 +53,7 @@ class View:
         """Apply the formulas.
 
         Raises:
-            rio_tiler.errors.InvalidExpression: they cannot be.
+            rio_tiler.errors.InvalidExpression: a formula is malformed.
         """
         return evaluate(pixels, self.expression) if self.expression else pixels
 
@@ -62,10 +62,12 @@ class View:
     ) -> Pixels | None:
         if self.clouds is None or not pixels.valid.any():
             return pixels
-        # a mean of flags is no flag
+        # flags cannot be averaged
         nearest = replace(frame, resampling="nearest", reprojection="nearest", options=())
         quality = read_layers(pool, [Layer(_file(scene, self.clouds.asset), (1,))], nearest, window)
-        return quality and pixels.where(self.clouds.is_good(quality.data[0], quality.valid[0]))
+        if quality is None:
+            return None
+        return pixels.where(self.clouds.is_good(quality.data[0], quality.valid[0]))
 
 
 def _file(scene: Scene, asset: str) -> str:

@@ -1,7 +1,7 @@
-"""A warp of one dataset to a tile: rio-tiler's numbers by the shortest way that gives them.
+"""A warp of one dataset to a tile: the same numbers as rio-tiler, by the shortest way.
 
-GDAL warps several bands at once, and twice as fast when it need not look at masks. Both give the very same pixels only
-where all bands are valid alike, or all are valid, around what is read; so that is looked at first, strip by strip.
+GDAL warps several bands at once, and twice as fast without masks. The pixels stay the same only where all bands have
+the same mask, or all pixels are valid, around the tile; so the masks are checked first, strip by strip.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from mosaic_async.tiler.pixels.frame import Frame
 from mosaic_async.tiler.pixels.pixels import Pixels
 
 _STRIP = 128
-"""Rows of the blocks in which GDAL warps: strips that end where they do are warped alike whatever is read with them."""
+"""Rows of the blocks in which GDAL warps: strips with the same ends get the same pixels whatever is read with them."""
 _MARGINS = {"nearest": 2.0, "bilinear": 3.0}
-"""Source pixels that a kernel may look at beyond a box, and one more; other kernels always go by the masks."""
+"""Source pixels that a kernel reads beyond a box, and one more; other kernels always use the masks."""
 _EXACT = ("uint8", "int16", "uint16")
-"""Types for which GDAL's kernels with and without masks were found to give the same numbers."""
+"""Types for which GDAL's kernels with and without masks return the same numbers (tested)."""
 _POINTS = 9
 _MAX_DECIMATION = 3.0
-"""Source pixels a tile pixel up to which it is worth looking at them: looking costs their reading."""
+"""Source pixels per tile pixel up to which checking the masks pays: it has to read them."""
 
 
 @dataclass(frozen=True)
 class Warp:
-    """Where the pixels of a dataset come to lie before they are brought to the tile's size."""
+    """The grid that a dataset is warped to before it is resampled to the size of the tile."""
 
     frame: Frame
     transform: Affine
-    """Of the first pixel, padding included."""
+    """Transform of the grid, padding included."""
     width: int
     height: int
-    """Of the tile in pixels as large as the data's, where those are smaller than the tile's; without padding."""
+    """Size of the tile in pixels of the data, if those are smaller than the tile's; without padding."""
 
     @classmethod
     def of(cls, stack: Stack, frame: Frame) -> Warp:
-        """Find it as rio-tiler does: see `rio_tiler.utils.get_vrt_transform`, whose slow part is remembered here."""
+        """Choose the grid as `rio_tiler.utils.get_vrt_transform` does, whose slow part is remembered here."""
         left, bottom, right, top = frame.bounds
         own = from_bounds(left, bottom, right, top, frame.width, frame.height)
         across, down = stack.resolution(frame.crs)
@@ -60,16 +60,16 @@ class Warp:
 
     @property
     def is_larger(self) -> bool:
-        """Whether it has other pixels than the tile."""
+        """Whether the grid has other pixels than the tile."""
         return (self.width, self.height) != (self.frame.width, self.frame.height)
 
     def read(self, stack: Stack, bands: tuple[int, ...], window: Window) -> Pixels | None:
-        """Read a window of the tile; None for a stack whose bands are not valid alike.
+        """Read a window of the tile; None for a stack whose bands have different masks.
 
         Args:
             stack: the dataset.
             bands: numbers from 1.
-            window: of the tile's pixels.
+            window: a window of the tile's pixels.
         """
         if not self._is_worth_looking(stack):
             return self._masked(stack, bands, window) if len(stack.names) == 1 else None
@@ -93,10 +93,10 @@ class Warp:
         )
 
     def _is_worth_looking(self, stack: Stack) -> bool:
-        """Tell whether a shorter way may be found.
+        """Return whether checking the masks can pay.
 
-        Where a tile's pixels are nearly as large as an overview's, GDAL takes that or the one before depending on the
-        last digit of sizes, which a stack rounds another way than its files do.
+        If the pixels of a tile are nearly as large as an overview's, GDAL chooses the overview by the last digit of
+        sizes, which a stack rounds differently from its files.
         """
         return (
             self.frame.reprojection in _MARGINS
@@ -111,7 +111,7 @@ class Warp:
         return self.width / self.frame.width
 
     def _covers(self, stack: Stack, windows: list[Window]) -> list[Cover]:
-        """Look at what is around windows of the tile, whose padding counts as theirs."""
+        """Return which source pixels around windows of the tile are valid, padding included."""
         padding = self.frame.padding
         outlines = [
             _outline(
@@ -130,7 +130,7 @@ class Warp:
         return stack.cover(x, y, self.frame.crs, _MARGINS[self.frame.reprojection])
 
     def _strips(self, window: Window) -> Iterator[Window]:
-        """Cut a window where GDAL's blocks end; they begin with the padding."""
+        """Cut a window where GDAL's blocks end; the first block starts with the padding."""
         row, end = window.row_off, window.row_off + window.height
         while row < end:
             below = min((row + self.frame.padding) // _STRIP * _STRIP + _STRIP - self.frame.padding, end)
@@ -141,7 +141,7 @@ class Warp:
         if cover is Cover.NONE:
             shape = (len(bands), window.height, window.width)
             return Pixels(np.zeros(shape, stack.dataset.dtypes[0]), np.zeros(shape, bool))
-        if cover is Cover.FULL and not self.is_larger:  # GDAL's way from larger images goes by the mask in any case
+        if cover is Cover.FULL and not self.is_larger:  # GDAL shrinks larger images by their mask in any case
             return self._unmasked(stack, bands, window)
         if cover is Cover.UNEVEN and len(stack.names) > 1:
             return None
@@ -157,7 +157,7 @@ class Warp:
 
     def _unmasked(self, stack: Stack, bands: tuple[int, ...], window: Window) -> Pixels:
         data = self._warped(stack.bare, bands, window, None)
-        if (data == stack.dataset.nodata).any():  # a mean that happens to be nodata is moved aside by GDAL
+        if (data == stack.dataset.nodata).any():  # GDAL changes a mean that happens to equal nodata
             return self._masked(stack, bands, window)
         return Pixels(data, np.ones(data.shape, bool))
 
@@ -190,7 +190,7 @@ class Warp:
 
 
 def _outline(bounds: tuple[float, float, float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Give points along the four sides of a box: x, y."""
+    """Return x and y of points along the four sides of a box."""
     left, bottom, right, top = bounds
     along, up = np.linspace(left, right, _POINTS), np.linspace(bottom, top, _POINTS)
     x = np.concatenate([along, along, np.full(_POINTS, left), np.full(_POINTS, right)])

@@ -1,6 +1,6 @@
-"""Scenes as a MosaicJSON: read one, or make one of a folder of STAC items or COGs.
+"""Scenes as a MosaicJSON: read one, or make one from a folder of STAC items or COGs.
 
-It knows nothing of rendering. Asset paths are absolute, so that the document can be read from anywhere.
+It knows nothing of rendering. Asset paths are absolute, so that any process can read the document.
 """
 
 from __future__ import annotations
@@ -26,24 +26,23 @@ from mosaic_async.geo.cover import Cover
 from mosaic_async.sources.stac_files import is_item, linked_documents, read_document, resolve_href
 
 _INDEX_LEVELS = 3
-"""Zooms between the data's own and the index's: a cell of 8 x 8 tiles lists few scenes that do not touch a tile."""
+"""Zooms between the data and the index: a cell of 8 x 8 tiles lists few scenes that miss a tile."""
 _MAX_CELLS = 100_000
-"""Cells of the index, over all scenes; where they would be more the index is coarser."""
+"""Maximum cells of the index, summed over all scenes; a coarser index keeps below it."""
 _MAX_ZOOM_SPAN = 7
 _COG_SUFFIXES = {".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
 class Mosaic:
-    """A MosaicJSON and what its assets are."""
+    """A MosaicJSON and the kind of its assets."""
 
     document: dict[str, Any]
     """MosaicJSON 0.0.3."""
     assets: tuple[str, ...]
-    """Asset names of the STAC items; empty where the assets are plain files, whose bands have numbers."""
-
+    """Asset names of the STAC items; empty for plain files, whose bands have numbers."""
     hosts: tuple[str, ...] = ()
-    """Where scenes are read from, beside this machine."""
+    """Hosts and buckets that the scenes are read from; this machine is not listed."""
 
     @property
     def is_stac(self) -> bool:
@@ -52,13 +51,13 @@ class Mosaic:
 
     @property
     def digest(self) -> str:
-        """What names the same scenes from run to run."""
+        """The same name for the same scenes in every run."""
         return hashlib.sha256(json.dumps(self.document, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class _Scene:
-    """A STAC item or a COG, as far as the index needs it."""
+    """The facts of a STAC item or a COG that the index needs."""
 
     location: str
     outline: Mapping[str, Any]
@@ -69,18 +68,18 @@ class _Scene:
 
 
 def open_raster(name: str) -> DatasetReader:
-    """Open a file as what scenes are: a VRT, or what fetches from elsewhere, is not read whatever its name."""
+    """Open a raster as GeoTIFF or JPEG 2000 only: a VRT, which may read other files, is refused whatever its name."""
     is_jp2 = urlsplit(name).path.lower().endswith((".jp2", ".j2k"))
     return rasterio.open(name, driver="JP2OpenJPEG" if is_jp2 else "GTiff")
 
 
 def open_mosaic(source: str | Path) -> Mosaic:
-    """Read a MosaicJSON (also gzipped), or a STAC item, collection or catalogue, or list a folder of items or COGs.
+    """Read a MosaicJSON (also gzipped), a STAC item, collection or catalogue, or a folder of items or COGs.
 
-    Scenes keep the order of their paths; with a pixel selection that depends on it, the first comes first.
+    Scenes keep the order of their paths, which decides for pixel selections such as `first`.
 
     Raises:
-        SourceError: nothing there that is one of these.
+        SourceError: the source is not one of these, or it is malformed.
     """
     path = Path(source)
     if path.is_dir():
@@ -91,8 +90,8 @@ def open_mosaic(source: str | Path) -> Mosaic:
     items = [(str(file.absolute()), found) for file, found in linked_documents(path) if is_item(found)]
     if not items:
         raise SourceError(
-            f"{path} is no MosaicJSON and has no STAC items",
-            hint="give a MosaicJSON, a STAC item, collection or catalogue, or a folder of items or COGs",
+            f"{path} is not a MosaicJSON and has no STAC items",
+            hint="use a MosaicJSON, a STAC item, collection or catalogue, or a folder of items or COGs",
         )
     return _of_scenes([_read_scene(location, item) for location, item in items])
 
@@ -112,7 +111,7 @@ def _of_folder(folder: Path) -> Mosaic:
 
 
 def _of_document(document: dict[str, Any], path: Path) -> Mosaic:
-    """Make relative asset paths absolute and look into the first asset."""
+    """Make relative asset paths absolute and read the kind of the first asset."""
     try:
         prefix = document.pop("asset_prefix", None) or ""
         location = str(path.absolute())
@@ -145,7 +144,7 @@ def _of_scenes(scenes: Sequence[_Scene]) -> Mosaic:
 
 
 def _index_zoom(scenes: Sequence[_Scene], maxzoom: int) -> int:
-    """Choose how fine the index is: a few zooms above the data's, and not so fine that large scenes flood it."""
+    """Choose the zoom of the index: a few levels above the data, coarser where scenes are large."""
     areas = [Area.parse(bounds_of(scene.outline)) for scene in scenes]
     for zoom in range(max(0, maxzoom - _INDEX_LEVELS), 0, -1):
         if sum(Cover.of(area, zoom, max_tiles=4**zoom).count for area in areas) <= _MAX_CELLS:
@@ -154,10 +153,10 @@ def _index_zoom(scenes: Sequence[_Scene], maxzoom: int) -> int:
 
 
 def _read_scene(location: str, item: Mapping[str, Any] | None = None) -> _Scene:
-    """Look into a STAC item, or into a COG.
+    """Read what the index needs of a STAC item, or of a COG.
 
     Raises:
-        SourceError: whatever is wrong with it.
+        SourceError: the scene cannot be read or used.
     """
     try:
         if item is None:
@@ -169,26 +168,26 @@ def _read_scene(location: str, item: Mapping[str, Any] | None = None) -> _Scene:
             return _Scene(location, outline, zoom, tuple(reader.assets), _hosts(hrefs))
     except MosaicError as error:
         raise SourceError(f"the scene {location} cannot be used: {error}") from error
-    except Exception as error:  # GDAL, pystac, and whatever a malformed document makes of plain Python
+    except Exception as error:  # GDAL, pystac, and any error that a malformed document causes
         raise SourceError(f"the scene {location} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _hosts(names: Iterable[str]) -> frozenset[str]:
-    """Tell the hosts, or buckets, that names lead to; users and passwords are left out."""
+    """Return the hosts and buckets in these names, without users and passwords."""
     return frozenset(host for name in names if (host := urlsplit(name).netloc.rpartition("@")[2]))
 
 
 def _outline_of_cog(dataset: DatasetReader) -> Mapping[str, Any]:
     if dataset.crs is None:
-        raise SourceError("it has no coordinate reference system")
+        raise SourceError("the file has no coordinate reference system")
     outline: dict[str, Any] = transform_geom(dataset.crs, "EPSG:4326", _box(dataset.bounds))
     return _checked(outline)
 
 
 def outline_of_item(geometry: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Give a footprint that cogeo-mosaic can index: it takes single polygons without heights only."""
+    """Return a footprint that cogeo-mosaic can index: a single polygon without heights."""
     if geometry is None:
-        raise SourceError("it has no geometry")
+        raise SourceError("the item has no geometry")
     if geometry["type"] == "Polygon" and all(len(corner) == 2 for ring in geometry["coordinates"] for corner in ring):
         return _checked(geometry)
     return _checked(_box(bounds_of(geometry)))
@@ -206,7 +205,7 @@ def _box(bounds: tuple[float, float, float, float]) -> dict[str, Any]:
 
 
 def _zoom_of_item(reader: STACReader) -> int:
-    """Give the zoom of the data's own resolution; items without the projection extension do not know it."""
+    """Return the zoom of the data's own resolution; without the projection extension the file has to say it."""
     if reader.height:
         return _maxzoom(reader)
     assert reader.item is not None
@@ -224,5 +223,5 @@ def _asset_names(location: str) -> tuple[str, ...]:
     try:
         with STACReader(location) as reader:
             return tuple(reader.assets)
-    except Exception as error:  # whatever the reader's HTTP client and parser raise means the same here
+    except Exception as error:  # all errors of the HTTP client and the parser mean the same here
         raise SourceError(f"the first scene of the MosaicJSON, {location}, cannot be read: {error}") from error

@@ -1,6 +1,6 @@
-"""Which scenes a tile may show: the cells of a MosaicJSON, looked up in constant time.
+"""The scenes that a tile may show: the cells of a MosaicJSON, found in constant time.
 
-It knows nothing of scenes but their names, which are kept once however many cells list them.
+It knows only the names of scenes, and keeps each name once, however many cells list it.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from collections.abc import Iterator, Mapping, Sequence
 import mercantile
 
 _IN_ORDER = str.maketrans("0123", "0213")
-"""Cells below a tile come column by column, as in morecantile; written so, their keys sort in that order."""
+"""The order of cells below a tile is column by column, as in morecantile; keys translated so sort in that order."""
 
 
 class QuadkeyIndex:
     """The `tiles` of a MosaicJSON.
 
-    Looking a tile up takes the time of one `dict` access, or, above the cells' zoom, of as many as there are cells
-    below the tile; the size of the document does not matter.
+    A look-up takes one `dict` access, or above the cells' zoom one per cell below the tile, whatever the size of the
+    document.
     """
 
     def __init__(self, tiles: Mapping[str, Sequence[str]], zoom: int) -> None:
         """Index cells.
 
         Args:
-            tiles: scene names by quadkey; the order of names is the order of composing.
-            zoom: of the quadkeys.
+            tiles: scene names by quadkey; scenes are composed in the order of their names.
+            zoom: zoom of the quadkeys.
         """
         numbers: dict[str, int] = {}
         self._cells = {
@@ -45,7 +45,7 @@ class QuadkeyIndex:
         return iter(self._cells)
 
     def scenes(self, x: int, y: int, z: int) -> list[str]:
-        """Give the names of the scenes listed for a tile, each once, in order; none where nothing is listed."""
+        """Return the names of the scenes listed for a tile, each once, in order."""
         if not (0 <= x < 2**z and 0 <= y < 2**z):
             return []
         return [self.names[number] for number in dict.fromkeys(self._numbers(x, y, z))]

@@ -1,4 +1,4 @@
-"""One scene: its files, footprint and date, read of a STAC item once and kept.
+"""One scene: its files, footprint and date, read from a STAC item once and kept.
 
 It knows nothing of pixels.
 """
@@ -22,11 +22,11 @@ from mosaic_async.sources.signing import Signer, signature_end
 from mosaic_async.sources.stac_files import resolve_href
 
 _MARGIN = 0.1
-"""Of its size, by which a footprint is taken larger: pixels reach beyond an outline that was drawn through them."""
+"""Share of its size by which a footprint is enlarged: pixels reach beyond an outline drawn through their centres."""
 _TIMEOUT = 30.0
 """Seconds to wait for a byte of an item."""
 _KEPT = 20_000
-"""Scenes a process remembers; some 3 KB each."""
+"""Scenes that a process remembers, about 3 KB each."""
 
 
 @dataclass(frozen=True)
@@ -36,26 +36,26 @@ class SceneFile:
     href: str
     """Absolute path or URL; may hold secrets."""
     scales: tuple[tuple[float, float], ...] = ()
-    """(scale, offset) of each band, that make reflectance of counts; empty where the item does not give them."""
+    """(scale, offset) of each band, which turn counts into reflectance; empty if the item does not have them."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a tile has to know of a scene before it reads any of it."""
+    """The facts of a scene that a tile needs before it reads pixels."""
 
     name: str
-    """As the mosaic lists it."""
+    """The name that the mosaic lists."""
     files: Mapping[str, SceneFile] = field(repr=False)
-    """By asset name; a plain file is the asset ``."""
+    """Files by asset name; a plain file has the empty name."""
     bounds: tuple[float, float, float, float] | None = None
-    """West, south, east, north in degrees of the footprint; None when not known."""
+    """West, south, east, north of the footprint in degrees; None if not known."""
     taken: datetime | None = None
     properties: Mapping[str, Any] = field(default_factory=dict, repr=False)
     ends: float | None = None
-    """When the first signature of its files' URLs ends, in seconds since 1970; None: never."""
+    """When the first signature of the files' URLs ends, in seconds since 1970; None: never."""
 
     def may_touch(self, bounds: tuple[float, float, float, float]) -> bool:
-        """Tell whether its footprint comes near a box in degrees; True also when that is not known."""
+        """Return whether the footprint comes near a box in degrees; True if the footprint is not known."""
         if self.bounds is None or self.bounds[0] > self.bounds[2]:
             return True
         west, south, east, north = self.bounds
@@ -70,12 +70,12 @@ class Scene:
 
 @lru_cache(maxsize=_KEPT)
 def open_scene(name: str, *, is_item: bool) -> Scene:
-    """Read a scene's item, or make a scene of a plain file, which has nothing to read.
+    """Read the item of a scene, or make a scene of a plain file without reading it.
 
-    Errors are not kept: an item that could not be had is asked for again.
+    Errors are not kept: the next call reads a failed item again.
 
     Raises:
-        Exception: whatever reading and parsing raise; the caller decides what a scene without an item means.
+        Exception: any error of reading and parsing; the caller decides what a scene without an item means.
     """
     if not is_item:
         return Scene(name, {"": SceneFile(name)})
@@ -86,10 +86,10 @@ def open_scene(name: str, *, is_item: bool) -> Scene:
 
 
 def renewed(scene: Scene, signer: Signer) -> Scene:
-    """Give a scene whose signatures are good for a minute at least.
+    """Return a scene whose signatures are good for at least a minute.
 
     Raises:
-        SourceError: there are none to be had.
+        SourceError: the signatures cannot be renewed.
     """
     files = {key: replace(file, href=signer.renew(file.href)) for key, file in scene.files.items()}
     return replace(scene, files=files, ends=_end_of(files))
@@ -110,12 +110,12 @@ def read_item(location: str) -> dict[str, Any]:
     else:
         document = fetch(location)
     if not isinstance(document, dict):
-        raise TypeError(f"{location} is no STAC item")
+        raise TypeError(f"{location} is not a STAC item")
     return document
 
 
 def _scales(asset: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:
-    """Read `raster:bands` of STAC 1.0, or the `bands` of 1.1, or what 1.1 lets stand beside them for all bands."""
+    """Read `raster:bands` of STAC 1.0, or `bands` of 1.1, or the fields that 1.1 allows beside them for all bands."""
     common = (asset.get("raster:scale"), asset.get("raster:offset"))
     bands = asset.get("raster:bands") or asset.get("bands") or ([{}] if common != (None, None) else [])
     found = [
