@@ -3,14 +3,26 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; d
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$name" && break; done)
 VENV ?= .venv
 RUN := $(VENV)/bin
+TEST_TOOLS := blockbuster hypothesis pytest pytest-asyncio pytest-timeout
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-lowest lowest lint bench clean
 
 demo: $(VENV)/.demo
 	$(RUN)/python examples/demo.py demo
 
 test: $(VENV)/.dev
 	$(RUN)/python -m pytest -n auto -q -rs
+
+# The main jobs with the lowest versions that pyproject.toml declares: of the core alone, then of all extras.
+test-lowest:
+	$(MAKE) VENV=$(VENV)-lowest-core EXTRAS= lowest
+	$(MAKE) VENV=$(VENV)-lowest EXTRAS='[tiler,stac,geoparquet,dask]' lowest
+
+lowest: pyproject.toml | $(VENV)/bin/python
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(RUN)/python -m uv pip install --quiet --python $(RUN)/python --resolution lowest-direct -e '.$(EXTRAS)'
+	$(RUN)/python -m uv pip install --quiet --python $(RUN)/python $(TEST_TOOLS)
+	$(RUN)/python -m pytest -q -rs -W default -m 'slow or not slow' tests/test_main_jobs.py
 
 lint: $(VENV)/.dev
 	$(RUN)/ruff check .
@@ -23,7 +35,7 @@ bench: $(VENV)/.bench
 	$(RUN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-lowest-core demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11+ not found: make PYTHON=/path/to/python3.11" >&2; exit 1; }

@@ -248,7 +248,7 @@ def test_reflectance_comes_of_the_raster_extension_or_of_the_mtl_file():
     assert top.data.dtype == "uint16"
     below = reflectance(Pixels(counts.data // 10, counts.valid), factors(scene, "red", ()), "integer")
     assert below.data.max() == 0  # and not 65 thousand
-    with pytest.raises(SourceError, match="does not say"):
+    with pytest.raises(SourceError, match="has no scale and offset"):
         factors(Scene("s", {"B4": SceneFile("b")}), "B4", ())
 
 
