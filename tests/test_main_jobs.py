@@ -109,6 +109,6 @@ async def test_create_reads_stac_geoparquet_as_it_reads_json(tmp_path):
     (tmp_path / "search.json").write_text("{}")
     made = []
     for name in ("items.json", "items.parquet"):
-        stdout = mosaic_async("create", tmp_path / "search.json", "--items", tmp_path / name)
+        stdout = mosaic_async("create", tmp_path / "search.json", "--items", tmp_path / name, "--asset", "b4")
         made.append(json.loads(stdout)["tiles"])
     assert made[0].keys() == made[1].keys()

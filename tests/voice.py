@@ -41,6 +41,7 @@ HELD = (
     "mosaic_async/safe_json.py",
     "mosaic_async/sources",
     "mosaic_async/stac",
+    "mosaic_async/tiler",
 )
 """Files and folders that the check reads; it grows until it reads everything."""
 

@@ -75,7 +75,7 @@ async def local_tiler(
         tile_format: tif, png, jpg, webp or npy.
         workers: number of processes; None: one per core.
         rounding: round means, medians and percentiles of integers; otherwise truncate them.
-        reflectance: `float`, or `integer` for 10 000 times that in 16 bits; None: the stored counts.
+        reflectance: `float`, or `integer` for 10,000 times that in 16 bits; None: the stored counts.
         cloud_mask: the quality band whose bad pixels are left out, such as `qa_pixel` or `fmask:values=2,4`.
         signing: renews signatures of scenes' URLs that expire during the run; None: Planetary Computer.
 

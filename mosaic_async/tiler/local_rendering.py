@@ -28,7 +28,7 @@ class Rendering(rendering.Rendering):
     rounding: bool = False
     """Whether means, medians and percentiles of integers are rounded (half to even); otherwise they are truncated."""
     reflectance: str | None = None
-    """Reflectance instead of counts, by the items' metadata: `float`, or `integer` for 10 000 times that in 16 bits."""
+    """Reflectance instead of counts, by the items' metadata: `float`, or `integer` for 10,000 times that in 16 bits."""
     cloud_mask: str | None = None
     """The quality band and its bad values, which are left out: `qa_pixel`, `fmask:values=2,4`, `BQA:bits=4,7-8>=3`."""
 

@@ -162,7 +162,7 @@ class Notebook:
 
     @cached_property
     def _reflectance(self) -> Literal["integer"] | None:
-        """10 000 times reflectance, as in awspds-mosaic, if the items have scale and offset; otherwise counts."""
+        """10,000 times reflectance, as in awspds-mosaic, if the items have scale and offset; otherwise counts."""
         return "integer" if is_known(open_scene(self._names[0], is_item=True)) else None
 
     def _read_index(self, name: str) -> QuadkeyIndex:

@@ -18,7 +18,7 @@ from mosaic_async.tiler.pixels.pixels import Pixels
 from mosaic_async.tiler.scenes.scene import Scene
 
 REFLECTANCES = ("float", "integer")
-"""`float`: reflectance as float32. `integer`: 10 000 times that in 16 bits, clipped to 0 to 65535 and truncated, as in
+"""`float`: reflectance as float32. `integer`: 10,000 times that in 16 bits, clipped to 0 to 65535 and truncated, as in
 awspds-mosaic, whose colour formulas expect it."""
 _SUN = ("view:sun_elevation", "SUN_ELEVATION", "eo:sun_elevation")
 _FACTOR = 10_000
