@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import rasterio
@@ -105,6 +106,16 @@ def encode(pixels: np.ndarray, mask: np.ndarray | None, ext: str, bounds: tuple[
         return bytes(file.getbuffer())
 
 
+@lru_cache(maxsize=500)
+def _body(pattern: Pattern, size: int, ext: str, tile: Tile) -> bytes:
+    """Encode a tile once for all tests of a process: most of them look at the same area."""
+    z, x, y = tile
+    pixels, mask = pattern.expected(x * size, y * size, size, size)
+    side = 2 * HALF_WORLD / 2**z
+    west, north = -HALF_WORLD + x * side, HALF_WORLD - y * side
+    return encode(pixels, mask if pattern.masked else None, ext, (west, north - side, west + side, north))
+
+
 @dataclass
 class FakeTiler:
     """Answers `/{z}/{x}/{y}.{ext}` and counts."""
@@ -139,12 +150,7 @@ class FakeTiler:
 
     def body(self, tile: Tile) -> bytes:
         """Give the bytes of a tile."""
-        z, x, y = tile
-        size = self.tile_size
-        pixels, mask = self.pattern.expected(x * size, y * size, size, size)
-        side = 2 * HALF_WORLD / 2**z
-        west, north = -HALF_WORLD + x * side, HALF_WORLD - y * side
-        return encode(pixels, mask if self.pattern.masked else None, self.ext, (west, north - side, west + side, north))
+        return _body(self.pattern, self.tile_size, self.ext, tile)
 
     @contextmanager
     def running(self) -> Iterator[FakeTiler]:

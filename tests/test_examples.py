@@ -16,7 +16,14 @@ from tests.conftest import SCENES
 NOTEBOOKS = sorted((SCENES.parent / "notebooks").glob("*.ipynb"))
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+QUICK, *OTHERS = NOTEBOOKS
+
+
+@pytest.mark.parametrize(
+    "notebook",
+    [QUICK, *(pytest.param(notebook, marks=pytest.mark.slow) for notebook in OTHERS)],
+    ids=[path.stem for path in NOTEBOOKS],
+)
 def test_a_notebook_runs_to_its_end_and_leaves_valid_cogs(notebook, tmp_path):
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "scenes").symlink_to(SCENES)
