@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from mosaic_async.build.job import Effort, Job, OnError
+from mosaic_async.build.output_path import output_path
 from mosaic_async.build.plan import MosaicPlan, make_plan
 from mosaic_async.build.preflight import room_hint
 from mosaic_async.build.run import Run
-from mosaic_async.build.work_folder import work_path
-from mosaic_async.errors import MosaicError, ResourceError, UsageError
+from mosaic_async.errors import MosaicError, ResourceError
 from mosaic_async.events import Event, MosaicReport, OnEvent
 from mosaic_async.geo.area import Area
 from mosaic_async.http.limits import Concurrency
@@ -130,7 +130,7 @@ async def build_mosaic(
         overwrite=overwrite,
         resume=resume,
     )
-    path = await asyncio.to_thread(_checked_output, Path(output), overwrite=overwrite)
+    path = await asyncio.to_thread(output_path, output, overwrite=overwrite)
     job = Job(
         source=await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts),
         area=Area.parse(area),
@@ -259,20 +259,6 @@ def _run_in_thread(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
 
 build_mosaic_sync = _blocking(build_mosaic)
 """`build_mosaic` for code that does not await; it also works inside a running loop, as in Jupyter."""
-
-
-def _checked_output(output: Path, *, overwrite: bool) -> Path:
-    output = output.absolute()
-    if not output.parent.is_dir():
-        raise UsageError(f"folder {output.parent} not found", hint="create it first")
-    if output.is_dir():
-        raise UsageError(f"{output} is a folder", hint="name a file")
-    if output.exists() and not overwrite:
-        hint = "choose another name, or set ``overwrite``"
-        if (work := work_path(output)).exists():
-            hint += f"; tiles in {work.name} are not requested again"
-        raise UsageError(f"{output} exists", hint=hint)
-    return output
 
 
 def _sole(error: BaseException, output: Path, needed: int | None) -> BaseException:

@@ -60,7 +60,8 @@ def check_not_own(tiles: Path, output: Path) -> None:
     Raises:
         UsageError: the list is of that output.
     """
-    if tiles.resolve() in (report_path(output).resolve(), failed_path(work_path(output)).resolve()):
+    target = output.resolve() if output.is_symlink() else output
+    if tiles.resolve() in (report_path(target).resolve(), failed_path(work_path(target)).resolve()):
         raise UsageError(
             f"{tiles} lists the tiles that {output} lacks; they alone would replace it",
             hint="to fill the holes, re-run the command that made it with ``overwrite``: only they are requested",

@@ -1,0 +1,106 @@
+"""Which names can be the output: a regular file, or a name that nothing has yet, of a GeoTIFF on this machine.
+
+The output takes its place by a rename, which replaces whatever has the name: as root, even a device.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from mosaic_async.build.work_folder import work_path
+from mosaic_async.errors import UsageError
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/|/vsi[a-z0-9_]+/")
+"""One slash is enough: that is what `Path` leaves of `s3://bucket`. A single letter is a drive."""
+_CONVERTED = {
+    "GPKG": (".gpkg",),
+    "MBTiles": (".mbtiles",),
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg"),
+    "WEBP": (".webp",),
+    "VRT": (".vrt",),
+    "Zarr": (".zarr",),
+    "netCDF": (".nc", ".nc4"),
+    "JP2OpenJPEG": (".jp2", ".j2k"),
+    "HFA": (".img",),
+    "GIF": (".gif",),
+    "AAIGrid": (".asc",),
+    "PDF": (".pdf",),
+}
+"""Formats that GDAL makes of a GeoTIFF, by its name of the driver."""
+_OTHERS = frozenset((".pmtiles", ".h5", ".hdf", ".hdf5", ".npy", ".npz", ".json", ".geojson", ".parquet", ".shp"))
+_OTHERS |= {".fgb", ".zip", ".gz", ".tar", ".tgz", ".sqlite", ".db", ".svg", ".kml", ".kmz", ".html", ".txt", ".csv"}
+_DRIVERS = {suffix: driver for driver, suffixes in _CONVERTED.items() for suffix in suffixes}
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def output_path(output: str | Path, *, overwrite: bool) -> Path:
+    """Return the absolute path of the file that the output is or becomes; of a symlink, the file that it names.
+
+    Args:
+        output: what the user passes.
+        overwrite: whether a file may be replaced.
+
+    Raises:
+        UsageError: it cannot be a GeoTIFF here, or it exists.
+    """
+    _check_name(str(output))
+    path = Path(output).absolute()
+    try:
+        if path.is_symlink():
+            path = path.resolve()
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except FileNotFoundError:
+        kind = None
+    except (OSError, ValueError, RuntimeError) as error:  # too long a name, a zero byte, a circle of symlinks
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path} cannot be the output: {reason}", hint="choose another name") from error
+    _check_suffix(path)
+    if not path.parent.is_dir():
+        raise UsageError(f"folder {path.parent} not found", hint="create it first")
+    if kind is not None and kind != stat.S_IFREG:
+        raise UsageError(f"{path} is {_KINDS.get(kind, 'not a regular file')}", hint="name a file")
+    if kind is not None and not overwrite:
+        raise _exists(path)
+    return path
+
+
+def _check_name(name: str) -> None:
+    """Refuse names that other tools read as something else than a file."""
+    if name == "-":
+        raise UsageError("the output cannot be written to stdout", hint="name a file: a COG is not written in order")
+    if name.endswith((os.sep, "/")):
+        raise UsageError(f"{name} is the name of a folder", hint="name a file")
+    if match := _SCHEME.match(name):
+        raise UsageError(
+            f"{name} is not a file on this machine",
+            hint="write a local file, then upload it" if match[1] != "file" else "pass the path without file://",
+        )
+
+
+def _check_suffix(path: Path) -> None:
+    suffix = path.suffix.lower()
+    if suffix not in _DRIVERS and suffix not in _OTHERS:
+        return
+    hint = f"name the output {path.stem}.tif"
+    if driver := _DRIVERS.get(suffix):
+        hint += f", then convert it: gdal_translate -of {driver} {path.stem}.tif {path.name}"
+    elif suffix == ".pmtiles":
+        hint += f", then convert it to MBTiles with gdal_translate and to {suffix} with `pmtiles convert`"
+    raise UsageError(f"the output is a Cloud Optimized GeoTIFF, and {path.name} names another format", hint=hint)
+
+
+def _exists(path: Path) -> UsageError:
+    hint = "choose another name, or set ``overwrite``"
+    if (work := work_path(path)).exists():
+        hint += f"; tiles in {work.name} are not requested again"
+    return UsageError(f"{path} exists", hint=hint)
