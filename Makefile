@@ -5,13 +5,22 @@ VENV ?= .venv
 RUN := $(VENV)/bin
 TEST_TOOLS := blockbuster hypothesis pytest pytest-asyncio pytest-timeout
 
-.PHONY: demo test test-lowest lowest lint bench clean
+.PHONY: demo test test-all torture test-lowest lowest lint bench clean
 
 demo: $(VENV)/.demo
 	$(RUN)/python examples/demo.py demo
 
+# What a change must pass, in five minutes on two cores; `test-all` adds what takes longer, `torture` included.
+PYTEST := $(RUN)/python -m pytest -q -rs -n auto --dist loadgroup
+
 test: $(VENV)/.dev
-	$(RUN)/python -m pytest -n auto -q -rs
+	$(PYTEST) --cov
+
+test-all: $(VENV)/.dev
+	$(PYTEST) -m ""
+
+torture: $(VENV)/.dev
+	$(PYTEST) -m "" tests/torture
 
 # The main jobs with the lowest versions that pyproject.toml declares: of the core alone, then of all extras.
 test-lowest:
@@ -35,7 +44,7 @@ bench: $(VENV)/.bench
 	$(RUN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-lowest-core demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-lowest-core demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11+ not found: make PYTHON=/path/to/python3.11" >&2; exit 1; }

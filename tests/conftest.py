@@ -28,6 +28,15 @@ SCENES = Path(__file__).parents[1] / "examples" / "scenes"
 PARANA = SCENES / "landsat8-parana-2020-60m"
 COLORADO = SCENES / "landsat57-colorado-2008-2013"
 
+WITH_SERVERS = {"test_routes", "test_signing", "test_tilers", "test_tilers_pgstac"}
+"""Modules whose tests share servers that take seconds to start: one worker runs all tests of such a module."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in WITH_SERVERS:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., FakeTiler]]:

@@ -113,9 +113,9 @@ async def test_the_demo_s_true_colour_median_is_rio_tiler_s(tmp_path):
 
     output = tmp_path / "out.tif"
     async with local_tiler(PARANA, **demo.TRUE_COLOR) as source:
-        await build_mosaic(source, demo.PARANA_AREA, output, zoom=11)
+        await build_mosaic(source, PLACE, output, zoom=11)
     pixels, valid = mosaic_directly(
-        demo.PARANA_AREA, 11, scenes=scenes_of(PARANA), assets=["B4", "B3", "B2"], selection="median",
+        PLACE, 11, scenes=scenes_of(PARANA), assets=["B4", "B3", "B2"], selection="median",
         rescale=demo.TRUE_COLOR["rescale"], formula=demo.TRUE_COLOR["color_formula"],
     )  # fmt: skip
     assert_holds(output, pixels, valid)

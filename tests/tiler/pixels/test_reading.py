@@ -83,7 +83,7 @@ def test_bands_warped_together_are_bands_warped_one_by_one(folder, bands, zoom, 
     pool = DatasetPool()
     for scene in scenes_of(folder, 2):
         hrefs = [scene.files[band].href for band in bands]
-        for tile in list(mercantile.tiles(*scene.bounds, zooms=[zoom]))[:4]:
+        for tile in list(mercantile.tiles(*scene.bounds, zooms=[zoom]))[:2]:
             frame = frame_of(tile, size, method)
             assert_same(read_layers(pool, [Layer(href) for href in hrefs], frame), read_by_rio_tiler(hrefs, frame))
 
@@ -136,8 +136,8 @@ def test_bands_that_are_not_valid_alike_do_not_lend_each_other_their_holes(tmp_p
     with rasterio.open(hrefs[0]) as dataset:
         bounds = rasterio.warp.transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
     pool = DatasetPool()
-    for zoom in (11, 12, 13):
-        for tile in mercantile.tiles(*bounds, zooms=[zoom]):
+    for zoom, step in ((11, 1), (12, 2), (13, 7)):
+        for tile in list(mercantile.tiles(*bounds, zooms=[zoom]))[::step]:
             frame = frame_of(tile, 256)
             assert_same(read_layers(pool, [Layer(href) for href in hrefs], frame), read_by_rio_tiler(hrefs, frame))
 
