@@ -126,8 +126,7 @@ _UNUSED = (
 def main(arguments: list[str]) -> int:
     """Check the paths, or the project, and print the findings."""
     findings = [found for path in files_of(arguments or HELD) for found in check_file(path)]
-    for found in findings:
-        print(found)  # noqa: T201
+    sys.stdout.writelines(f"{found}\n" for found in findings)
     return min(len(findings), 1)
 
 
