@@ -12,11 +12,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from aiohttp import web
 
+T = TypeVar("T")
 SERVERS = ("titiler.core==0.11.7", "titiler.mosaic==0.11.7", "moto[s3,server]>=5,<6", "numpy<2", "uvicorn")
 """What tests talk to and what cannot live beside this project: a TiTiler of 2023, and an S3."""
 
@@ -47,6 +49,24 @@ def running(app: web.Application) -> Iterator[str]:
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
+
+
+@contextmanager
+def held(manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
+    """Hold an asynchronous block from a thread of its own, so that tests with loops of their own can share it."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        value = asyncio.run_coroutine_threadsafe(manager.__aenter__(), loop).result(100)
+        try:
+            yield value
+        finally:
+            asyncio.run_coroutine_threadsafe(manager.__aexit__(None, None, None), loop).result(100)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
 
 
 def free_port() -> int:

@@ -39,6 +39,7 @@ pytestmark = [
 ]
 
 PLACE = (-54.9, -25.45, -54.75, -25.3)
+RARER_SELECTIONS = ("highest", "lowest", "mean", "stdev", "count")
 
 
 def scenes_of(folder: Path) -> list[str]:
@@ -121,6 +122,7 @@ async def test_the_demo_s_true_colour_median_is_rio_tiler_s(tmp_path):
     assert_holds(output, pixels, valid)
 
 
+@pytest.mark.slow
 async def test_the_demo_s_highest_ndvi_is_rio_tiler_s(tmp_path):
     sys.path.insert(0, str(PARANA.parents[1]))
     import demo
@@ -135,7 +137,10 @@ async def test_the_demo_s_highest_ndvi_is_rio_tiler_s(tmp_path):
     assert_holds(output, np.rint(pixels).astype("int16"), valid)
 
 
-@pytest.mark.parametrize("selection", ["first", "highest", "lowest", "mean", "median", "stdev", "count"])
+@pytest.mark.parametrize(
+    "selection",
+    ["first", "median", *(pytest.param(name, marks=pytest.mark.slow) for name in RARER_SELECTIONS)],
+)
 async def test_selections_that_rio_tiler_has_are_rio_tiler_s(tmp_path, selection):
     """Those by a last band are not, on purpose: rio-tiler's put pixels together from several scenes."""
     async with local_tiler(PARANA, bands=["B3", "B2"], pixel_selection=selection, tile_size=256, workers=1) as source:
@@ -146,7 +151,15 @@ async def test_selections_that_rio_tiler_has_are_rio_tiler_s(tmp_path, selection
     assert_holds(tmp_path / "out.tif", pixels, valid)
 
 
-@pytest.mark.parametrize(("tile_format", "size"), [("tif", 1024), ("npy", 128), ("png", 256), ("webp", 512)])
+@pytest.mark.parametrize(
+    ("tile_format", "size"),
+    [
+        pytest.param("tif", 1024, marks=pytest.mark.slow),
+        ("npy", 128),
+        ("png", 256),
+        pytest.param("webp", 512, marks=pytest.mark.slow),
+    ],
+)
 async def test_every_format_and_size_of_tile_can_be_asked_for(tmp_path, tile_format, size):
     options = {"bands": ["B4", "B3", "B2"], "rescale": [(5000, 15000)]}
     async with local_tiler(PARANA, **options, tile_format=tile_format, tile_size=size, workers=1) as source:

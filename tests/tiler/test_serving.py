@@ -28,6 +28,7 @@ from mosaic_async.tiler.pixels.frame import Frame
 from mosaic_async.tiler.pixels.selection import Selection
 from mosaic_async.tiler.pixels.view import View
 from tests.conftest import COLORADO, PARANA
+from tests.loopback import held
 from tests.tiler.pixels.test_reading import NEW_YORK, needs_new_york
 
 pytestmark = [
@@ -295,9 +296,9 @@ async def test_titiler_s_own_routes_are_there(parana_tiler):
     assert buffered.shape == (1, 130, 130)
 
 
-@pytest.fixture
-async def parana_tiler():
-    async with serve(open_mosaic(PARANA), host="127.0.0.1", port=0, workers=1) as url:
+@pytest.fixture(scope="module")
+def parana_tiler():
+    with held(serve(open_mosaic(PARANA), host="127.0.0.1", port=0, workers=1)) as url:
         yield url
 
 
