@@ -5,7 +5,7 @@ It knows nothing of who listens: the library emits, the command line draws.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,12 @@ def zxy(tile: Tile) -> str:
     return f"{tile.z}/{tile.x}/{tile.y}"
 
 
+def _tile_of(name: str) -> Tile:
+    """Return the tile that `zxy` wrote."""
+    z, x, y = map(int, name.split("/"))
+    return Tile(x, y, z)
+
+
 @dataclass(frozen=True)
 class RunStarted:
     """The first tiles are known and the plan is made; the download starts."""
@@ -29,6 +35,15 @@ class RunStarted:
     """Parts that an earlier run finished."""
     tiles_resumed: int
     """Tiles of those parts."""
+
+
+@dataclass(frozen=True)
+class PieceDropped:
+    """A piece that an earlier run left is damaged or not what it is named; it is made again."""
+
+    name: str
+    """Of the piece, such as `part 0-1` or `job.json`."""
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -195,9 +210,21 @@ class MosaicReport:
         failed = [{**asdict(failure), "tile": zxy(failure.tile)} for failure in self.failed]
         return {**asdict(self), "output": str(self.output), "bounds": list(self.bounds), "failed": failed}
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MosaicReport:
+        """Return what `as_dict` made, also after it was JSON."""
+        west, south, east, north = values["bounds"]
+        failed = [TileFailed(**{**failure, "tile": _tile_of(failure["tile"])}) for failure in values["failed"]]
+        scenes = {**values["scenes"]}
+        for name in ("used", "skipped"):
+            scenes[name] = tuple(SceneCount(**count) for count in scenes[name])
+        settled = {"output": Path(values["output"]), "bounds": (west, south, east, north), "failed": tuple(failed)}
+        return cls(**{**values, **settled, "scenes": SceneReport(**scenes)})
+
 
 Event = (
     RunStarted
+    | PieceDropped
     | TileFetched
     | TileRetried
     | ServerTrouble

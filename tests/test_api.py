@@ -810,4 +810,4 @@ async def test_the_detector_of_blocking_calls_would_find_one(tmp_path):
     from mosaic_async.build.work_folder import WorkFolder
 
     with pytest.raises(BlockingError):
-        WorkFolder(tmp_path / "out.tif.work")._open("label", resume=True)
+        WorkFolder(tmp_path / "out.tif", "label", print)._open(resume=True)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from mosaic_async.build.failed_tiles import read_tiles
 from mosaic_async.build.work_folder import WorkFolder
 from mosaic_async.cli.main import main
-from mosaic_async.errors import SourceError, UsageError, WorkFolderError
+from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.safe_json import parse, read, read_text
 from mosaic_async.sources.source import from_tilejson
 from mosaic_async.stac.items import read_document
@@ -79,8 +79,10 @@ def test_deep_json_on_the_command_line_is_an_error_of_usage(arguments, tmp_path,
     assert "given.json is not JSON: the JSON is nested too deeply" in done.output
 
 
-async def test_a_work_folder_whose_state_is_deep_is_our_error(tmp_path):
+async def test_a_work_folder_whose_state_is_deep_is_begun_anew(tmp_path):
     (tmp_path / "out.tif.work").mkdir()
     (tmp_path / "out.tif.work" / "job.json").write_text(DEEP)
-    with pytest.raises(WorkFolderError, match="cannot be read"):
-        await WorkFolder.open(tmp_path / "out.tif", label="a", resume=True)
+    dropped = []
+    work = await WorkFolder.open(tmp_path / "out.tif", "a", on_drop=lambda *piece: dropped.append(piece))
+    await work.close()
+    assert dropped == [("job.json", "it is damaged")]

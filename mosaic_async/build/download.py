@@ -26,6 +26,7 @@ from mosaic_async.build.work_folder import WorkFolder
 from mosaic_async.errors import RequestError, TileError
 from mosaic_async.events import OnEvent, PartSealed, SceneSkipped, TileFailed, TileFetched
 from mosaic_async.geo.cover import Tile
+from mosaic_async.geo.grid import part_name
 from mosaic_async.http.client import Check, Client
 from mosaic_async.redaction import redact
 
@@ -142,13 +143,13 @@ class Download:
     async def _fetch_tile(self, order: Order) -> None:
         if self.ledger.is_missing(order.tile):  # another part has tried
             await self._queue.put(_Arrival(order, is_missing=True))
-        elif not self._work.has_tile(order.tile) or not await self._from_folder(order):
+        elif order.tile not in self._work.spool or not await self._from_folder(order):
             await self._request(order)
 
     async def _from_folder(self, order: Order) -> bool:
         """Hand on a tile that an earlier run, or another part, left; return whether it is there."""
         async with self._client.permit():
-            body = await self._work.read_tile(order.tile)
+            body = await self._work.spool.read(order.tile)
             if body is not None:
                 await self._queue.put(_Arrival(order, body))
         return body is not None
@@ -160,7 +161,7 @@ class Download:
             async with self._client.get(url, check=self._check(tile), attempts=attempts) as answer:
                 if answer.body:
                     self._on_event(TileFetched(tile, len(answer.body)))
-                await self._work.write_tile(tile, answer.body)
+                await self._work.spool.write(tile, answer.body, file=self._spool_file(tile))
                 if not order.bodies:  # a second body is of the same scenes
                     for scene in self._scenes.note(answer.headers):
                         self._on_event(SceneSkipped(scene, tile))
@@ -169,6 +170,10 @@ class Download:
             failure = TileFailed(tile, redact(url), error.message, error.status, order.attempts + error.attempts)
             self._miss(failure, is_passing=error.is_passing)
             await self._queue.put(_Arrival(order, is_missing=True))
+
+    def _spool_file(self, tile: Tile) -> str:
+        """Return the name of the first part that needs the tile."""
+        return part_name(*self._layout.grid.touches(tile)[0])
 
     def _check(self, tile: Tile) -> Check:
         return lambda answer: check_answer(answer, tile, self._layout.tile_format)
@@ -206,7 +211,7 @@ class Download:
     async def _reject(self, arrival: _Arrival, error: TileError) -> Order | None:
         """Drop an unreadable body; return the order for another one, if the tile may have it."""
         order = arrival.order
-        await self._work.drop_tiles([order.tile])
+        await self._work.spool.drop([order.tile])
         bodies, attempts = order.bodies + bool(arrival.attempts), order.attempts + arrival.attempts
         if bodies < _MAX_BODIES and attempts < self._effort.attempts:
             return replace(order, bodies=bodies, attempts=attempts)
@@ -222,12 +227,12 @@ class Download:
             self.ledger.give_up(part)
             await self._parts.drop(part)
         else:
-            path, top = self._work.part_path(part), self._work.top_path(part)
-            nbytes = await self._parts.seal(part, path, top=top, tags=self.tags)
+            files = self._work.parts
+            nbytes = await self._parts.seal(part, files.cog(part), top=files.top(part), tags=self.tags)
             if self._scenes:
                 await self._work.save_scenes(self._scenes.as_dict())
             record = self.ledger.record(part, nbytes)
-            await self._work.finish_part(part, record)
+            await asyncio.to_thread(files.declare, part, record)
             self.ledger.finish(part, nbytes)
             self._on_event(PartSealed(part.name, nbytes))
             if not record.holes:
@@ -239,4 +244,4 @@ class Download:
         done = [tile for tile in tiles if self.ledger.is_done_with(tile)]
         for tile in done:
             self._turns.pop(tile, None)
-        await self._work.drop_tiles(done)
+        await self._work.spool.drop(done)

@@ -10,6 +10,7 @@ import re
 import stat
 from pathlib import Path
 
+from mosaic_async.build.publication import publication_path
 from mosaic_async.build.work_folder import work_path
 from mosaic_async.errors import UsageError
 
@@ -69,9 +70,22 @@ def output_path(output: str | Path, *, overwrite: bool) -> Path:
         raise UsageError(f"folder {path.parent} not found", hint="create it first")
     if kind is not None and kind != stat.S_IFREG:
         raise UsageError(f"{path} is {_KINDS.get(kind, 'not a regular file')}", hint="name a file")
-    if kind is not None and not overwrite:
-        raise _exists(path)
+    if not publication_path(work_path(path)).exists():  # or else the run finds out whether the output is its own
+        check_absent(path, overwrite=overwrite)
     return path
+
+
+def check_absent(output: Path, *, overwrite: bool) -> None:
+    """Require that the output is a new file or may be replaced; it blocks.
+
+    Raises:
+        UsageError: it exists.
+    """
+    if output.exists() and not overwrite:
+        hint = "choose another name, or set ``overwrite``"
+        if (work := work_path(output)).exists():
+            hint += f"; tiles in {work.name} are not requested again"
+        raise UsageError(f"{output} exists", hint=hint)
 
 
 def _check_name(name: str) -> None:
@@ -97,10 +111,3 @@ def _check_suffix(path: Path) -> None:
     elif suffix == ".pmtiles":
         hint += f", then convert it to MBTiles with gdal_translate and to {suffix} with `pmtiles convert`"
     raise UsageError(f"the output is a Cloud Optimized GeoTIFF, and {path.name} names another format", hint=hint)
-
-
-def _exists(path: Path) -> UsageError:
-    hint = "choose another name, or set ``overwrite``"
-    if (work := work_path(path)).exists():
-        hint += f"; tiles in {work.name} are not requested again"
-    return UsageError(f"{path} exists", hint=hint)

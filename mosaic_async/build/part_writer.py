@@ -88,6 +88,7 @@ class PartWriter:
             return 0
         if outline := grid.outline():
             canvas.cut(outline)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if grid.is_single:
             canvas.seal(path, tags=tags)
         else:

@@ -26,6 +26,7 @@ _WRONG_AFTER = 32
 """Tiles; a source that answers almost only 404 to the first this many has a wrong URL."""
 _WRONG_SHARE = 0.95
 """Share of them; a cache may answer otherwise for a few."""
+_SPOOL_FILE = "probe"
 _FEW = 3
 """Tiles; when this many fail before anything has arrived, the others will fail too."""
 
@@ -68,7 +69,7 @@ async def probe(
         async with asyncio.TaskGroup() as tasks:
             requests = [tasks.create_task(_request(client, source, tile, work, note)) for tile in tiles]
         for tile in tiles:
-            if work.has_body(tile) and (body := await work.read_tile(tile)):
+            if work.spool.has_body(tile) and (body := await work.spool.read(tile)):
                 return await asyncio.to_thread(learn_first, body, tile, source, job.known_tile_size)
         results = [task.result() for task in requests]
         failures += [result for result in results if isinstance(result, RequestError)]
@@ -105,12 +106,12 @@ async def _request(
     client: Client, source: TileSource, tile: Tile, work: WorkFolder, note: Callable[[Tile, Answer], None]
 ) -> int | RequestError | None:
     """Fetch one tile and return the status or what went wrong; None for a tile that is in the folder."""
-    if work.has_tile(tile):
+    if tile in work.spool:
         return None
     try:
         check = partial(check_answer, tile=tile, tile_format=None)
         async with client.get(source.url(tile), check=check) as answer:
-            await work.write_tile(tile, answer.body)
+            await work.spool.write(tile, answer.body, file=_SPOOL_FILE)
             note(tile, answer)
             return answer.status
     except RequestError as error:

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -21,12 +21,14 @@ from mosaic_async.build.failed_tiles import write_account
 from mosaic_async.build.job import Effort, Job
 from mosaic_async.build.layout import Layout, prepare
 from mosaic_async.build.ledger import Ledger
+from mosaic_async.build.output_path import check_absent
 from mosaic_async.build.preflight import bytes_needed, check_files, check_room
 from mosaic_async.build.probe import probe
+from mosaic_async.build.run_state import RunState
 from mosaic_async.build.scene_tally import SceneTally
 from mosaic_async.build.work_folder import WorkFolder, label_of
 from mosaic_async.errors import IncompleteError, SourceError, StoppedError, TileError
-from mosaic_async.events import MosaicReport, OnEvent, RunStarted, ServerTrouble, Stitching, TileRetried
+from mosaic_async.events import MosaicReport, OnEvent, PieceDropped, RunStarted, ServerTrouble, Stitching, TileRetried
 from mosaic_async.geo.cover import Cover
 from mosaic_async.geo.grid import Grid
 from mosaic_async.http.client import Client
@@ -73,8 +75,13 @@ class Run:
         """
         check_files(self._effort.in_flight)
         cover = await asyncio.to_thread(Cover.of, self._job.area, self._job.tile_zoom, max_tiles=self._effort.max_tiles)
-        work = await WorkFolder.open(self._output, label_of(self._job.identity()), resume=self._effort.resume)
+        label = label_of(self._job.identity())
+        work = await WorkFolder.open(self._output, label, resume=self._effort.resume, on_drop=self._note_dropped)
         try:
+            if report := self._published(work):
+                await self._clean_up(report, work)
+                return report
+            await asyncio.to_thread(check_absent, self._output, overwrite=self._effort.overwrite)
             with small_block_cache(BLOCK_CACHE):
                 return await self._build_in(work, cover)
         except Exception as error:
@@ -82,18 +89,21 @@ class Run:
                 await work.remove()  # with other arguments it would belong to another job
             raise
         finally:
-            work.close()
+            await work.close()
 
     async def _build_in(self, work: WorkFolder, cover: Cover) -> MosaicReport:
         self._scenes = SceneTally(await work.read_scenes())
         async with self._client() as client:
+            known = self._known_state(work)
             with self._stage("probe"):
-                tile_format = await self._tile_format(client, cover, work)
-            layout = prepare(self._job, self._effort, cover, tile_format, work.state.get("part_blocks"))
-            await self._check_disk(layout, work)
+                tile_format = known.tile_format if known else await self._probe(client, cover, work)
+            layout = prepare(self._job, self._effort, cover, tile_format, known.part_blocks if known else None)
             grid = layout.grid
-            state = {"tile": asdict(tile_format), "part_blocks": grid.part_blocks, "disk": self.disk_needed}
-            await work.save_state(state)
+            self.disk_needed = known.disk if known else await self._estimate_disk(layout, work)
+            if self.disk_needed and self._effort.check_disk:
+                await asyncio.to_thread(check_room, work.path, self.disk_needed)
+            state = RunState(tile_format=tile_format, part_blocks=grid.part_blocks, disk=self.disk_needed)
+            await work.save_state(state.as_dict(), layout=state.layout)
             download = Download(
                 self._job,
                 self._effort,
@@ -107,11 +117,18 @@ class Run:
             resumed = await self._download(download, grid, work)
         ledger = download.ledger
         is_stopped = download.is_stopped and len(ledger.records) < grid.part_count
-        if ledger.is_complete and not is_stopped:
+        is_finished = ledger.is_complete and not is_stopped
+        if is_finished:
             with self._stage("finish"):
-                await self._finish(layout, download, work)
-        report = self._report(grid, ledger, client, resumed, await asyncio.to_thread(peak_rss))
-        await asyncio.to_thread(write_account, report, work.failed)
+                made = await self._assemble(layout, download, work)
+                self._bytes_written = (await asyncio.to_thread(made.stat)).st_size
+                await work.announce(made, (await self._report(grid, ledger, client, resumed)).as_dict())
+                await _to_its_end(publish, made, self._output, overwrite=self._effort.overwrite)
+        report = await self._report(grid, ledger, client, resumed)
+        if is_finished:
+            await self._clean_up(report, work)
+        else:
+            await asyncio.to_thread(write_account, report, work.failed)
         if not ledger.is_complete:
             raise IncompleteError(
                 f"{report.tiles_failed:,} of {report.tiles_total:,} tiles failed",
@@ -128,20 +145,51 @@ class Run:
             )
         return report
 
-    async def _check_disk(self, layout: Layout, work: WorkFolder) -> None:
-        """Estimate from the first tile what the run writes, and require room for it."""
-        self.disk_needed = work.state.get("disk")
+    def _published(self, work: WorkFolder) -> MosaicReport | None:
+        """Return the report of a run that put this output in its place and was killed right after that.
+
+        A command that replaces its output does not stop there if it can fill holes, or is to begin anew.
+        """
+        if work.published is None:
+            return None
+        report = MosaicReport.from_dict(work.published)
+        if self._effort.overwrite and (report.failed or not self._effort.resume):
+            return None
+        return replace(report, requests=0, retries=0, retried={}, bytes_received=0, seconds=0.0, seconds_by_stage={})
+
+    async def _clean_up(self, report: MosaicReport, work: WorkFolder) -> None:
+        """Leave the output, and nothing of the work unless that can still fill holes."""
+        await asyncio.to_thread(write_account, report, work.failed)
+        if report.failed:
+            await work.keep()
+        else:
+            await work.remove()
+
+    def _known_state(self, work: WorkFolder) -> RunState | None:
+        """Return what an earlier run learnt, so that this one continues in the same way."""
+        if not work.state:
+            return None
+        try:
+            return RunState.from_dict(work.state)
+        except ValueError as error:
+            self._note_dropped("job.json", str(error))
+            return None
+
+    def _note_dropped(self, name: str, reason: str) -> None:
+        self._on_event(PieceDropped(name, reason))
+
+    async def _estimate_disk(self, layout: Layout, work: WorkFolder) -> int | None:
+        """Estimate from the first tile what the run writes."""
         grid = layout.grid
-        tile = next(filter(work.has_body, grid.cover.outward()), None) if work.is_new else None
-        body = await work.read_tile(tile) if tile else None
+        tile = next(filter(work.spool.has_body, grid.cover.outward()), None)
+        body = await work.spool.read(tile) if tile else None
         if body:
             with suppress(TileError):  # an unreadable one is requested again
                 encoded = await asyncio.to_thread(
                     encoded_bytes, body, layout.tile_format, layout.encoding, grid.cover.count
                 )
-                self.disk_needed = bytes_needed(grid, encoded, len(body))
-        if self.disk_needed and self._effort.check_disk:
-            await asyncio.to_thread(check_room, work.path, self.disk_needed)
+                return bytes_needed(grid, encoded, len(body))
+        return None
 
     def _client(self) -> Client:
         effort = self._effort
@@ -163,17 +211,15 @@ class Run:
         self._retried[reason if is_room else "others"] += 1
         self._on_event(TileRetried(redact(url), attempt, reason, wait))
 
-    async def _tile_format(self, client: Client, cover: Cover, work: WorkFolder) -> TileFormat:
-        """Learn what tiles look like, or remember it from the run that is being continued."""
-        if known := work.state.get("tile"):
-            return TileFormat.from_dict(known)
+    async def _probe(self, client: Client, cover: Cover, work: WorkFolder) -> TileFormat:
+        """Learn what tiles look like."""
         batch = min(self._effort.in_flight, _MAX_BATCH)
         return await probe(self._job, cover, client, work, batch=batch, scenes=self._scenes, on_event=self._on_event)
 
     async def _download(self, download: Download, grid: Grid, work: WorkFolder) -> int:
         """Download what is missing and return how many parts an earlier run finished."""
         ledger = download.ledger
-        ledger.resume(await work.finished_parts())
+        ledger.resume(await work.parts.adopt(grid.parts(), self._note_dropped))
         resumed = len(ledger.records)
         self._on_event(RunStarted(ledger.total, grid.part_count, resumed, ledger.placed + ledger.empty))
         with self._stage("download"):
@@ -184,20 +230,18 @@ class Run:
                     await work.save_scenes(self._scenes.as_dict())
         return resumed
 
-    async def _finish(self, layout: Layout, download: Download, work: WorkFolder) -> None:
+    async def _assemble(self, layout: Layout, download: Download, work: WorkFolder) -> Path:
+        """Make one file of the parts."""
         grid, records = layout.grid, download.ledger.records
-        parts = {(part.row, part.col): work.part_path(part) for part in grid.parts() if records[part.name].nbytes}
+        parts = {(part.row, part.col): work.parts.cog(part) for part in grid.parts() if records[part.name].nbytes}
         if not parts:
             raise _NothingToKeepError(
                 "no tile has a single valid pixel", hint="compare the area with what the source covers"
             )
         self._on_event(Stitching(len(parts)))
-        made = await _to_its_end(assemble, grid, layout.encoding, work.path, parts, download.tags)
-        self._bytes_written = await _to_its_end(publish, made, self._output, overwrite=self._effort.overwrite)
-        if not download.ledger.failed:  # holes can still be filled, by requesting only the tiles that failed
-            await work.remove()
+        return await _to_its_end(assemble, grid, layout.encoding, work.path, parts, download.tags)
 
-    def _report(self, grid: Grid, ledger: Ledger, client: Client, resumed: int, peak: int) -> MosaicReport:
+    async def _report(self, grid: Grid, ledger: Ledger, client: Client, resumed: int) -> MosaicReport:
         return MosaicReport(
             output=self._output,
             bounds=grid.bounds,
@@ -218,7 +262,7 @@ class Run:
             seconds_by_stage=dict(self._seconds),
             parts_total=grid.part_count,
             parts_resumed=resumed,
-            peak_rss=peak,
+            peak_rss=await asyncio.to_thread(peak_rss),
             failed=tuple(ledger.failed.values()),
             scenes=self._scenes.report(),
         )

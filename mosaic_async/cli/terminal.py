@@ -16,6 +16,7 @@ from mosaic_async.cli.bar import Bar
 from mosaic_async.events import (
     Event,
     MosaicReport,
+    PieceDropped,
     RunStarted,
     SceneReport,
     SceneSkipped,
@@ -76,6 +77,8 @@ class Progress:
     def _print(self, event: Event) -> None:
         """Print an event that leaves the bar as it is."""
         match event:
+            case PieceDropped():
+                self._print_some("dropped", f"{event.name}: {event.reason}, so it is made again")
             case TileParked():
                 self._print_some("parked", f"{zxy(event.tile)}: {event.reason}")
             case SceneSkipped():

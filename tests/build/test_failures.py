@@ -24,6 +24,7 @@ from aiohttp import web
 import mosaic_async.build.run
 from mosaic_async import (
     IncompleteError,
+    PieceDropped,
     ResourceError,
     RunStarted,
     ServerTrouble,
@@ -41,6 +42,7 @@ from mosaic_async import (
 from mosaic_async.build.preflight import check_room
 from mosaic_async.cli.terminal import Progress
 from mosaic_async.http.client import Client
+from tests.build.spool_reader import spooled
 from tests.fake_tiler import FakeTiler, Pattern
 from tests.moods import BAD_BODIES, PASSING, Reset, at, cut_body, hang, now_and_then, reset, says, status, truncated
 from tests.test_api import AREA, BAD, ZOOM, assert_is_the_world, expected, left_behind
@@ -446,19 +448,35 @@ async def test_stopping_lets_arrive_what_is_under_way_and_keeps_it(serve, tmp_pa
 
 
 async def test_a_flipped_byte_in_the_work_folder_is_asked_for_again(serve, tmp_path):
-    tiler = serve(mood=None)
-    tiler.mood = at(tiler, BAD, status(422), times=99)
-    with pytest.raises(IncompleteError):
-        await build_mosaic(tiler.template, AREA, tmp_path / "out.tif", zoom=ZOOM)
-    path = tmp_path / "out.tif.work" / "tiles" / "7-63-48"
-    body = bytearray(path.read_bytes())
-    body[len(body) // 2] ^= 1
-    path.write_bytes(body)
-    (tmp_path / "out.tif.work" / "tiles" / "7-63-47").write_bytes(b"")  # as a power cut may leave it
-    tiler.mood = None
+    tiler, seen = serve(), []
+
+    def listen(event):
+        seen.append(event)
+        if sum(isinstance(event, TilePlaced) for event in seen) == 10:
+            stop.set()
+
+    stop = asyncio.Event()
+    with pytest.raises(StoppedError):
+        await build_mosaic(
+            tiler.template, AREA, tmp_path / "out.tif", zoom=ZOOM, concurrency=1, stop=stop, on_event=listen
+        )
+    bodies = spooled(tmp_path / "out.tif.work")
+    assert len(bodies) >= 10
+    flipped, zeroed = list(bodies)[2:4]
+    for tile, change in ((flipped, lambda body: bytes([body[0] ^ 1])), (zeroed, lambda body: bytes(len(body)))):
+        path, start, length = bodies[tile]
+        with path.open("r+b") as file:
+            file.seek(start)
+            body = file.read(length)
+            file.seek(start)
+            file.write(change(body))
     tiler.hits.clear()
-    await build_mosaic(tiler.template, AREA, tmp_path / "out.tif", zoom=ZOOM)
-    assert dict(tiler.hits) == {BAD: 1, (7, 63, 48): 1, (7, 63, 47): 1}
+    await build_mosaic(tiler.template, AREA, tmp_path / "out.tif", zoom=ZOOM, on_event=seen.append)
+    wanted = {(tile.z, tile.x, tile.y) for tile in mercantile.tiles(*AREA, zooms=[ZOOM])}
+    assert set(tiler.hits) == wanted - set(bodies) | {flipped, zeroed}
+    assert {event.name for event in seen if isinstance(event, PieceDropped)} == {
+        "tile {}/{}/{}".format(*tile) for tile in (flipped, zeroed)
+    }
     assert_is_the_world(tmp_path / "out.tif", tiler, AREA, ZOOM)
 
 
@@ -469,7 +487,7 @@ async def test_a_damaged_record_of_a_part_has_it_made_again(serve, tmp_path, dam
     options = {"zoom": ZOOM, "part_size": 512}
     with pytest.raises(IncompleteError):
         await build_mosaic(tiler.template, AREA, tmp_path / "out.tif", **options)
-    records = sorted((tmp_path / "out.tif.work" / "parts").glob("*.json"))
+    records = sorted((tmp_path / "out.tif.work" / "parts").rglob("*.json"))
     assert records
     records[0].write_bytes(damage)
     tiler.mood = None

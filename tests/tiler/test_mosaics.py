@@ -273,7 +273,7 @@ async def test_a_run_over_local_scenes_goes_on_although_the_port_changed(tmp_pat
         task = asyncio.ensure_future(
             build_mosaic(source, area, tmp_path / "out.tif", zoom=11, concurrency=2, part_size=512)
         )
-        while not list(tmp_path.glob("out.tif.work/parts/*.json")):
+        while not list(tmp_path.glob("out.tif.work/parts/*/*.json")):
             await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,134 @@
+"""Parts on the disk: the files of each, and a record that proves them, which is written last.
+
+A part that has all its tiles keeps its COG, and its smallest level without loss. A part that lacks tiles keeps its
+canvas, so that only those tiles are needed to finish it. It knows nothing of what is in the files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from mosaic_async.build.ledger import PartRecord
+from mosaic_async.build.proof import NotProvenError, OnDrop, Proof
+from mosaic_async.geo.grid import Part
+from mosaic_async.raster import whole_file
+
+_SQUARE = 16
+"""Parts per side whose files share a folder: at most 1,024 files, and few folders."""
+_OURS = re.compile(r"\d+-\d+\.(json|tif|top\.tif|canvas\.tif)(\..*)?")
+
+
+class PartFiles:
+    """The folder of the parts.
+
+    Args:
+        folder: for the files.
+        proof: of the job.
+        layout: a name for how the output is divided; parts of another layout never pass for parts of this one.
+    """
+
+    def __init__(self, folder: Path, proof: Proof, layout: str = "") -> None:
+        self.folder = folder
+        self._proof = proof
+        self._layout = layout
+
+    def cog(self, part: Part) -> Path:
+        """Name a part's COG."""
+        return self._path(part, ".tif")
+
+    def top(self, part: Part) -> Path:
+        """Name the lossless copy of a part's smallest level."""
+        return self._path(part, ".top.tif")
+
+    def canvas(self, part: Part) -> Path:
+        """Name the pixels of a part that lacks tiles."""
+        return self._path(part, ".canvas.tif")
+
+    def make_room(self, part: Part) -> None:
+        """Make the folder that a part's files go into; it blocks."""
+        self.cog(part).parent.mkdir(parents=True, exist_ok=True)
+
+    def declare(self, part: Part, record: PartRecord) -> None:
+        """Declare what became of a part, after its files are in place; it blocks until the disk holds all of it."""
+        self.make_room(part)
+        kept = [path for path in self._kept(part, record) if path.exists()]
+        digests = {path.name: self._digest(part, path) for path in kept}
+        for path in kept:
+            whole_file.flush(path)
+        content = {**asdict(record), "files": digests}
+        whole_file.write(self._record(part), self._proof.seal(self._what(part), content), durable=True)
+        if not record.holes:
+            self.canvas(part).unlink(missing_ok=True)
+
+    async def adopt(self, parts: Iterable[Part], on_drop: OnDrop) -> dict[str, PartRecord]:
+        """Return the record of each part that an earlier run left whole, by name; drop all other files.
+
+        Args:
+            parts: of the output.
+            on_drop: told of damaged parts.
+        """
+        records: dict[str, PartRecord] = {}
+        kept: set[Path] = set()
+        for part in parts:
+            try:
+                record = await asyncio.to_thread(self._verified, part)
+            except NotProvenError as error:
+                on_drop(f"part {part.name}", str(error))
+                continue
+            if record is not None:
+                records[part.name] = record
+                kept |= {self._record(part), *self._kept(part, record)}
+        await asyncio.to_thread(self._sweep, kept)
+        return records
+
+    def records(self) -> Iterator[Path]:
+        """Yield the records of all parts, whatever they say; it blocks."""
+        return self.folder.rglob("*.json")
+
+    def _verified(self, part: Part) -> PartRecord | None:
+        """Read a part's record, and insist that its files are those that it was written for.
+
+        Raises:
+            NotProvenError: they are not.
+        """
+        try:
+            content = self._proof.unseal(self._what(part), self._record(part))
+        except FileNotFoundError:
+            return None
+        digests = content.pop("files")
+        for name, digest in digests.items():
+            path = self._record(part).with_name(name)
+            try:
+                is_same = self._digest(part, path) == digest
+            except OSError as error:
+                raise NotProvenError(f"{name} cannot be read: {error.strerror}") from error
+            if not is_same:
+                raise NotProvenError(f"{name} is damaged")
+        return PartRecord(**content)
+
+    def _kept(self, part: Part, record: PartRecord) -> Collection[Path]:
+        """List the files that a part may need later."""
+        return [self.canvas(part)] if record.holes else [self.cog(part), self.top(part)]
+
+    def _sweep(self, kept: Collection[Path]) -> None:
+        """Delete the files of parts that no record vouches for."""
+        for path in list(self.folder.rglob("*")):
+            if path not in kept and path.is_file() and _OURS.fullmatch(path.name):
+                path.unlink()
+
+    def _digest(self, part: Part, path: Path) -> str:
+        return self._proof.file_digest(f"{self._what(part)} {path.name}", path)
+
+    def _what(self, part: Part) -> str:
+        return f"part {part.name} {part.row_off},{part.col_off} {part.height}x{part.width} {self._layout}"
+
+    def _record(self, part: Part) -> Path:
+        return self._path(part, ".json")
+
+    def _path(self, part: Part, suffix: str) -> Path:
+        square = f"{part.row // _SQUARE}-{part.col // _SQUARE}"
+        return self.folder / square / f"{part.name}{suffix}"
