@@ -122,8 +122,7 @@ class Run:
             with self._stage("finish"):
                 made = await self._assemble(layout, download, work)
                 self._bytes_written = (await asyncio.to_thread(made.stat)).st_size
-                await work.announce(made, (await self._report(grid, ledger, client, resumed)).as_dict())
-                await _to_its_end(publish, made, self._output, overwrite=self._effort.overwrite)
+                await self._publish(made, await self._report(grid, ledger, client, resumed), work)
         report = await self._report(grid, ledger, client, resumed)
         if is_finished:
             await self._clean_up(report, work)
@@ -157,11 +156,20 @@ class Run:
             return None
         return replace(report, requests=0, retries=0, retried={}, bytes_received=0, seconds=0.0, seconds_by_stage={})
 
+    async def _publish(self, made: Path, report: MosaicReport, work: WorkFolder) -> None:
+        """Give the output its name; before that, the folder learns which file this is."""
+        await work.announce(made, report.as_dict())
+        try:
+            await _to_its_end(publish, made, self._output, overwrite=self._effort.overwrite)
+        except Exception:
+            await work.withdraw()
+            raise
+
     async def _clean_up(self, report: MosaicReport, work: WorkFolder) -> None:
         """Leave the output, and nothing of the work unless that can still fill holes."""
         await asyncio.to_thread(write_account, report, work.failed)
         if report.failed:
-            await work.keep()
+            await work.withdraw()
         else:
             await work.remove()
 

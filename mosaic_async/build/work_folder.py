@@ -101,8 +101,8 @@ class WorkFolder:
         """Record that `made` is about to become the output, so that a kill right after that is understood."""
         await asyncio.to_thread(announce, self.path, made, self._proof, dict(report))
 
-    async def keep(self) -> None:
-        """Keep the folder although the output is in its place, because its holes can still be filled."""
+    async def withdraw(self) -> None:
+        """Delete what `announce` recorded: the file is not the output, or the folder stays so that holes can be filled."""
         await asyncio.to_thread(publication_path(self.path).unlink, missing_ok=True)
 
     async def remove(self) -> None:
