@@ -102,7 +102,7 @@ class WorkFolder:
         await asyncio.to_thread(announce, self.path, made, self._proof, dict(report))
 
     async def withdraw(self) -> None:
-        """Delete what `announce` recorded: the file is not the output, or the folder stays so that holes can be filled."""
+        """Delete what `announce` recorded: the file is not the output, or the folder stays to fill its holes."""
         await asyncio.to_thread(publication_path(self.path).unlink, missing_ok=True)
 
     async def remove(self) -> None:
