@@ -35,7 +35,7 @@ HALF_WORLD = 20037508.342789244
 Tile = tuple[int, int, int]
 """z, x, y."""
 Mood = Callable[[Tile, int], Awaitable[web.StreamResponse | None]]
-"""Called with the tile and how often it has been asked for (from 1); None answers as usual."""
+"""Called with the tile and how often it has been requested (from 1); None answers as usual."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Pattern:
     """Gentle gradients that survive JPEG and WebP."""
 
     def pixels(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Give (bands, *shape) for global pixel columns `x` and rows `y`."""
+        """Return (bands, *shape) for global pixel columns `x` and rows `y`."""
         kind = np.dtype(self.dtype)
         planes = []
         for band in range(self.count):
@@ -67,13 +67,13 @@ class Pattern:
         return np.stack(planes)
 
     def mask(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Give True where the pixel is valid."""
+        """Return True where the pixel is valid."""
         if not self.masked:
             return np.ones(x.shape, dtype=bool)
         return ((x // 37 + y // 23) % 4 != 0) & ((x + y) % 11 != 0)
 
     def expected(self, x0: int, y0: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Give the pixels and the validity of a window of the world."""
+        """Return the pixels and the validity of a window of the world."""
         y, x = np.mgrid[y0 : y0 + height, x0 : x0 + width]
         return self.pixels(x, y), self.mask(x, y)
 
@@ -149,7 +149,7 @@ class FakeTiler:
         return sum(self.hits.values())
 
     def body(self, tile: Tile) -> bytes:
-        """Give the bytes of a tile."""
+        """Return the bytes of a tile."""
         return _body(self.pattern, self.tile_size, self.ext, tile)
 
     @contextmanager

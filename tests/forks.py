@@ -133,7 +133,7 @@ def server() -> ForkServer:
 
 
 def _connection(path: str) -> socket.socket:
-    """Fork for each connection, for ever; returns in the fork."""
+    """Fork for each connection, endlessly; returns in the fork."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for what waits for a run
     gc.freeze()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:

@@ -76,7 +76,7 @@ def free_port() -> int:
 
 
 def environment(name: str, packages: Sequence[str], *, timeout: float = 110) -> Path:
-    """Give the Python of a virtual environment of its own, made the first time and kept beside the project's.
+    """Return the Python of a separate virtual environment, made the first time and kept beside the project's.
 
     Raises:
         SubprocessError: it cannot be made here.

@@ -19,7 +19,7 @@ Answering = Callable[[FakeTiler, Tile], Awaitable[web.StreamResponse]]
 
 
 class Cut(web.StreamResponse):
-    """Sends what it is given and then ends the connection, whatever it has promised."""
+    """Sends these bytes and then ends the connection, even if it has promised more."""
 
     def __init__(self, body: bytes, headers: dict[str, str], *, hang: bool = False, chunked: bool = False) -> None:
         super().__init__(headers=headers)
@@ -204,7 +204,7 @@ def now_and_then(tiler: FakeTiler, shares: dict[Answering, float], seed: int = 0
 
 
 def at(tiler: FakeTiler, tile: Tile, answering: Answering, times: int = 1) -> Mood:
-    """Answer badly the first `times` that a tile is asked for."""
+    """Answer badly the first `times` that a tile is requested."""
 
     async def mood(asked, hit):
         return await answering(tiler, tile) if asked == tile and hit <= times else None

@@ -1,4 +1,4 @@
-"""The whole run: every pixel in its place, every tile asked for once, and nothing lost when it ends early."""
+"""The whole run: every pixel in its place, every tile requested once, and nothing lost when it ends early."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ def test_a_mask_inside_the_file_may_not_have_huge_blocks_either():
 
 @pytest.mark.parametrize("codec", ["deflate", "zstd", "lerc_deflate"])
 def test_a_codec_bomb_takes_no_memory(codec):
-    """8192 x 8192 x 4 zeros are 268 MB; LERC makes some kilobytes of them."""
+    """268 MB of zeros; LERC compresses them to a few kilobytes."""
     bomb = tiff(8192, 8192, 4, compress=codec, tiled=True, blockxsize=8192, blockysize=8192, write=False)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for profile in (PROFILE, None):
@@ -318,7 +318,7 @@ def test_a_text_is_no_tile_and_is_quoted(kind):
 
 
 async def test_a_body_larger_than_any_such_tile_is_left_while_it_streams(serve, tmp_path):
-    """Four megabytes are no absurd body, but they are none of 256 x 256 bytes."""
+    """Four megabytes can be a tile, but not one of 256 x 256 bytes."""
     tiler = serve()
     sent = []
 
@@ -504,7 +504,7 @@ async def test_names_from_a_server_never_become_paths(serve, tmp_path, name):
 
 
 def test_a_server_that_drips_bytes_for_ever_is_left_at_the_timeout(tmp_path):
-    """A socket that is never quiet for long is no reason to wait: the timeout is that of the whole attempt."""
+    """A socket that sends a little now and then does not extend the timeout, which is that of the whole attempt."""
     from mosaic_async import build_mosaic_sync
 
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -1,4 +1,4 @@
-"""The real command killed, stopped, without room or rights: what is left is whole, and the same command goes on."""
+"""The real command killed, stopped, without room or rights: what is left is whole, and the same command resumes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tests.test_api import AREA, BAD, ZOOM, assert_is_the_world, left_behind
 WIDE = (-15.0, 20.0, 25.0, 50.0)
 WIDE_BOUNDS = tuple(map(str, WIDE))
 PART_TILES = 4
-"""Tiles a side of a part of 1024 pixels."""
+"""Width of a part of 1024 pixels, in tiles."""
 
 
 def started(*args):
@@ -103,7 +103,7 @@ def test_sigterm_lets_arrive_what_is_under_way(serve, tmp_path):
     assert asked - 1 <= report["tiles_placed"] <= asked
     tiler.latency = 0
     run(*args)
-    assert set(tiler.hits.values()) == {1}  # not one was asked for twice
+    assert set(tiler.hits.values()) == {1}  # not one was requested twice
 
 
 def test_a_second_signal_ends_it_at_once(serve, tmp_path):

@@ -305,7 +305,7 @@ async def test_a_name_that_gets_lost_on_the_way_is_waited_for(serve, tmp_path, f
 
 @pytest.mark.parametrize("jump", [-10 * 365 * 86400, 10 * 365 * 86400])
 async def test_a_wall_clock_that_is_set_on_the_way_disturbs_nothing(serve, tmp_path, fast, monkeypatch, jump):
-    """The server asks for a pause until a time of its own clock, which is right."""
+    """The server requests a pause until a time of its own clock, which is right."""
     real, tiler = time.time, serve()
     jumped = []
 
@@ -350,7 +350,7 @@ def test_a_wall_clock_that_is_set_on_the_way_neither_stops_the_bar_nor_its_estim
         progress(RunStarted(100, 1, 0, 0))
         shift[0] = jump
         for x in range(50):
-            time.sleep(0.005)  # the bar is drawn ten times a second
+            time.sleep(0.005)  # the bar is drawn ten times per second
             progress(TilePlaced(mercantile.Tile(x, 0, 7)))
         shown = sys.stderr.getvalue()
         assert 0 < progress._bar.elapsed < 60

@@ -22,7 +22,7 @@ from tests.cli.test_main import run
 from tests.conftest import PARANA
 from tests.fake_tiler import FakeTiler
 
-pytestmark = pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid")  # rio-tiler: there are none
+pytestmark = pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid")  # rio-tiler: missing
 AREA = (-55.0, -25.5, -54.4, -25.0)
 OVERLAP = (-54.7, -25.48, -54.5, -25.3)
 """Both scenes are there in each tile."""

@@ -15,18 +15,18 @@ CAP = 256
 
 @dataclass(frozen=True)
 class Server:
-    """So many slots, a queue or none, and a time of service."""
+    """Slots, a queue or none, and a time of service."""
 
     slots: int
     service: Callable[[random.Random], float]
     """Seconds."""
     rejects: bool = False
-    """Says 429 in place of queueing."""
+    """Answers 429 instead of queueing."""
     thrashes: bool = False
     """Everything takes longer, the more of it is under way."""
 
     def ideal(self) -> float:
-        """Give the tiles a second of just as many requests as there are slots."""
+        """Return the tiles per second of as many requests as there are slots."""
         chance = random.Random(0)
         mean = sum(self.service(chance) for _ in range(20_000)) / 20_000
         return min(self.slots, CAP) / mean
@@ -35,7 +35,7 @@ class Server:
 @dataclass(frozen=True)
 class Outcome:
     goodput: float
-    """Tiles a second, the start included."""
+    """Tiles per second, the start included."""
     rejects: float
     """A tile."""
     most: int
@@ -47,7 +47,7 @@ class Outcome:
 
 
 def simulate(server: Server, tiles: int, seed: int, cap: int = CAP) -> Outcome:
-    """Ask for so many tiles under an `AdaptiveLimit`; what is rejected is asked for again after a backoff."""
+    """Request this many tiles under an `AdaptiveLimit`; a rejected one is requested again after a backoff."""
     chance, limit = random.Random(seed), AdaptiveLimit(cap)
     events: list[tuple[float, int, str, float]] = []
     queue: deque[float] = deque()

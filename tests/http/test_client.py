@@ -39,7 +39,7 @@ class Waits:
 
 
 def answering(*answers):
-    """Give a mood that answers for one tile in turn, then as usual."""
+    """Return a mood that answers for one tile in turn, then as usual."""
 
     async def mood(tile, hit):
         if tile != TILE or hit > len(answers):

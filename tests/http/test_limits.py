@@ -39,7 +39,7 @@ def even(mean):
 
 
 def heavy(mean):
-    """Give lognormal times: a few take ten times as long."""
+    """Return lognormal times: a few take ten times as long."""
     return lambda chance: chance.lognormvariate(math.log(mean) - 0.5, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""What the output can hold is known before the first tile is asked for."""
+"""What the output can hold is known before the first tile is requested."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def grid_of(columns=4, rows=5, part_blocks=1, tile_size=BLOCK, **options) -> Gri
 
 
 def source_pixels(grid: Grid, encoding: Encoding) -> tuple[np.ndarray, np.ndarray]:
-    """Give a pattern with a corner and a middle without data, larger than several parts."""
+    """Return a pattern with a corner and a middle without data, larger than several parts."""
     pattern = Pattern(
         count=encoding.count, dtype=encoding.dtype, smooth=encoding.options["COMPRESS"] in ("JPEG", "WEBP")
     )

@@ -1,4 +1,4 @@
-"""Remote scenes made readable, end to end: signed blobs, an S3 whose reader pays, plain https COGs."""
+"""Remote scenes made readable, end to end: signed blobs, a requester-pays S3, plain https COGs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.loopback import SERVERS, environment, free_port, running, wait_for
 from tests.stac.test_mosaicjson import items_of
 from tests.tiler.test_mosaics import assert_holds, mosaic_directly, scenes_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid")  # rio-tiler: there are none
+pytestmark = pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid")  # rio-tiler: missing
 
 PLACE = (-54.9, -25.45, -54.75, -25.3)
 BUILD = ("--bounds", *map(str, PLACE), "-z", "10", "--bands", "B4", "--json")
@@ -294,7 +294,7 @@ def s3(folder: Path) -> Iterator[str]:
 
 
 class TollGate:
-    """Stands before an S3 and refuses whoever does not say that he pays, as a requester-pays bucket does."""
+    """Stands before an S3 and refuses anyone who does not accept to pay, as a requester-pays bucket does."""
 
     def __init__(self, backend: str) -> None:
         self.backend = backend

@@ -1,4 +1,4 @@
-"""titiler-pgstac and a STAC API on a real PostgreSQL with PostGIS and pgstac; skipped where there is none."""
+"""titiler-pgstac and a STAC API on a real PostgreSQL with PostGIS and pgstac; skipped without one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.tiler.test_mosaics import assert_holds, mosaic_directly, scenes_of
 
 pytestmark = [
     pytest.mark.timeout(300),  # the first run installs the servers
-    pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid"),  # rio-tiler: there are none
+    pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid"),  # rio-tiler: missing
 ]
 
 PACKAGES = (
@@ -55,7 +55,7 @@ def postgres_folder() -> Path:
         share = (Path("/usr/share/postgresql") / folder.parent.name, *(folder.parent / "share").glob("**/postgresql"))
         if any((path / "extension/postgis.control").exists() for path in (*share, folder.parent / "share")):
             return folder
-    pytest.skip("there is no PostgreSQL with PostGIS on this machine (Debian: postgresql-15-postgis-3)")
+    pytest.skip("PostgreSQL with PostGIS not found (Debian: postgresql-15-postgis-3)")
 
 
 @pytest.fixture(scope="module")

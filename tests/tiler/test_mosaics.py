@@ -35,7 +35,7 @@ from tests.test_api import left_behind
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),  # of the pictures
-    pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid"),  # rio-tiler: there are none
+    pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid"),  # rio-tiler: missing
 ]
 
 PLACE = (-54.9, -25.45, -54.75, -25.3)

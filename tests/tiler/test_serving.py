@@ -33,7 +33,7 @@ from tests.tiler.pixels.test_reading import NEW_YORK, needs_new_york
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),  # of the pictures
-    pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid"),  # rio-tiler: there are none
+    pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid"),  # rio-tiler: missing
 ]
 COLORADO_AREA = (-106.925, 40.2799, -106.9033, 40.2966)
 
@@ -336,7 +336,7 @@ def landsat(tmp_path) -> Path:
 
 
 def reflectances(folder: Path, mosaic: dict, tile, bands, size=512) -> np.ndarray:
-    """Counts of the scenes listed for a tile, made 10 000 x reflectance: (scenes, bands, y, x), NaN masked."""
+    """Counts of the scenes listed for a tile, made 10,000 x reflectance: (scenes, bands, y, x), NaN masked."""
     cell = mercantile.quadkey(mercantile.parent(tile, zoom=mosaic["minzoom"]) if tile.z > mosaic["minzoom"] else tile)
     made = []
     for item in mosaic["tiles"][cell]:

@@ -38,7 +38,7 @@ from tests.tiler.test_serving import COLOURS, coloured
 pytestmark = [
     pytest.mark.filterwarnings("ignore:All-NaN slice"),
     pytest.mark.filterwarnings("ignore:Source dataset should be opened"),  # the notebook translates what it writes to
-    pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid"),  # rio-tiler: there are none
+    pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid"),  # rio-tiler: missing
 ]
 BRETAGNE = [-5.833740234375, 46.15700496290803, -0.9118652343749999, 49.23912083246698]
 CORNER = [-4.9, 48.5, -4.1, 48.9]
@@ -126,7 +126,7 @@ def mosaic_of(tiles_url, bounds, zoom, path) -> dict[mercantile.Tile, int]:
 
 
 def reflectances(folder, names, tile, bands) -> np.ndarray:
-    """10 000 x reflectance of scenes in a tile, NaN where there is none: (scenes, bands, height, width)."""
+    """10,000 x reflectance of scenes in a tile, NaN without data: (scenes, bands, height, width)."""
     made = [np.full((len(bands), SIZE, SIZE), np.nan)]
     for item in (folder / name / f"{name}.json" for name in names):
         sine = math.sin(math.radians(json.loads(item.read_text())["properties"]["eo:sun_elevation"]))
