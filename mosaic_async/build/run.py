@@ -157,7 +157,7 @@ class Run:
         return replace(report, requests=0, retries=0, retried={}, bytes_received=0, seconds=0.0, seconds_by_stage={})
 
     async def _publish(self, made: Path, report: MosaicReport, work: WorkFolder) -> None:
-        """Give the output its name; before that, the folder learns which file this is."""
+        """Rename the file to the output; before that, the folder records which file this is."""
         await work.announce(made, report.as_dict())
         try:
             await _to_its_end(publish, made, self._output, overwrite=self._effort.overwrite)
