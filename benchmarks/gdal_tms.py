@@ -76,7 +76,7 @@ def _simple(source: Path, band: int) -> str:
 
 
 def build(job: Job, *, cli: bool) -> dict[str, float]:
-    """Run both steps and give the seconds of each."""
+    """Run both steps and return the seconds of each."""
     started = time.monotonic()
     endpoint, tiled = job.output.with_suffix(".xml"), job.output.with_suffix(".tiled.tif")
     endpoint.write_text(service(job))

@@ -105,7 +105,7 @@ async def measure(tiles: int) -> tuple[MosaicReport, Watch]:
 
 
 def main() -> None:
-    """Measure, and say it."""
+    """Measure, and print the result."""
     parser = ArgumentParser(prog="python -m benchmarks.million", description=__doc__)
     parser.add_argument("--tiles", type=int, default=1_000_000)
     parser.add_argument("--output", type=Path)

@@ -48,7 +48,7 @@ def fetch(template: str, tile: tuple[int, int, int]) -> tuple[tuple[int, int, in
 
 
 def build(job: Job) -> dict[str, float]:
-    """Build the mosaic and give the seconds of each stage."""
+    """Build the mosaic and return the seconds of each stage."""
     started = time.monotonic()
     side = 2 * HALF_WORLD / 2**ZOOM
     west, north = LEFT * side - HALF_WORLD, HALF_WORLD - TOP * side

@@ -26,7 +26,7 @@ Medians = Mapping[tuple[str, str], Measurement]
 def write_report(
     folder: Path, scenarios: Sequence[Scenario], measurements: Sequence[Measurement], about: Mapping[str, Any]
 ) -> str:
-    """Write everything into a folder and give the table."""
+    """Write everything into a folder and return the table."""
     folder.mkdir(parents=True, exist_ok=True)
     medians = _medians(measurements)
     table = _table(scenarios, measurements, medians, about)

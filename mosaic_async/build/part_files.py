@@ -90,7 +90,7 @@ class PartFiles:
         return self.folder.rglob("*.json")
 
     def _verified(self, part: Part) -> PartRecord | None:
-        """Read a part's record, and insist that its files are those that it was written for.
+        """Read a part's record, and require that its files are those that it was written for.
 
         Raises:
             NotProvenError: they are not.

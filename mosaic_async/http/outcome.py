@@ -55,7 +55,7 @@ def of_status(status: int, *, refusals: int = 0) -> Outcome:
 
 
 def of_error(error: BaseException) -> Outcome:
-    """Classify an exception in place of an answer; a host name that does not resolve may resolve later."""
+    """Classify an exception; a host name that does not resolve may resolve later."""
     match error:
         case aiohttp.ClientSSLError() | aiohttp.InvalidURL():
             return Outcome.END

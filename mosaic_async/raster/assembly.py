@@ -27,7 +27,7 @@ _BIGTIFF = {"YES": True, "NO": False}
 def assemble(
     grid: Grid, encoding: Encoding, folder: Path, parts: Mapping[tuple[int, int], Path], tags: Mapping[str, str]
 ) -> Path:
-    """Make one file of the parts and give its path; the only part of a small output is that file already.
+    """Make one file of the parts and return its path; the only part of a small output is that file already.
 
     Args:
         grid: the output.
@@ -67,7 +67,7 @@ def assemble(
 
 
 def publish(made: Path, output: Path, *, overwrite: bool) -> int:
-    """Validate a COG, give it its final name, and tell its size in bytes.
+    """Validate a COG, rename it to its final name, and return its size in bytes.
 
     Raises:
         StitchError: it is not a valid Cloud Optimized GeoTIFF.

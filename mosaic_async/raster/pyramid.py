@@ -1,4 +1,4 @@
-"""The levels above a part, made from the parts' smallest levels: the same canvas again, with tops in place of tiles.
+"""The levels above a part, made from the parts' smallest levels: the same canvas again, with tops instead of tiles.
 
 It knows nothing of tiles and servers. Memory stays that of one canvas however many parts there are, because the tops
 of a square of parts make one canvas, whose own top takes part in the next round.
@@ -29,7 +29,7 @@ Place = tuple[int, int]
 
 
 def build_upper_levels(grid: Grid, tops: Mapping[Place, Path], encoding: Encoding, folder: Path) -> list[Plate]:
-    """Make the levels from `grid.part_levels` up and give the files that hold them.
+    """Make the levels from `grid.part_levels` up and return the files that hold them.
 
     Args:
         grid: the output.

@@ -62,7 +62,7 @@ async def awspds_mosaic(
         max_per_cell: scenes per cell, 0 for all; the default of awspds is 20, and it does not say that it cuts.
         tile_size: pixels per side: 256, 512, 768 or 1024.
         tile_format: tif, png, jpg or webp.
-        batch: request tiles below `/batch/`, where each has 30 s in place of 20, and more threads.
+        batch: request tiles below `/batch/`, where each has 30 s instead of 20, and more threads.
         headers: sent with every request.
 
     Raises:
