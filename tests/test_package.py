@@ -23,6 +23,11 @@ def test_public_names_are_sorted_and_there():
     assert all(hasattr(mosaic_async, name) for name in mosaic_async.__all__)
 
 
+def test_a_first_look_at_the_package_shows_sixteen_entries_at_most():
+    entries = [path.name for path in ROOT.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= 16, sorted(entries)
+
+
 def test_each_module_can_be_imported_alone_without_a_warning():
     """In one process: whatever `import mosaic_async` brings is there for every module, all others are forgotten."""
     code = """
