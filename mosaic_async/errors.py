@@ -12,9 +12,10 @@ MosaicError                 all errors below; exit code 1
 ├── StitchError             parts do not fit together: a bug, or edited files            1
 ├── RequestError            a URL failed in all attempts                                 4
 └── TileError               the bytes of a tile are wrong                                4
+    └── MisplacedTileError  they are those of another tile                               4
 ```
 
-The last two are data inside a run, which one tile must not end: they become `TileFailed`. Messages are lower case and
+The last three are data inside a run, which one tile must not end: they become `TileFailed`. Messages are lower case and
 name what and where; `hint` names what to try. Inside a hint, double backticks mark a parameter of the library, as in
 ``max_tiles``, so that the command line can name its flag instead. It knows nothing of the modules that raise them.
 """
@@ -83,6 +84,10 @@ class TileError(MosaicError):
     """The bytes of a tile cannot be read, or differ in format from the other tiles of the run."""
 
     exit_code = 4
+
+
+class MisplacedTileError(TileError):
+    """The answer holds another tile than the requested one."""
 
 
 class IncompleteError(MosaicError):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mosaic_async.errors import TileError
+from mosaic_async.errors import MisplacedTileError, TileError
 from mosaic_async.geo.cover import WORLD, Tile
 from mosaic_async.http.request import Answer
 from mosaic_async.raster.tile import TileFormat, driver_of
@@ -50,8 +50,8 @@ def max_body(tile_format: TileFormat) -> int:
     return 2 * (tile_format.nbytes + mask) + _ALLOWANCE
 
 
-def check_answer(answer: Answer, tile: Tile, tile_format: TileFormat | None) -> None:
-    """Check an answer with a body.
+def check_answer(answer: Answer, tile: Tile, tile_format: TileFormat | None) -> bool:
+    """Check an answer with a body, and return whether it names its place, which proves that it is this tile's.
 
     Args:
         answer: of an untrusted server.
@@ -67,9 +67,10 @@ def check_answer(answer: Answer, tile: Tile, tile_format: TileFormat | None) -> 
     driver = driver_of(answer.body)
     if tile_format is not None and driver != tile_format.driver:
         raise TileError(f"the tile is a {driver}, the first tile was a {tile_format.driver}")
-    _check_bbox(answer.headers, tile)
+    is_placed = _check_bbox(answer.headers, tile)
     if driver == "GTiff":
-        _check_tiff(answer.body, tile, tile_format)
+        is_placed |= _check_tiff(answer.body, tile, tile_format)
+    return is_placed
 
 
 @dataclass(frozen=True)
@@ -146,13 +147,15 @@ def _tags(
     return tags
 
 
-def _check_tiff(body: bytes, tile: Tile, tile_format: TileFormat | None) -> None:
+def _check_tiff(body: bytes, tile: Tile, tile_format: TileFormat | None) -> bool:
+    is_placed = False
     for index, header in enumerate(_headers(body)):
         width, height = header.one(256, 0), header.one(257, 0)
         if index == 0:
             _check_size(width, height, tile_format)
-            _check_corner(header, width, height, tile)
+            is_placed = _check_corner(header, width, height, tile)
         _check_cost(header, width, height, tile_format)
+    return is_placed
 
 
 def _check_size(width: int, height: int, tile_format: TileFormat | None) -> None:
@@ -178,27 +181,33 @@ def _check_cost(header: _Header, width: int, height: int, tile_format: TileForma
         raise TileError(f"the tile is compressed with codec {codec}, which no tiler uses")
 
 
-def _check_corner(header: _Header, width: int, height: int, tile: Tile) -> None:
+def _check_corner(header: _Header, width: int, height: int, tile: Tile) -> bool:
+    """Compare the place in a TIFF's header, and return whether it has one."""
     corner = header.corner
     if corner is None:
-        return
+        return False
     code = header.key(_PROJECTED)
     if header.key(_MODEL_TYPE) == 2 or (code is not None and code not in _MERCATOR_CODES):
         raise TileError(f"the tile is in EPSG:{code}, not in EPSG:3857" if code else "the tile is in degrees")
     x, y, pixel_width, pixel_height = corner
     _check_place((x, y - height * pixel_height, x + width * pixel_width, y), tile, side=max(width, height))
+    return True
 
 
-def _check_bbox(headers: Mapping[str, str], tile: Tile) -> None:
-    """Compare the place in TiTiler's Content-Bbox; the size in pixels is unknown here, but at least 128."""
+def _check_bbox(headers: Mapping[str, str], tile: Tile) -> bool:
+    """Compare the place in TiTiler's Content-Bbox, and return whether it has one.
+
+    The tile's size in pixels is unknown here, but at least 128.
+    """
     bbox, crs = headers.get("Content-Bbox"), headers.get("Content-Crs", "")
     if bbox is None or not _MERCATOR.search(crs):
-        return
+        return False
     try:
         west, south, east, north = (float(value) for value in bbox.split(","))
     except ValueError as error:
         raise TileError("the answer's Content-Bbox is not four numbers") from error
     _check_place((west, south, east, north), tile, side=128)
+    return True
 
 
 def _check_place(found: tuple[float, float, float, float], tile: Tile, *, side: int) -> None:
@@ -208,7 +217,9 @@ def _check_place(found: tuple[float, float, float, float], tile: Tile, *, side: 
     expected = (west, north - size, west + size, north)
     if not all(abs(a - b) <= size / side / 2 for a, b in zip(found, expected, strict=True)):  # NaN fails, too
         places = " ".join(f"{value:.0f}" if math.isfinite(value) else str(value) for value in found)
-        raise TileError(f"the server sent another place than tile {tile.z}/{tile.x}/{tile.y}: {places} in metres")
+        raise MisplacedTileError(
+            f"the server sent another place than tile {tile.z}/{tile.x}/{tile.y}: {places} in metres"
+        )
 
 
 def _first_words(body: bytes) -> str:

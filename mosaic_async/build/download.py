@@ -158,7 +158,7 @@ class Download:
         tile, attempts = order.tile, self._effort.attempts - order.attempts
         url = self._job.source.url(tile)
         try:
-            async with self._client.get(url, check=self._check(tile), attempts=attempts) as answer:
+            async with self._client.get(url, check=self._check(tile), attempts=attempts, label=tile) as answer:
                 if answer.body:
                     self._on_event(TileFetched(tile, len(answer.body)))
                 await self._work.spool.write(tile, answer.body, file=self._spool_file(tile))

@@ -110,7 +110,7 @@ async def _request(
         return None
     try:
         check = partial(check_answer, tile=tile, tile_format=None)
-        async with client.get(source.url(tile), check=check) as answer:
+        async with client.get(source.url(tile), check=check, label=tile) as answer:
             await work.spool.write(tile, answer.body, file=_SPOOL_FILE)
             note(tile, answer)
             return answer.status

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Hashable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from mosaic_async.errors import RequestError, SourceError, UsageError
 from mosaic_async.http.limits import AUTO_CAP, AdaptiveLimit, Concurrency, Load, RateLimit, Slots
@@ -21,6 +22,7 @@ from mosaic_async.http.outcome import REFUSALS, Outcome
 from mosaic_async.http.pacing import MAX_RETRY_AFTER, Breaker, Pause, RetryBudget
 from mosaic_async.http.request import MAX_BODY, USER_AGENT, Answer, AttemptError, Check, Requester
 from mosaic_async.http.retries import Retries
+from mosaic_async.http.wire import Wire
 
 __all__ = [
     "ATTEMPTS",
@@ -52,6 +54,20 @@ class Trouble:
     seconds: float
     """Length of the pause that starts, or of the outage so far."""
     reason: str = ""
+
+
+class Answering:
+    """The block in which an answer's permit is held; a generator would cost as much as the rest of `get`."""
+
+    def __init__(self, answer: Coroutine[Any, Any, Answer], permits: asyncio.Semaphore) -> None:
+        self._answer = answer
+        self._permits = permits
+
+    async def __aenter__(self) -> Answer:
+        return await self._answer
+
+    async def __aexit__(self, *_: object) -> None:
+        self._permits.release()
 
 
 class Client:
@@ -144,8 +160,9 @@ class Client:
         async with self._permits:
             yield
 
-    @asynccontextmanager
-    async def get(self, url: str, *, check: Check | None = None, attempts: int | None = None) -> AsyncIterator[Answer]:
+    def get(
+        self, url: str, *, check: Check | None = None, attempts: int | None = None, label: Hashable = None
+    ) -> Answering:
         """Request `url` until there is an answer; the permit of the last attempt is held until the block ends.
 
         A caller that hands the body on inside the block so keeps at most `concurrency` bodies outside of queues. A URL
@@ -155,48 +172,50 @@ class Client:
             url: what to request.
             check: examines an answer with a body; if it raises a `TileError`, the URL is requested once more.
             attempts: replaces the client's.
+            label: what `take_doubtful` returns if the answer may belong to another request.
 
         Raises:
             RequestError: the server refused, or the last attempt failed.
             SourceError: the server refuses everything, stays unavailable, or cannot be trusted.
         """
-        answer = await self._answer(url, check, attempts or self._attempts)
-        try:
-            yield answer
-        finally:
-            self._permits.release()
+        attempt = partial(self._attempt, url, check, label)
+        return Answering(self._answer(attempt, url, attempts or self._attempts), self._permits)
 
-    async def _answer(self, url: str, check: Check | None, attempts: int) -> Answer:
+    async def _answer(self, attempt: Callable[[], Awaitable[Answer]], url: str, attempts: int) -> Answer:
         """Attempt until there is an answer, and return with a permit held."""
         try:
-            answer = await self._attempt(url, check)
+            answer = await attempt()
         except AttemptError as failure:
-            return await self._retry(url, check, attempts, failure)
+            return await self._retry(attempt, url, attempts, failure)
         self._budget.earn(0.0)
         return answer
 
-    async def _retry(self, url: str, check: Check | None, attempts: int, first: AttemptError) -> Answer:
+    async def _retry(
+        self, attempt: Callable[[], Awaitable[Answer]], url: str, attempts: int, first: AttemptError
+    ) -> Answer:
         """Retry after a failed first attempt; each URL has its own counts."""
         retries = Retries(attempts, self._budget)
 
-        def on_retry(attempt: int, reason: str, wait: float) -> None:
+        def on_retry(number: int, reason: str, wait: float) -> None:
             self.retries += 1
             if self._on_retry is not None:
-                self._on_retry(url, attempt, reason, wait)
+                self._on_retry(url, number, reason, wait)
 
         try:
-            answer = await retries.run(first, lambda: self._attempt(url, check), sleep=self._sleep, on_retry=on_retry)
+            answer = await retries.run(first, attempt, sleep=self._sleep, on_retry=on_retry)
         except AttemptError as failure:
             raise _failed(failure, retries) from failure.__cause__
         self._budget.earn(retries.paid)
         return replace(answer, attempts=retries.failed + 1)
 
-    async def _attempt(self, url: str, check: Check | None) -> Answer:
+    async def _attempt(self, url: str, check: Check | None, label: Hashable) -> Answer:
         """Make one attempt; a probe that finds the server still unavailable does not count."""
+        for wire in self._requester.wires.take_full():
+            await self._farewell(wire)
         while True:
             is_probe = await self._enter()
             try:
-                return await self._under_permit(url, check, is_probe=is_probe)
+                return await self._under_permit(url, check, label, is_probe=is_probe)
             except AttemptError as error:
                 if not (is_probe and error.is_outage and not error.is_timeout):
                     raise
@@ -224,6 +243,30 @@ class Client:
                     return is_probe
                 self._give_permit()
 
+    async def prove(self) -> None:
+        """Have every answer so far either proved to belong to its request, or returned by `take_doubtful`.
+
+        This makes one request per connection that has unproved answers; call it while no other request is open.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            for wire in self._requester.wires.unproved():
+                tasks.create_task(self._farewell(wire))
+
+    def take_doubtful(self) -> set[Hashable]:
+        """Return the labels of the answers that became doubtful since the last call; request these URLs again."""
+        return self._requester.wires.take_doubtful()
+
+    async def _farewell(self, wire: Wire) -> None:
+        is_probe = await self._enter()
+        try:
+            await self._rate.wait()
+            self.requests += 1
+            await self._requester.farewell(wire)
+        finally:
+            if is_probe:
+                self._breaker.drop_probe()
+            self._give_permit()
+
     async def _take_permit(self) -> None:
         await self._slots.acquire()
         try:
@@ -236,13 +279,13 @@ class Client:
         self._permits.release()
         self._slots.release()
 
-    async def _under_permit(self, url: str, check: Check | None, *, is_probe: bool) -> Answer:
+    async def _under_permit(self, url: str, check: Check | None, label: Hashable, *, is_probe: bool) -> Answer:
         """Make one request under a permit; keep the permit only if there is an answer."""
         started = self._clock()
         try:
             await self._rate.wait()
             self.requests += 1
-            answer = await self._requester.fetch(url, check)
+            answer = await self._requester.fetch(url, check, label)
         except AttemptError as failure:
             self._permits.release()
             self._note_end(failure, started, is_probe=is_probe)

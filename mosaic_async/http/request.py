@@ -6,7 +6,8 @@ It knows nothing of attempts, pauses and permits. No exception of aiohttp leaves
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from types import TracebackType
@@ -14,12 +15,15 @@ from typing import Self
 from urllib.parse import quote
 
 import aiohttp
+from aiohttp import encode_basic_auth
 from yarl import URL
 
-from mosaic_async.errors import SourceError, TileError
+from mosaic_async.errors import MisplacedTileError, SourceError, TileError
 from mosaic_async.http.outcome import REFUSALS, Outcome, connect_timeout, of_error, of_status, reason_of
 from mosaic_async.http.pacing import retry_after
+from mosaic_async.http.route import Route, Routes
 from mosaic_async.http.server_words import words_of
+from mosaic_async.http.wire import DroppedError, WatchedResponse, Wire, Wires, watched_by
 from mosaic_async.redaction import scrub, secrets_of
 from mosaic_async.safe_json import parse
 
@@ -27,6 +31,8 @@ USER_AGENT = f"mosaic-async/{version('mosaic-async')}"
 MAX_BODY = 256 * 2**20
 """Bytes; larger than any sensible tile or document."""
 _MAX_REDIRECTS = 3
+_SAFE = "%/:?#[]@!$&'()*+,;=~"
+_is_encoded = re.compile(rf"[\w.\-{re.escape(_SAFE)}]*", re.ASCII).fullmatch
 _READ_BUFFER = 2**20
 """Bytes; aiohttp's 64 KiB makes it stop and start the socket sixteen times for a tile of a megabyte."""
 _MAX_ERROR_BODY = 4096
@@ -50,8 +56,9 @@ class Answer:
     """Attempts that the answer took."""
 
 
-Check = Callable[[Answer], None]
-"""Examines an answer with a body, and raises a `TileError` if it is wrong."""
+Check = Callable[[Answer], bool]
+"""Examines an answer with a body, returns whether it names its place, and raises a `TileError` if it is wrong."""
+_STRAY = "the connection carried more than one answer, so this one may belong to another request"
 
 
 class AttemptError(Exception):
@@ -115,12 +122,13 @@ class Requester:
         self._connections = connections
         self._timeout = timeout
         self._headers = dict(headers)
-        self._plain = {name: value for name, value in headers.items() if name.lower() != "authorization"}
-        self._middlewares = tuple(_authorised(headers[name]) for name in headers if name not in self._plain)
+        self._has_authorization = any(name.lower() == "authorization" for name in headers)
         self.max_body = max_body
         self._allow_hosts = frozenset(host.lower() for host in allow_hosts)
         self._refusals = 0
         self._session: aiohttp.ClientSession | None = None
+        self._routes = Routes()
+        self.wires = Wires()
         self.bytes_received = 0
 
     async def __aenter__(self) -> Self:
@@ -129,48 +137,82 @@ class Requester:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout(self._timeout)),
             headers={"User-Agent": USER_AGENT},
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=True,
             read_bufsize=_READ_BUFFER,
             max_field_size=_MAX_HEADER,
+            response_class=watched_by(self.wires),
         )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.wires.close()
         if self._session is not None:
             await self._session.close()
 
-    async def fetch(self, url: str, check: Check | None) -> Answer:
+    async def farewell(self, wire: Wire) -> None:
+        """Prove or doubt the answers of a wire; this makes one request."""
+        await wire.farewell(self._timeout)
+
+    async def fetch(self, url: str, check: Check | None, label: Hashable = None) -> Answer:
         """Make one request.
+
+        Args:
+            url: what to request.
+            check: examines an answer with a body.
+            label: what to report if the answer becomes doubtful later.
 
         Raises:
             AttemptError: no usable answer came.
         """
         try:
             async with asyncio.timeout(self._timeout):
-                answer = await self._request(_encoded(url))
+                answer, response = await self._request(url, label)
+        except DroppedError as error:
+            raise _unanswered(error.error, self._timeout) from error.error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise AttemptError(reason_of(error, self._timeout), of_error(error)) from error
-        if check is not None and answer.body:
-            _check(check, answer)
+            raise _unanswered(error, self._timeout) from error
+        is_proved = check is not None and bool(answer.body) and _examine(check, answer, response)
+        if not response.note(label, is_proved=is_proved) or not (is_proved or await response.ends_well()):
+            raise AttemptError(_STRAY, Outcome.RETRY, status=answer.status)
         return answer
 
-    async def _request(self, url: URL) -> Answer:
+    async def _request(self, requested: str, label: Hashable) -> tuple[Answer, WatchedResponse]:
         assert self._session is not None, "the client is used inside `async with`"
-        requested, is_own = str(url), True
+        url, is_own = _encoded(requested), True
         for _ in range(_MAX_REDIRECTS + 1):
-            headers, middlewares = (self._plain, self._middlewares) if is_own else ({}, ())
+            route = await self._routes.to(url)
+            headers = self._headers_for(url, route, is_own=is_own)
             async with self._session.get(
-                url, allow_redirects=False, headers=headers, middlewares=middlewares
+                url.with_user(None) if url.raw_user else url,
+                allow_redirects=False,
+                headers=headers,
+                proxy=route.proxy,
+                proxy_headers=route.proxy_headers,
             ) as response:
+                assert isinstance(response, WatchedResponse)
                 if response.status in (301, 302, 303, 307, 308):
                     target = self._redirected(response)
+                    if await _is_short(response) and not (response.note(label) and await response.ends_well()):
+                        raise AttemptError(_STRAY, Outcome.RETRY, status=response.status)
                     is_own = is_own and is_same_place(url, target)
                     url = target
                     continue
-                return await self._read(response, requested)
+                return await self._read(response, requested), response
         raise AttemptError(f"more than {_MAX_REDIRECTS} redirects", Outcome.FAIL, status=response.status)
+
+    def _headers_for(self, url: URL, route: Route, *, is_own: bool) -> dict[str, str]:
+        """Return the headers of a request; an Authorization header wins over the URL's user, and that over ~/.netrc."""
+        headers = dict(self._headers) if is_own else {}
+        if not (is_own and self._has_authorization):
+            own = encode_basic_auth(url.user, url.password or "") if url.user else route.authorization
+            if own is not None:
+                headers["Authorization"] = own
+        if route.proxy_headers and url.scheme == "http":
+            headers.update(route.proxy_headers)
+        if not self.wires.is_trusted:
+            headers["Connection"] = "close"
+        return headers
 
     def _redirected(self, response: aiohttp.ClientResponse) -> URL:
         """Return a redirect's target, if it has the same origin or the user allowed its host."""
@@ -210,7 +252,7 @@ class Requester:
         if (response.content_length or 0) > self.max_body:
             raise self._too_large(response)
         chunks, size = [], 0
-        async for chunk in response.content.iter_any():
+        while chunk := await response.content.readany():
             size += len(chunk)
             if size > self.max_body:
                 raise self._too_large(response)
@@ -222,20 +264,24 @@ class Requester:
         return AttemptError(f"the body is larger than {self.max_body:,} bytes", Outcome.FAIL, status=response.status)
 
 
-def _authorised(value: str) -> aiohttp.ClientMiddlewareType:
-    """Let a header win over ~/.netrc and the URL's user; aiohttp refuses a request that has both."""
-
-    async def send(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        request.headers["Authorization"] = value
-        return await handler(request)
-
-    return send
+async def _is_short(response: aiohttp.ClientResponse) -> bool:
+    """Read the body of a redirect, and return whether it has ended; a long one costs its connection."""
+    await response.content.read(_MAX_ERROR_BODY)
+    return response.content.at_eof()
 
 
-def _check(check: Check, answer: Answer) -> None:
+def _unanswered(error: Exception, timeout: float) -> AttemptError:
+    """Return the failure of an attempt without an answer."""
+    return AttemptError(reason_of(error, timeout), of_error(error))
+
+
+def _examine(check: Check, answer: Answer, response: WatchedResponse) -> bool:
+    """Return whether an answer names its place, and raise what is wrong with it."""
     try:
-        check(answer)
+        return check(answer)
     except TileError as error:
+        if isinstance(error, MisplacedTileError) and response.number > 1:
+            response.wire.doubt()
         raise AttemptError(error.message, Outcome.RETRY, status=answer.status, is_bad_body=True) from error
 
 
@@ -253,7 +299,7 @@ async def _words(response: aiohttp.ClientResponse) -> str:
 def _encoded(url: str) -> URL:
     """Quote only characters that no URL may hold, so that a signed or quoted URL stays unchanged."""
     try:
-        return URL(quote(url, safe="%/:?#[]@!$&'()*+,;=~"), encoded=True)
+        return URL(url if _is_encoded(url) else quote(url, safe=_SAFE), encoded=True)
     except ValueError as error:
         raise SourceError("the tile URL is not a valid URL", hint="check host, port and brackets") from error
 
