@@ -125,7 +125,7 @@ def report_text(report: MosaicReport) -> str:
         f"W {west:.5f} S {south:.5f} E {east:.5f} N {north:.5f}\n"
         f"{report.tiles_placed:,} tiles placed, {report.tiles_empty:,} empty, {report.tiles_failed:,} failed; "
         f"{report.requests:,} requests, {report.retries:,} retries, {_size(report.bytes_received)} received\n"
-        f"{report.seconds:.1f} s, {report.parts_total} parts ({report.parts_resumed} resumed), "
+        f"{report.seconds:.1f} s, {_counted(report.parts_total, 'part')} ({report.parts_resumed:,} resumed), "
         f"peak memory {_size(report.peak_rss)}" + _scenes_text(report.scenes)
     )
 
@@ -135,7 +135,7 @@ def _scenes_text(scenes: SceneReport) -> str:
     lines = []
     if scenes.total:
         days = f", {scenes.first} to {scenes.last}" if scenes.first else ""
-        lines.append(f"{scenes.total:,} scene{'s' if scenes.total > 1 else ''}{days}")
+        lines.append(f"{_counted(scenes.total, 'scene')}{days}")
     if scenes.lacking:
         lines.append(
             f"warning: {scenes.lacking:,} tiles lack scenes that cannot be read: {scenes.skipped_total:,} in all, "
@@ -167,6 +167,10 @@ def plan_text(found: MosaicPlan) -> str:
         for index, (name, cost) in enumerate(found.profiles.items())
     ]
     return "\n".join(lines)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _size(nbytes: float) -> str:
