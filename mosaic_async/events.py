@@ -138,6 +138,16 @@ class Stitching:
 
 
 @dataclass(frozen=True)
+class StitchProgress:
+    """How much of the output is copied from the parts; sent for each per cent."""
+
+    done: int
+    """Bytes that the output holds, those of a killed run included."""
+    total: int
+    """Bytes that the output will hold."""
+
+
+@dataclass(frozen=True)
 class SceneCount:
     """A scene, and the number of tiles of this output that show it or lack it."""
 
@@ -235,6 +245,7 @@ Event = (
     | SceneSkipped
     | PartSealed
     | Stitching
+    | StitchProgress
 )
 OnEvent = Callable[[Event], None]
 """Called on the event loop: it must be quick and must not raise."""

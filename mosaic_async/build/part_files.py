@@ -64,18 +64,21 @@ class PartFiles:
         if not record.holes:
             self.canvas(part).unlink(missing_ok=True)
 
-    async def adopt(self, parts: Iterable[Part], on_drop: OnDrop) -> dict[str, PartRecord]:
+    async def adopt(
+        self, parts: Iterable[Part], on_drop: OnDrop, *, stitched: Collection[str] = ()
+    ) -> dict[str, PartRecord]:
         """Return the record of each part that an earlier run left whole, by name; drop all other files.
 
         Args:
             parts: of the output.
             on_drop: told of damaged parts.
+            stitched: names of the parts that an unfinished output holds, so that their COGs may be gone.
         """
         records: dict[str, PartRecord] = {}
         kept: set[Path] = set()
         for part in parts:
             try:
-                record = await asyncio.to_thread(self._verified, part)
+                record = await asyncio.to_thread(self._verified, part, is_stitched=part.name in stitched)
             except NotProvenError as error:
                 on_drop(f"part {part.name}", str(error))
                 continue
@@ -89,7 +92,7 @@ class PartFiles:
         """Yield the records of all parts, whatever they say; it blocks."""
         return self.folder.rglob("*.json")
 
-    def _verified(self, part: Part) -> PartRecord | None:
+    def _verified(self, part: Part, *, is_stitched: bool = False) -> PartRecord | None:
         """Read a part's record, and require that its files are those that it was written for.
 
         Raises:
@@ -102,6 +105,8 @@ class PartFiles:
         digests = content.pop("files")
         for name, digest in digests.items():
             path = self._record(part).with_name(name)
+            if is_stitched and path == self.cog(part) and not path.exists():
+                continue
             try:
                 is_same = self._digest(part, path) == digest
             except OSError as error:

@@ -28,11 +28,20 @@ from mosaic_async.build.run_state import RunState
 from mosaic_async.build.scene_tally import SceneTally
 from mosaic_async.build.work_folder import WorkFolder, label_of
 from mosaic_async.errors import IncompleteError, SourceError, StoppedError, TileError
-from mosaic_async.events import MosaicReport, OnEvent, PieceDropped, RunStarted, ServerTrouble, Stitching, TileRetried
+from mosaic_async.events import (
+    MosaicReport,
+    OnEvent,
+    PieceDropped,
+    RunStarted,
+    ServerTrouble,
+    Stitching,
+    StitchProgress,
+    TileRetried,
+)
 from mosaic_async.geo.cover import Cover
 from mosaic_async.geo.grid import Grid
 from mosaic_async.http.client import Client
-from mosaic_async.raster.assembly import assemble, publish
+from mosaic_async.raster.assembly import assemble, publish, stitched_parts
 from mosaic_async.raster.block_cache import small_block_cache
 from mosaic_async.raster.tile import TileFormat
 from mosaic_async.redaction import redact
@@ -227,7 +236,9 @@ class Run:
     async def _download(self, download: Download, grid: Grid, work: WorkFolder) -> int:
         """Download what is missing and return how many parts an earlier run finished."""
         ledger = download.ledger
-        ledger.resume(await work.parts.adopt(grid.parts(), self._note_dropped))
+        stitched = await asyncio.to_thread(stitched_parts, grid, work.path, work.label)
+        names = {part.name for part in grid.parts() if (part.row, part.col) in stitched}
+        ledger.resume(await work.parts.adopt(grid.parts(), self._note_dropped, stitched=names))
         resumed = len(ledger.records)
         self._on_event(RunStarted(ledger.total, grid.part_count, resumed, ledger.placed + ledger.empty))
         with self._stage("download"):
@@ -247,7 +258,22 @@ class Run:
                 "no tile has a single valid pixel", hint="compare the area with what the source covers"
             )
         self._on_event(Stitching(len(parts)))
-        return await _to_its_end(assemble, grid, layout.encoding, work.path, parts, download.tags)
+        loop = asyncio.get_running_loop()
+
+        def on_progress(done: int, total: int) -> None:
+            loop.call_soon_threadsafe(self._on_event, StitchProgress(done, total))
+
+        return await _to_its_end(
+            assemble,
+            grid,
+            layout.encoding,
+            work.path,
+            parts,
+            download.tags,
+            label=work.label,
+            keep_parts=bool(download.ledger.failed),
+            on_progress=on_progress,
+        )
 
     async def _report(self, grid: Grid, ledger: Ledger, client: Client, resumed: int) -> MosaicReport:
         return MosaicReport(

@@ -93,6 +93,11 @@ class WorkFolder:
             self._lock = None
 
     @property
+    def label(self) -> str:
+        """The job's label."""
+        return self._proof.label
+
+    @property
     def published(self) -> dict[str, Any] | None:
         """The report of an earlier run that put this job's output in its place, and was killed while it cleaned up."""
         return self._published

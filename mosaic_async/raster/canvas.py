@@ -280,7 +280,7 @@ class Canvas:
         """Write the COG in one pass, and check that all of it arrived."""
         options = {**self.encoding.options, "BLOCKSIZE": str(self.encoding.block_size)}
         rasterio.shutil.copy(self._memory.name, path, driver="COG", OVERVIEWS="FORCE_USE_EXISTING", **options)
-        check_blocks(path, (self.levels + 1) * (2 if self.encoding.mask == "internal" else 1))
+        check_blocks(path, self.encoding.images(self.levels))
 
     def _keep_top(self, path: Path) -> None:
         """Write the smallest level as a plain GeoTIFF, uncompressed: it is read once and is one block."""

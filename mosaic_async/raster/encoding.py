@@ -119,6 +119,10 @@ class Encoding:
         """Bytes per pixel in memory, an internal mask's bit included."""
         return self.bands * np.dtype(self.dtype).itemsize + (self.mask == "internal") / 8
 
+    def images(self, levels: int) -> int:
+        """Return how many images a file with so many overview levels has, masks counted."""
+        return (levels + 1) * (2 if self.mask == "internal" else 1)
+
     def _check(self, profile: str) -> None:
         if self.overview_resampling not in OVERVIEW_RESAMPLINGS:
             raise UsageError(

@@ -16,7 +16,7 @@ from affine import Affine
 from mosaic_async.geo.grid import Grid
 from mosaic_async.raster.canvas import Canvas
 from mosaic_async.raster.encoding import Encoding
-from mosaic_async.raster.stitch import Plate
+from mosaic_async.raster.plates import Plate
 
 _STEP = 4
 """Levels a round: the tops of 16 x 16 parts make one canvas."""

@@ -24,7 +24,8 @@ from mosaic_async.geo.grid import Grid
 from mosaic_async.raster.assembly import assemble
 from mosaic_async.raster.canvas import Canvas
 from mosaic_async.raster.encoding import Encoding
-from mosaic_async.raster.stitch import Plate, stitch
+from mosaic_async.raster.plates import Model, Plate
+from mosaic_async.raster.stitch import Source, lay_out
 from mosaic_async.raster.tile import TileFormat
 from tests.fake_tiler import Pattern
 from tests.pairwise import quick_pairs
@@ -79,8 +80,12 @@ def source_pixels(grid: Grid, encoding: Encoding) -> tuple[np.ndarray, np.ndarra
     return pixels, np.where(valid, np.uint8(255), np.uint8(0))
 
 
-def build(grid: Grid, encoding: Encoding, folder: Path, tags=None) -> Path:
+def build(grid: Grid, encoding: Encoding, folder: Path, tags=None, **options) -> Path:
     """Build from arrays what the pipeline builds from tiles."""
+    return assemble(grid, encoding, folder, seal_parts(grid, encoding, folder, tags), tags or {}, **options)
+
+
+def seal_parts(grid: Grid, encoding: Encoding, folder: Path, tags=None) -> dict[tuple[int, int], Path]:
     folder.mkdir()
     pixels, mask = source_pixels(grid, encoding)
     parts = {}
@@ -94,7 +99,13 @@ def build(grid: Grid, encoding: Encoding, folder: Path, tags=None) -> Path:
             canvas.place(pixels[:, rows, cols], mask[rows, cols], Window(0, 0, part.width, part.height))
             canvas.seal(path, tags=tags, top=path.with_suffix(".top.tif"))
         parts[part.row, part.col] = path
-    return assemble(grid, encoding, folder, parts, tags or {})
+    return parts
+
+
+def stitch(plates: list[Plate], blank: Path, output: Path, *, width: int, height: int, levels: int) -> None:
+    model = Model.read(blank)
+    sources = [Source(path=plate.path, blocks=model.blocks_of(plate, width=width, height=height)) for plate in plates]
+    lay_out(sources, model, width=width, height=height, levels=levels).write(output, "label")
 
 
 def same_for_all_part_sizes(encoding: Encoding, folder: Path, **grid_options) -> tuple[Path, Path]:
@@ -305,7 +316,7 @@ def test_jpeg_parts_of_different_quality_are_an_error(tmp_path):
 
 def test_a_part_that_was_cut_short_is_an_error(tmp_path):
     grid, encoding = grid_of(), encoding_of("deflate", "uint8", 3, "internal")
-    build(grid, encoding, tmp_path / "many")
+    build(grid, encoding, tmp_path / "many", keep_parts=True)
     part = tmp_path / "many" / "2-2.tif"
     part.write_bytes(part.read_bytes()[:-100])
     plates = [Plate(part, level=0, row=0, col=0)]
