@@ -120,7 +120,7 @@ class Encoding:
         return self.bands * np.dtype(self.dtype).itemsize + (self.mask == "internal") / 8
 
     def images(self, levels: int) -> int:
-        """Return how many images a file with so many overview levels has, masks counted."""
+        """Return how many images a file with that many overview levels has, masks counted."""
         return (levels + 1) * (2 if self.mask == "internal" else 1)
 
     def _check(self, profile: str) -> None:

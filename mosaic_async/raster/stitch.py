@@ -24,7 +24,7 @@ from mosaic_async.raster.plates import Model
 from mosaic_async.raster.tiff import Image, encode_head
 
 _BATCH = 64 * 2**20
-"""Bytes, or a 16th of a smaller output: so much is copied before the disk is flushed and spent files are deleted."""
+"""Bytes, or a 16th of a smaller output: this much is copied before the disk is flushed and spent files are deleted."""
 _CLASSIC_LIMIT = 2**32 - 1
 
 OnProgress = Callable[[int, int], None]
