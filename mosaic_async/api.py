@@ -14,7 +14,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from mosaic_async.build.job import Effort, Job, OnError
+from mosaic_async.build.job import Effort, Job, NotFound, OnError
 from mosaic_async.build.output_path import output_path
 from mosaic_async.build.plan import MosaicPlan, make_plan
 from mosaic_async.build.preflight import room_hint
@@ -55,6 +55,7 @@ async def build_mosaic(
     max_tiles: int = Effort.max_tiles,
     max_failures: int | str = Effort.max_failures,
     on_error: OnError = Effort.on_error,
+    not_found: NotFound = Effort.not_found,
     max_outage: float = Effort.max_outage,
     allow_hosts: Collection[str] = Effort.allow_hosts,
     check_disk: bool = Effort.check_disk,
@@ -95,6 +96,9 @@ async def build_mosaic(
         on_error: what happens to a tile that has used up its attempts: "park" retries it when all others have
             arrived; "fail" ends the run at the first one beyond `max_failures`; "nodata" retries it as "park" does,
             and accepts any number of holes.
+        not_found: what a tile is that the server does not find (404). All such tiles are requested once more at the
+            end, with one that had data, to tell them from a source that is gone. "empty" counts the rest as empty and
+            reports their number; "fail" lets them fail.
         max_outage: seconds to wait for an unavailable server before the run ends.
         allow_hosts: other hosts that redirects and a TileJSON's template may lead to; headers are not sent there.
         check_disk: refuse to start if the disk has less room than the first tile suggests.
@@ -124,6 +128,7 @@ async def build_mosaic(
         max_tiles=max_tiles,
         max_failures=max_failures,
         on_error=on_error,
+        not_found=not_found,
         max_outage=max_outage,
         allow_hosts=allow_hosts,
         check_disk=check_disk,

@@ -100,6 +100,13 @@ class TileEmpty:
 
 
 @dataclass(frozen=True)
+class TileNotFound:
+    """The server does not find this tile (404), and says so twice, while it still sends others: it counts as empty."""
+
+    tile: Tile
+
+
+@dataclass(frozen=True)
 class TileFailed:
     """A tile failed in all attempts."""
 
@@ -196,6 +203,7 @@ class MosaicReport:
     tiles_total: int
     tiles_placed: int
     tiles_empty: int
+    """Those of `tiles_not_found` included."""
     tiles_failed: int
     requests: int
     """Attempts of this run, retries included; tiles of an earlier run are not requested again."""
@@ -214,6 +222,8 @@ class MosaicReport:
     """Peak memory of this process so far, in bytes."""
     failed: tuple[TileFailed, ...] = ()
     scenes: SceneReport = SceneReport()
+    tiles_not_found: int = 0
+    """Empty tiles that the server does not find (404), in contrast to those that it calls empty (204)."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON types; tiles are written z/x/y."""
@@ -241,6 +251,7 @@ Event = (
     | TileParked
     | TilePlaced
     | TileEmpty
+    | TileNotFound
     | TileFailed
     | SceneSkipped
     | PartSealed

@@ -13,7 +13,16 @@ from mosaic_async.cli.main import main
 
 BUILD = inspect.signature(build_mosaic).parameters
 PLAN = inspect.signature(plan_mosaic).parameters
-NOT_OF_A_PLAN = {"output", "max_failures", "on_error", "max_outage", "check_disk", "overwrite", "resume"} | {
+NOT_OF_A_PLAN = {
+    "output",
+    "max_failures",
+    "on_error",
+    "not_found",
+    "max_outage",
+    "check_disk",
+    "overwrite",
+    "resume",
+} | {
     "stop",
     "on_event",
 }

@@ -22,12 +22,13 @@ from mosaic_async.build.ledger import Ledger
 from mosaic_async.build.part_writer import PartWriter
 from mosaic_async.build.scene_tally import SceneTally
 from mosaic_async.build.tile_queue import OpenPart, Order, Orders
+from mosaic_async.build.witness import NOT_FOUND, Witness
 from mosaic_async.build.work_folder import WorkFolder
 from mosaic_async.errors import RequestError, TileError
 from mosaic_async.events import OnEvent, PartSealed, SceneSkipped, TileFailed, TileFetched
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import part_name
-from mosaic_async.http.client import Check, Client
+from mosaic_async.http.client import Answer, Check, Client
 from mosaic_async.redaction import redact
 
 _SWEEP_SHARE = 4
@@ -82,7 +83,13 @@ class Download:
         self._stop = stop
         self._on_event = on_event
         max_failures = effort.allowed_failures(layout.grid.cover.count)
-        self.ledger = Ledger(layout.grid, max_failures=max_failures, parks=effort.on_error != "fail")
+        self.ledger = Ledger(
+            layout.grid,
+            max_failures=max_failures,
+            parks=effort.on_error != "fail",
+            fails_not_found=effort.not_found == "fail",
+        )
+        self._witness = Witness(job, client, self.ledger.any_placed)
         self._queue: asyncio.Queue[_Arrival | None] = asyncio.Queue(queue_size(layout.tile_format))
         self._orders = Orders(layout.grid, lambda: self.is_stopped)
         self._turns: dict[Tile, asyncio.Lock] = {}
@@ -99,7 +106,12 @@ class Download:
     def tags(self) -> dict[str, str]:
         """GDAL metadata of the output, with the counts so far."""
         ledger = self.ledger
-        counts = {"PLACED": ledger.placed, "EMPTY": ledger.empty, "FAILED": len(ledger.failed)}
+        counts = {
+            "PLACED": ledger.placed,
+            "EMPTY": ledger.empty,
+            "NOT_FOUND": ledger.not_found,
+            "FAILED": len(ledger.failed),
+        }
         return {**self._job.tags(), **{f"MOSAIC_TILES_{name}": str(count) for name, count in counts.items()}}
 
     async def run(self) -> None:
@@ -110,11 +122,17 @@ class Download:
             # Twice as many fetchers as permits: a tile that backs off keeps its task but not its permit.
             await self._pass(2 * in_flight)
             if self.ledger.parked and not self.is_stopped:
-                self.ledger.begin_sweep()
-                await self._pass(max(1, in_flight // _SWEEP_SHARE))
+                await self._sweep()
             self.ledger.end()
         finally:
             await self._parts.close()
+
+    async def _sweep(self) -> None:
+        """Request parked tiles again, slowly if their server was in trouble."""
+        await self._witness.check()
+        in_trouble = self.ledger.parked > self.ledger.doubted
+        self.ledger.begin_sweep()
+        await self._pass(max(1, self._effort.in_flight // (_SWEEP_SHARE if in_trouble else 1)))
 
     async def _pass(self, fetchers: int) -> None:
         """Go once through all parts that the ledger wants."""
@@ -159,17 +177,38 @@ class Download:
         url = self._job.source.url(tile)
         try:
             async with self._client.get(url, check=self._check(tile), attempts=attempts, label=tile) as answer:
-                if answer.body:
-                    self._on_event(TileFetched(tile, len(answer.body)))
-                await self._work.spool.write(tile, answer.body, file=self._spool_file(tile))
-                if not order.bodies:  # a second body is of the same scenes
-                    for scene in self._scenes.note(answer.headers):
-                        self._on_event(SceneSkipped(scene, tile))
-                await self._queue.put(_Arrival(order, answer.body, answer.attempts))
+                if answer.status != NOT_FOUND:
+                    await self._take(order, answer)
         except RequestError as error:
             failure = TileFailed(tile, redact(url), error.message, error.status, order.attempts + error.attempts)
             self._miss(failure, is_passing=error.is_passing)
             await self._queue.put(_Arrival(order, is_missing=True))
+        else:
+            if answer.status == NOT_FOUND:
+                await self._not_find(order, answer)
+
+    async def _take(self, order: Order, answer: Answer) -> None:
+        """Keep an answer and hand it on."""
+        tile = order.tile
+        self._witness.note_found(tile, has_data=bool(answer.body))
+        if answer.body:
+            self._on_event(TileFetched(tile, len(answer.body)))
+        await self._work.spool.write(tile, answer.body, file=self._spool_file(tile))
+        if not order.bodies:  # a second body is of the same scenes
+            for scene in self._scenes.note(answer.headers):
+                self._on_event(SceneSkipped(scene, tile))
+        await self._queue.put(_Arrival(order, answer.body, answer.attempts))
+
+    async def _not_find(self, order: Order, answer: Answer) -> None:
+        """Doubt that a tile is empty, and after many in a row that the source is still there."""
+        self._witness.note_not_found()
+        url, attempts = redact(self._job.source.url(order.tile)), order.attempts + answer.attempts
+        event = self.ledger.not_find(TileFailed(order.tile, url, answer.reason, answer.status, attempts))
+        if event is not None:
+            self._on_event(event)
+        await self._queue.put(_Arrival(order, is_missing=self.ledger.is_missing(order.tile)))
+        if self._witness.is_due:
+            await self._witness.check()
 
     def _spool_file(self, tile: Tile) -> str:
         """Return the name of the first part that needs the tile."""
@@ -227,6 +266,8 @@ class Download:
             self.ledger.give_up(part)
             await self._parts.drop(part)
         else:
+            if self.ledger.has_not_found(opened.tiles):
+                await self._witness.check()
             files = self._work.parts
             nbytes = await self._parts.seal(part, files.cog(part), top=files.top(part), tags=self.tags)
             if self._scenes:

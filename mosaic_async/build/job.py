@@ -32,6 +32,9 @@ from mosaic_async.sources.source import TileSource
 OnError = Literal["park", "fail", "nodata"]
 """What happens to tiles that fail: they are requested again at the end; the run ends; as park, and then holes."""
 ON_ERROR: tuple[OnError, ...] = get_args(OnError)
+NotFound = Literal["empty", "fail"]
+"""What a tile is that the server does not find (404), and says so twice."""
+NOT_FOUND: tuple[NotFound, ...] = get_args(NotFound)
 _SOFTWARE = f"mosaic-async {version('mosaic-async')}"
 _DEFAULT_TILE_SIZE = 256
 """Pixels per side, where neither the user nor the source says: what every generation of tilers sends."""
@@ -125,6 +128,7 @@ class Effort:
     max_failures: int | str = 0
     """Tiles, or a share of them such as "1%"."""
     on_error: OnError = "park"
+    not_found: NotFound = "empty"
     max_outage: float = MAX_OUTAGE
     """Seconds."""
     allow_hosts: Collection[str] = ()
@@ -135,6 +139,8 @@ class Effort:
     def __post_init__(self) -> None:
         if self.on_error not in ON_ERROR:
             raise UsageError(f"on_error {self.on_error!r} is not known", hint=f"use one of {', '.join(ON_ERROR)}")
+        if self.not_found not in NOT_FOUND:
+            raise UsageError(f"not_found {self.not_found!r} is not known", hint=f"use one of {', '.join(NOT_FOUND)}")
         _allowed(self.max_failures, tiles=0)
 
     @property

@@ -7,6 +7,8 @@ nothing of requests, pixels and files.
 ```
 waiting ──▶ placed | empty          settled; a part that cannot read the tile later may still make it parked or failed
         ├─▶ parked ──▶ waiting      requested again in the sweep, when all other tiles have arrived
+        ├─▶ doubted ─▶ waiting      as parked: the server does not find it, which a source that is gone says of all
+        ├─▶ not found               the server says so again in the sweep: settled as empty, and counted apart
         └─▶ failed                  final: a hole
 ```
 """
@@ -14,18 +16,19 @@ waiting ──▶ placed | empty          settled; a part that cannot read the t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_async.events import TileEmpty, TileFailed, TileParked, TilePlaced
+from mosaic_async.events import TileEmpty, TileFailed, TileNotFound, TileParked, TilePlaced
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Grid, Part, part_name
 
-_WAITING, _PLACED, _EMPTY, _PARKED, _FAILED, _OUTSIDE = b".pe?f-"
+_WAITING, _PLACED, _EMPTY, _NOT_FOUND, _PARKED, _DOUBTED, _FAILED, _OUTSIDE = b".pen?!f-"
 """The fates, as the characters that stand for them in a part's record; outside is a place that the area leaves out."""
+_MISSING = frozenset((_PARKED, _DOUBTED, _FAILED))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,7 @@ class PartRecord:
     """What became of a part."""
 
     fates: str
-    """One character per tile that the part counts, row by row: p placed, e empty, f failed, - outside of the area.
+    """One character per tile that the part counts, row by row: p placed, e empty, n not found, f failed, - outside.
 
     A tile that touches several parts is counted in the first of them.
     """
@@ -53,8 +56,8 @@ class PartRecord:
 
     @property
     def empty(self) -> int:
-        """Tiles without data."""
-        return self.fates.count(chr(_EMPTY))
+        """Tiles without data, those included that the server does not find."""
+        return self.fates.count(chr(_EMPTY)) + self.fates.count(chr(_NOT_FOUND))
 
 
 class Ledger:
@@ -64,12 +67,14 @@ class Ledger:
         grid: the output.
         max_failures: tiles that may stay holes; with more, parts that lack tiles are not sealed.
         parks: whether tiles whose attempts are used up get another chance in the sweep.
+        fails_not_found: whether a tile that the server does not find has failed; else it is empty.
     """
 
-    def __init__(self, grid: Grid, *, max_failures: int, parks: bool) -> None:
+    def __init__(self, grid: Grid, *, max_failures: int, parks: bool, fails_not_found: bool = False) -> None:
         self._grid = grid
         self._max_failures = max_failures
         self._parks = parks
+        self._fails_not_found = fails_not_found
         self._fates = _all_waiting(grid)
         self.records: dict[str, PartRecord] = {}
         """Parts that are finished, by name; those of earlier runs included."""
@@ -94,8 +99,13 @@ class Ledger:
 
     @property
     def empty(self) -> int:
-        """Tiles without data, those of earlier runs included."""
-        return self._count(_EMPTY)
+        """Tiles without data, those of earlier runs and those that the server does not find included."""
+        return self._count(_EMPTY) + self.not_found
+
+    @property
+    def not_found(self) -> int:
+        """Tiles of the empty ones that the server does not find (404), and says so twice."""
+        return self._count(_NOT_FOUND)
 
     @property
     def waiting(self) -> int:
@@ -104,8 +114,13 @@ class Ledger:
 
     @property
     def parked(self) -> int:
-        """Tiles that are requested again when all others have arrived."""
-        return len(self._parked)
+        """Tiles that are requested again when all others have arrived, the doubted ones included."""
+        return len(self._parked) + self.doubted
+
+    @property
+    def doubted(self) -> int:
+        """Tiles of the parked ones that the server did not find once."""
+        return self._count(_DOUBTED)
 
     @property
     def is_complete(self) -> bool:
@@ -131,18 +146,26 @@ class Ledger:
                 yield part
 
     def begin_sweep(self) -> None:
-        """Let parked tiles wait again, for a last time."""
-        for tile in self._parked:
+        """Let parked and doubted tiles wait again, for a last time."""
+        for tile in (*self._parked, *self._tiles_with(_DOUBTED)):
             self._set(tile, _WAITING)
         self._parked.clear()
         self._is_sweep = True
 
     def end(self) -> None:
-        """Count what is still parked as failed: no more is requested."""
+        """Count what is still parked as failed, and what is doubted as not settled: no more is requested."""
         for tile in self._parked:
             self._set(tile, _FAILED)
+        for tile in self._tiles_with(_DOUBTED):
+            self._set(tile, _WAITING)
         self.failed.update(self._parked)
         self._parked.clear()
+
+    def any_placed(self) -> Tile | None:
+        """Return a tile that has data."""
+        index = int(np.argmax(self._fates == _PLACED))
+        row, column = divmod(index, self._grid.cover.columns)
+        return self._grid.cover.tile(column, row) if self._fates[row, column] == _PLACED else None
 
     def settle(self, tile: Tile, *, has_data: bool) -> TilePlaced | TileEmpty | None:
         """Note that a tile is where it belongs, or has no data; return the event, once per tile."""
@@ -169,9 +192,28 @@ class Ledger:
         self._set(tile, _FAILED)
         return failure
 
+    def not_find(self, failure: TileFailed) -> TileParked | TileNotFound | TileFailed | None:
+        """Doubt a tile that the server does not find, or in the sweep believe it; return the event, once per tile.
+
+        Args:
+            failure: what the server states.
+        """
+        tile = failure.tile
+        if self.is_missing(tile):
+            return None
+        if not self._is_sweep:
+            self._set(tile, _DOUBTED)
+            return TileParked(tile, failure.reason)
+        if self._fails_not_found or self._fate(tile) == _PLACED:
+            return self.miss(failure, is_passing=False)
+        if self._fate(tile) != _WAITING:
+            return None
+        self._set(tile, _NOT_FOUND)
+        return TileNotFound(tile)
+
     def is_missing(self, tile: Tile) -> bool:
         """Return whether this pass has already requested the tile in vain."""
-        return tile in self._parked or tile in self.failed
+        return self._fate(tile) in _MISSING
 
     def lack(self, part: Part, tile: Tile) -> None:
         """Note that a part that is open does without a tile that is missing."""
@@ -180,7 +222,11 @@ class Ledger:
     def is_sealable(self, part: Part) -> bool:
         """Return whether a part that has been through all its tiles is finished: nothing parked, nor too many holes."""
         lacks = self._lacks.get(part.name)
-        return not lacks or (self.is_complete and self._parked.keys().isdisjoint(lacks))
+        return not lacks or (self.is_complete and all(self._fate(tile) == _FAILED for tile in lacks))
+
+    def has_not_found(self, tiles: Iterable[Tile]) -> bool:
+        """Return whether the server does not find one of the tiles."""
+        return any(self._fate(tile) == _NOT_FOUND for tile in tiles)
 
     def record(self, part: Part, nbytes: int) -> PartRecord:
         """Return what became of a part whose COG is written."""
@@ -204,6 +250,10 @@ class Ledger:
 
     def _count(self, fate: int) -> int:
         return int(np.count_nonzero(self._fates == fate))
+
+    def _tiles_with(self, fate: int) -> Iterator[Tile]:
+        for row, column in np.argwhere(self._fates == fate):
+            yield self._grid.cover.tile(int(column), int(row))
 
     def _fate(self, tile: Tile) -> int:
         column, row = self._grid.cover.place(tile)
@@ -245,7 +295,7 @@ def _fates_of(record: PartRecord, expected: NDArray[np.uint8]) -> NDArray[np.uin
         expected: the part's fates before its first tile.
     """
     fates = np.frombuffer(record.fates.encode(), np.uint8)
-    if fates.size != expected.size or not np.isin(fates, (_PLACED, _EMPTY, _FAILED, _OUTSIDE)).all():
+    if fates.size != expected.size or not np.isin(fates, (_PLACED, _EMPTY, _NOT_FOUND, _FAILED, _OUTSIDE)).all():
         return None
     fates = fates.reshape(expected.shape)
     if not np.array_equal(fates == _OUTSIDE, expected == _OUTSIDE):

@@ -14,6 +14,7 @@ from itertools import islice
 from mosaic_async.build.body_checks import check_answer
 from mosaic_async.build.job import Job
 from mosaic_async.build.scene_tally import SceneTally
+from mosaic_async.build.witness import NOT_FOUND
 from mosaic_async.build.work_folder import WorkFolder
 from mosaic_async.errors import RequestError, SourceError, TileError
 from mosaic_async.events import OnEvent, SceneSkipped, TileFetched, zxy
@@ -111,7 +112,8 @@ async def _request(
     try:
         check = partial(check_answer, tile=tile, tile_format=None)
         async with client.get(source.url(tile), check=check, label=tile) as answer:
-            await work.spool.write(tile, answer.body, file=_SPOOL_FILE)
+            if answer.status != NOT_FOUND:  # a source that is gone answers so for all tiles
+                await work.spool.write(tile, answer.body, file=_SPOOL_FILE)
             note(tile, answer)
             return answer.status
     except RequestError as error:

@@ -287,6 +287,7 @@ class Run:
             tiles_placed=ledger.placed,
             tiles_empty=ledger.empty,
             tiles_failed=len(ledger.failed),
+            tiles_not_found=ledger.not_found,
             requests=client.requests,
             retries=client.retries,
             retried=dict(self._retried.most_common(_SHOWN_REASONS)),

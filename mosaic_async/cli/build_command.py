@@ -11,7 +11,7 @@ import click
 
 from mosaic_async.api import build_mosaic
 from mosaic_async.build.failed_tiles import check_not_own
-from mosaic_async.build.job import ON_ERROR, Effort
+from mosaic_async.build.job import NOT_FOUND, ON_ERROR, Effort
 from mosaic_async.cli import extras
 from mosaic_async.cli.job_arguments import JobArguments
 from mosaic_async.cli.opened_source import is_tile_url, opened
@@ -41,6 +41,13 @@ from mosaic_async.events import MosaicReport
     default=Effort.on_error,
     show_default=True,
     help="On a failed tile: retry it at the end (park), stop the run (fail), or retry it and leave a hole (nodata).",
+)
+@click.option(
+    "--not-found",
+    type=click.Choice(NOT_FOUND),
+    default=Effort.not_found,
+    show_default=True,
+    help="Tiles that the server does not find (404), also when requested once more at the end.",
 )
 @click.option(
     "--max-outage",

@@ -25,6 +25,7 @@ from mosaic_async.events import (
     TileEmpty,
     TileFailed,
     TileFetched,
+    TileNotFound,
     TileParked,
     TilePlaced,
     TileRetried,
@@ -62,7 +63,7 @@ class Progress:
                 self._bar.start(event.tiles_total, initial=event.tiles_resumed, unit="tile")
             case TileFetched():
                 self._bytes += event.nbytes
-            case TilePlaced() | TileEmpty():
+            case TilePlaced() | TileEmpty() | TileNotFound():
                 self._advance()
             case TileFailed():
                 self._failed += 1
@@ -123,11 +124,17 @@ def report_text(report: MosaicReport) -> str:
     return (
         f"{report.output}: {report.width} x {report.height} pixels, {_size(report.bytes_written)}, "
         f"W {west:.5f} S {south:.5f} E {east:.5f} N {north:.5f}\n"
-        f"{report.tiles_placed:,} tiles placed, {report.tiles_empty:,} empty, {report.tiles_failed:,} failed; "
+        f"{report.tiles_placed:,} tiles placed, {_empty_text(report)}, {report.tiles_failed:,} failed; "
         f"{report.requests:,} requests, {report.retries:,} retries, {_size(report.bytes_received)} received\n"
         f"{report.seconds:.1f} s, {_counted(report.parts_total, 'part')} ({report.parts_resumed:,} resumed), "
         f"peak memory {_size(report.peak_rss)}" + _scenes_text(report.scenes)
     )
+
+
+def _empty_text(report: MosaicReport) -> str:
+    """Return the number of empty tiles, and apart how many of them the server does not find."""
+    text = f"{report.tiles_empty:,} empty"
+    return f"{text} ({report.tiles_not_found:,} of them not found, HTTP 404)" if report.tiles_not_found else text
 
 
 def _scenes_text(scenes: SceneReport) -> str:

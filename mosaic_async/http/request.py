@@ -54,6 +54,8 @@ class Answer:
     """Case-insensitive."""
     attempts: int = 1
     """Attempts that the answer took."""
+    reason: str = ""
+    """Of an empty answer: the status and what the server says with it, without secrets."""
 
 
 Check = Callable[[Answer], bool]
@@ -237,16 +239,20 @@ class Requester:
         kind = of_status(response.status, refusals=self._refusals)
         self._refusals = self._refusals + 1 if response.status in REFUSALS else 0
         if kind not in (Outcome.OK, Outcome.EMPTY):
-            secrets = secrets_of(requested, self._headers)  # aiohttp removes the user from the answer's own URL
-            words = f"HTTP {response.status} {response.reason or ''}".rstrip() + await _words(response)
             pause = retry_after(response.headers.get("Retry-After"), date=response.headers.get("Date"))
-            raise AttemptError(scrub(words, secrets), kind, status=response.status, retry_after=pause)
+            reason = await self._reason(response, requested)
+            raise AttemptError(reason, kind, status=response.status, retry_after=pause)
         if kind is Outcome.EMPTY:
-            return Answer(response.status, b"", response.headers)
+            return Answer(response.status, b"", response.headers, reason=await self._reason(response, requested))
         body = await self._body(response)
         if not body:
             raise AttemptError("the body is empty", Outcome.RETRY, status=response.status, is_bad_body=True)
         return Answer(response.status, body, response.headers)
+
+    async def _reason(self, response: aiohttp.ClientResponse, requested: str) -> str:
+        """Return the status and what the server says with it, without secrets."""
+        words = f"HTTP {response.status} {response.reason or ''}".rstrip() + await _words(response)
+        return scrub(words, secrets_of(requested, self._headers))  # aiohttp removes the user from the answer's own URL
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         if (response.content_length or 0) > self.max_body:

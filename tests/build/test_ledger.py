@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mosaic_async.build.ledger import Ledger, PartRecord
-from mosaic_async.events import TileEmpty, TileFailed, TileParked, TilePlaced
+from mosaic_async.events import TileEmpty, TileFailed, TileNotFound, TileParked, TilePlaced
 from mosaic_async.geo.area import Area
 from mosaic_async.geo.cover import Cover, Tile
 from mosaic_async.geo.grid import Grid
@@ -51,14 +51,19 @@ def test_each_tile_is_counted_in_the_first_part_that_it_touches(grid):
 class Runs(RuleBasedStateMachine):
     """Runs of one job: orders arrive in any order, parts close, sweeps begin, and processes die and resume."""
 
-    @initialize(grid=st.sampled_from(GRIDS), max_failures=st.sampled_from([0, 2, 10**6]), parks=st.booleans())
-    def start(self, grid, max_failures, parks):
-        self.grid, self.max_failures, self.parks = grid, max_failures, parks
+    @initialize(
+        grid=st.sampled_from(GRIDS),
+        max_failures=st.sampled_from([0, 2, 10**6]),
+        parks=st.booleans(),
+        fails=st.booleans(),
+    )
+    def start(self, grid, max_failures, parks, fails):
+        self.grid, self.max_failures, self.parks, self.fails = grid, max_failures, parks, fails
         self.disk: dict[str, tuple[PartRecord, dict[Tile, str]]] = {}
         self.begin_run()
 
     def begin_run(self) -> None:
-        self.ledger = Ledger(self.grid, max_failures=self.max_failures, parks=self.parks)
+        self.ledger = Ledger(self.grid, max_failures=self.max_failures, parks=self.parks, fails_not_found=self.fails)
         self.fates = dict.fromkeys(tiles_of(self.grid), "waiting")
         self.holes: dict[str, set[Tile]] = {}
         self.told: list[Tile] = []
@@ -66,7 +71,7 @@ class Runs(RuleBasedStateMachine):
         whole = {name: kept for name, kept in self.disk.items() if not kept[0].holes}
         for _, fates in whole.values():
             self.fates.update(
-                {tile: fate if fate in ("placed", "empty") else "waiting" for tile, fate in fates.items()}
+                {tile: fate if fate in ("placed", "empty", "not found") else "waiting" for tile, fate in fates.items()}
             )
         self.ledger.resume({name: record for name, (record, _) in whole.items()})
         assert set(self.ledger.records) == set(whole)
@@ -76,7 +81,7 @@ class Runs(RuleBasedStateMachine):
         self.open = {part.name: (part, set(self.grid.tiles(part))) for part in self.ledger.wanted()}
 
     @precondition(lambda self: self.open)
-    @rule(data=st.data(), outcome=st.sampled_from(["data"] * 6 + ["nothing", "passing", "lasting"]))
+    @rule(data=st.data(), outcome=st.sampled_from(["data"] * 6 + ["nothing", "passing", "lasting", "not found"]))
     def arrive(self, data, outcome):
         part, tiles = self.open[data.draw(st.sampled_from(sorted(self.open)))]
         tile = data.draw(st.sampled_from(sorted(tiles)))
@@ -85,6 +90,8 @@ class Runs(RuleBasedStateMachine):
             self.holes.setdefault(part.name, set()).add(tile)
         elif outcome in ("data", "nothing"):
             self.settle(tile, has_data=outcome == "data")
+        elif outcome == "not found":
+            self.not_find(part, tile)
         else:
             self.miss(part, tile, is_passing=outcome == "passing")
         tiles.discard(tile)
@@ -107,18 +114,35 @@ class Runs(RuleBasedStateMachine):
         self.ledger.lack(part, tile)
         self.holes.setdefault(part.name, set()).add(tile)
 
+    def not_find(self, part, tile):
+        event, fate = self.ledger.not_find(failure_of(tile)), self.fates[tile]
+        if not self.is_swept:
+            expected = "doubted", TileParked(tile, "HTTP 500")
+        elif self.fails or fate == "placed":
+            expected = "failed", failure_of(tile)
+        elif fate == "waiting":
+            expected = "not found", TileNotFound(tile)
+        else:
+            expected = fate, None
+        assert event == expected[1]
+        self.fates[tile] = expected[0]
+        if expected[0] in ("doubted", "failed"):
+            self.ledger.lack(part, tile)
+            self.holes.setdefault(part.name, set()).add(tile)
+        assert self.ledger.has_not_found([tile]) == (expected[0] == "not found")
+
     def close(self, part):
         del self.open[part.name]
         holes = self.holes.pop(part.name, set())
         failed = sum(fate == "failed" for fate in self.fates.values())
-        is_parked = any(self.fates[tile] == "parked" for tile in holes)
+        is_parked = any(self.fates[tile] in ("parked", "doubted") for tile in holes)
         assert self.ledger.is_sealable(part) == (not is_parked and (not holes or failed <= self.max_failures))
         if self.ledger.is_sealable(part):
             record = self.ledger.record(part, 100)
             assert record.holes == len(holes)
             counted = {tile: self.fates[tile] for tile in self.grid.tiles(part) if self.counts(part, tile)}
             assert record.placed == sum(fate == "placed" for fate in counted.values())
-            assert record.empty == sum(fate == "empty" for fate in counted.values())
+            assert record.empty == sum(fate in ("empty", "not found") for fate in counted.values())
             self.disk[part.name] = record, counted
             self.ledger.finish(part, 100)
         else:
@@ -132,7 +156,7 @@ class Runs(RuleBasedStateMachine):
     def sweep(self):
         self.ledger.begin_sweep()
         self.is_swept = True
-        self.fates.update({tile: "waiting" for tile, fate in self.fates.items() if fate == "parked"})
+        self.fates.update({tile: "waiting" for tile, fate in self.fates.items() if fate in ("parked", "doubted")})
         self.begin_pass()
 
     @precondition(lambda self: not self.open and not self.is_over)
@@ -141,6 +165,7 @@ class Runs(RuleBasedStateMachine):
         self.ledger.end()
         self.is_over = True
         self.fates.update({tile: "failed" for tile, fate in self.fates.items() if fate == "parked"})
+        self.fates.update({tile: "waiting" for tile, fate in self.fates.items() if fate == "doubted"})
 
     @rule()
     def die_and_resume(self):
@@ -160,7 +185,12 @@ class Runs(RuleBasedStateMachine):
         }
         assert sum(numbers.values()) == ledger.total == self.grid.cover.count
         counted = {name: sum(fate == name for fate in self.fates.values()) for name in numbers}
+        counted["empty"] += sum(fate == "not found" for fate in self.fates.values())
+        counted["parked"] += sum(fate == "doubted" for fate in self.fates.values())
         assert numbers == counted
+        assert ledger.not_found == sum(fate == "not found" for fate in self.fates.values())
+        placed = ledger.any_placed()
+        assert self.fates[placed] == "placed" if placed else ledger.placed == 0
 
     @invariant()
     def the_records_say_what_the_ledger_says(self):
