@@ -24,9 +24,6 @@ from proselint.tools import LintFile
 ROOT = Path(__file__).parent.parent
 READ = ("CHANGELOG.md", "CONTRIBUTING.md", "README.md", "benchmarks", "docs", "examples/demo.py", "mosaic_async")
 """Files and folders that the check reads."""
-NOT_YET = ("mosaic_async/raster/readback.py", "mosaic_async/raster/stitch.py")
-"""Files in them that are still to be rewritten."""
-
 _CODE = "\N{MIDDLE DOT}"
 
 Kind = Literal["document", "docstring", "comment", "message"]
@@ -110,20 +107,18 @@ _UNUSED = (
 
 def main(arguments: list[str]) -> int:
     """Check the paths, or the project, and print the findings."""
-    findings = [
-        found for path in files_of(arguments or READ, () if arguments else NOT_YET) for found in check_file(path)
-    ]
+    findings = [found for path in files_of(arguments or READ) for found in check_file(path)]
     sys.stdout.writelines(f"{found}\n" for found in findings)
     return min(len(findings), 1)
 
 
-def files_of(places: Iterable[str], without: Iterable[str] = ()) -> list[Path]:
+def files_of(places: Iterable[str]) -> list[Path]:
     """Return the Python files and documents at or below the places."""
     found: set[Path] = set()
     for place in places:
         path = ROOT / place
         found |= {path} if path.is_file() else {*path.rglob("*.py"), *path.rglob("*.md")}
-    return sorted(found - {ROOT / name for name in without})
+    return sorted(found)
 
 
 def check_file(path: Path) -> list[str]:

@@ -39,7 +39,15 @@ class Bar:
         return monotonic() - self._started
 
     def start(self, total: int, *, initial: int = 0, unit: str, title: str = "") -> None:
-        """Start a stage of `total` steps, of which an earlier run did `initial`."""
+        """Start a stage below the one before it.
+
+        Args:
+            total: steps of the stage.
+            initial: steps that an earlier run did.
+            unit: what a step is; bytes, `B`, are written with prefixes.
+            title: stands before the bar.
+        """
+        self.close()
         self._title, self._unit, self._note = title, unit, ""
         self._total, self._count, self._initial = total, initial, initial
         self._started = monotonic()
@@ -85,6 +93,7 @@ class Bar:
             prefix=self._title,
             ascii=self._is_ascii,
             unit=self._unit,
+            unit_scale=self._unit == "B",
             rate=self._rate(),
             postfix=self._note,
             initial=self._initial,

@@ -22,6 +22,7 @@ from mosaic_async.events import (
     SceneSkipped,
     ServerTrouble,
     Stitching,
+    StitchProgress,
     TileEmpty,
     TileFailed,
     TileFetched,
@@ -46,6 +47,7 @@ class Progress:
         self._bytes = 0
         self._failed = 0
         self._printed: Counter[str] = Counter()
+        self._stitched: int | None = None
         self.is_downloading = False
         """Whether the run waits for tiles."""
 
@@ -72,6 +74,8 @@ class Progress:
             case Stitching():
                 self.is_downloading = False
                 self._bar.rename("stitching" if event.parts > 1 else "validating")
+            case StitchProgress():
+                self._stitch(event)
             case _:
                 self._print(event)
 
@@ -94,6 +98,16 @@ class Progress:
     def _advance(self) -> None:
         rate = f"{self._bytes / 1e6 / (self._bar.elapsed or 1):.1f} MB/s"
         self._bar.advance(f"{rate}, {self._failed} failed" if self._failed else rate)
+
+    def _stitch(self, event: StitchProgress) -> None:
+        """Show the copied bytes in a bar of their own."""
+        if self._stitched is None:
+            self._bar.start(event.total, initial=event.done, unit="B", title="stitching")
+        else:
+            self._bar.advance(steps=event.done - self._stitched)
+        self._stitched = event.done
+        if event.done >= event.total:
+            self._bar.rename("validating")
 
     def _print_some(self, kind: str, text: str) -> None:
         """Print the first lines of a kind only: an hour of them would bury what matters."""

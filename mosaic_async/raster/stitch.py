@@ -32,7 +32,7 @@ OnProgress = Callable[[int, int], None]
 
 
 def ignore_progress(done: int, total: int) -> None:
-    """Tell nobody."""
+    """Ignore the progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ class Plan:
 
 
 class _Progress:
-    """Tells each per cent once."""
+    """Reports each per cent once."""
 
     def __init__(self, total: int, on_progress: OnProgress) -> None:
         self._total = total

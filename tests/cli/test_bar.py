@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 
+import mercantile
 import pytest
 
 from mosaic_async.cli import bar as bar_module
 from mosaic_async.cli.bar import Bar
+from mosaic_async.cli.terminal import Progress
+from mosaic_async.events import RunStarted, Stitching, StitchProgress, TilePlaced
 
 
 class Terminal(io.StringIO):
@@ -104,3 +107,43 @@ def test_the_title_changes_while_the_count_stays(clock):
     bar.rename("stitching")
     assert "stitching: " in last(stream)
     assert "1/1" in last(stream)
+
+
+def test_the_next_stage_has_a_bar_below_the_last_one(clock):
+    stream = Terminal()
+    bar = Bar(stream)
+    bar.start(1, unit="tile")
+    bar.advance()
+    bar.start(4_000_000, initial=1_000_000, unit="B", title="stitching")
+    clock[0] += 2
+    bar.advance(steps=1_000_000)
+    first, second = stream.getvalue().split("\n")
+    assert "1/1" in first
+    assert "stitching:  50%" in second.split("\x1b[K")[-1]
+    assert "2.00M/4.00M [00:02<00:04, 500kB/s]" in last(stream)
+
+
+def test_stitching_shows_its_percentage_from_where_a_killed_run_stopped(clock, monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    with Progress(quiet=False, verbose=False) as progress:
+        progress(RunStarted(1, 4, 0, 0))
+        progress(TilePlaced(mercantile.Tile(0, 0, 0)))
+        assert progress.is_downloading
+        progress(Stitching(4))
+        assert not progress.is_downloading
+        for percent in range(40, 101):
+            clock[0] += 1
+            progress(StitchProgress(percent * 1000, 100_000))
+    assert all(f"stitching:  {percent}%" in stream.getvalue() for percent in range(40, 100))
+    assert "validating: 100%" in last(stream)
+
+
+def test_a_quiet_run_shows_no_stitching(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    with Progress(quiet=True, verbose=False) as progress:
+        progress(RunStarted(1, 4, 0, 0))
+        progress(Stitching(4))
+        progress(StitchProgress(1, 2))
+    assert stream.getvalue() == ""
