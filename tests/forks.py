@@ -97,7 +97,7 @@ class ForkServer:
         stdin: str = "",
         env: Mapping[str, str] | None = None,
         limits: Mapping[int, int] | None = None,
-        before: Sequence[str] = (),
+        before: Sequence[Sequence[str]] = (),
     ) -> Running:
         """Start the command.
 
@@ -106,7 +106,7 @@ class ForkServer:
             stdin: the text that it reads there.
             env: its environment; None: this process's.
             limits: of `resource.setrlimit`.
-            before: `module:function` and its arguments, called in the process before the command.
+            before: calls in the process before the command: `module:function`, and its arguments.
         """
         request = {
             "args": [str(arg) for arg in args],
@@ -176,9 +176,9 @@ def _become(request: Mapping[str, Any]) -> None:
     os.chdir(request["cwd"])
     for number, limit in request["limits"]:
         resource.setrlimit(number, (limit, limit))
-    if request["before"]:
-        module, _, function = request["before"][0].partition(":")
-        getattr(importlib.import_module(module), function)(*request["before"][1:])
+    for name, *arguments in request["before"]:
+        module, _, function = name.partition(":")
+        getattr(importlib.import_module(module), function)(*arguments)
 
 
 def _warm() -> None:
