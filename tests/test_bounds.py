@@ -26,9 +26,9 @@ MAX_LINES = 400
 MAX_FUNCTION_LINES = 26
 """Of 95 functions in 100."""
 MAX_PARAMETERS = 8
-MAX_SUPPRESSIONS = 23
+MAX_SUPPRESSIONS = 22
 """`noqa` and `type: ignore`: lower it when one goes, find another way before one comes."""
-STILL_WIDE = {"build/download.py:__init__", "build/plan.py:of", "http/client.py:__init__"}
+STILL_WIDE = {"http/client.py:__init__"}
 """Functions that still take too many parameters: the list only shrinks."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.forks import ForkServer
-from tests.pyramid_reader import Level
-from tests.torture.job import Job, Tiler, finish, reference, tiling
-from tests.torture.shim import NoShimError, death, mortal_server
+from tests.torture.job import Job, Subject, Tiler, subject_of, tiling
+from tests.torture.shim import NoShimError, mortal_server
 
 MEMORY = Path("/dev/shm")
 counts: Counter[str] = Counter()
@@ -34,20 +33,17 @@ def mortal() -> ForkServer:
         pytest.skip(str(error))
 
 
-@pytest.fixture(scope="session")
-def expected(tiler: Tiler, mortal: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> list[Level]:
-    return reference(Job(), tiler, mortal, tmp_path_factory.mktemp("reference"))
-
-
-@pytest.fixture(scope="session")
-def calls(tiler: Tiler, mortal: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Name the calls of an undisturbed run."""
-    folder = tmp_path_factory.mktemp("calls")
-    journal = folder.with_name(folder.name + ".journal")
-    run = mortal.start(Job().args(tiler, folder / "out.tif"), before=[death(folder, 0, journal=journal)])
-    code, stderr = finish(run)
-    assert code == 0, stderr
-    return [line.split(" ")[1] for line in journal.read_text().splitlines()]
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param(Job(), id="six parts"),
+        pytest.param(Job(options=("--part-size", "1024")), id="one part", marks=pytest.mark.slow),
+    ],
+)
+def subject(
+    request: pytest.FixtureRequest, tiler: Tiler, mortal: ForkServer, tmp_path_factory: pytest.TempPathFactory
+) -> Subject:
+    return subject_of(request.param, tiler, mortal, tmp_path_factory.mktemp("subject"))
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from tests.fake_tiler import Pattern, encode
 from tests.forks import ForkServer, Running
 from tests.loopback import running
 from tests.pyramid_reader import Level, read_levels
+from tests.torture.shim import death
 
 ZOOM, LEFT, TOP = 10, 500, 400
 SIZE = 128
@@ -143,3 +144,35 @@ def difference(output: Path, expected: list[Level]) -> str | None:
         if wrong := np.count_nonzero((ours.pixels != theirs.pixels).any(axis=0)):
             return f"level {index}: {wrong} pixels differ"
     return None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A job with all that is known of it: how it is run, what calls it makes, what it must make."""
+
+    job: Job
+    tiler: Tiler
+    server: ForkServer
+    calls: tuple[str, ...]
+    """Names of the calls of an undisturbed run that change files."""
+    expected: list[Level]
+
+    def run(self, folder: Path, *, at: int = 0, torn: bool = False) -> tuple[int, str]:
+        """Run the command in a folder, to its end or to the call before which it dies; returns code and words."""
+        args = self.job.args(self.tiler, folder / "out.tif")
+        return finish(self.server.start(args, before=[death(folder, at, torn=torn)]))
+
+    def difference(self, folder: Path) -> str | None:
+        """Say in what the output differs from what it must be; None where it does not."""
+        return difference(folder / "out.tif", self.expected)
+
+
+def subject_of(job: Job, tiler: Tiler, server: ForkServer, folder: Path) -> Subject:
+    """Run the job undisturbed, twice: for its pixels and for its calls."""
+    expected = reference(job, tiler, server, folder)
+    journal, place = folder / "journal", folder / "place"
+    place.mkdir()
+    code, stderr = finish(server.start(job.args(tiler, place / "out.tif"), before=[death(place, 0, journal=journal)]))
+    assert code == 0, stderr
+    calls = tuple(line.split(" ")[1] for line in journal.read_text().splitlines())
+    return Subject(job=job, tiler=tiler, server=server, calls=calls, expected=expected)
