@@ -159,5 +159,6 @@ def test_the_architecture_names_every_room_and_nothing_else():
 def test_decisions_are_grouped_by_room_with_an_index():
     text = (ROOT / "docs/decisions.md").read_text()
     groups = re.findall(r"^## (.+)$", text, re.MULTILINE)
-    assert groups == ["The whole", *[room for room in groups if room in ROOMS]]
+    assert groups[0] == "The whole"
+    assert set(groups[1:]) == {*ROOMS, "tests"}
     assert re.findall(r"^- \[(.+)\]\(#", text, re.MULTILINE) == groups
