@@ -10,7 +10,7 @@ knows nothing of what becomes of the parts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -91,9 +91,9 @@ class Download:
         )
         self._witness = Witness(job, client, self.ledger.any_placed)
         self._queue: asyncio.Queue[_Arrival | None] = asyncio.Queue(queue_size(layout.tile_format))
-        self._orders = Orders(layout.grid, lambda: self.is_stopped)
+        self._orders = Orders(self.ledger.tiles, lambda: self.is_stopped)
         self._turns: dict[Tile, asyncio.Lock] = {}
-        self._parts = PartWriter(layout)
+        self._parts = PartWriter(layout, work.parts)
 
     @property
     def is_stopped(self) -> bool:
@@ -119,6 +119,7 @@ class Download:
         self._client.limit_body(max_body(self._layout.tile_format))
         in_flight = self._effort.in_flight
         try:
+            await self._drop_done(self._work.spool)  # a killed run may have left what it had just finished with
             # Twice as many fetchers as permits: a tile that backs off keeps its task but not its permit.
             await self._pass(2 * in_flight)
             if self.ledger.parked and not self.is_stopped:
@@ -261,26 +262,24 @@ class Download:
 
     async def _seal(self, opened: OpenPart) -> None:
         """Turn a full canvas into a part COG; a part that lacks too many tiles keeps its bodies for later."""
-        part = opened.part
-        if not self.ledger.is_sealable(part):
-            self.ledger.give_up(part)
-            await self._parts.drop(part)
-        else:
-            if self.ledger.has_not_found(opened.tiles):
-                await self._witness.check()
-            files = self._work.parts
-            nbytes = await self._parts.seal(part, files.cog(part), top=files.top(part), tags=self.tags)
-            if self._scenes:
-                await self._work.save_scenes(self._scenes.as_dict())
-            record = self.ledger.record(part, nbytes)
-            await asyncio.to_thread(files.declare, part, record)
+        part, is_sealable = opened.part, self.ledger.is_sealable(opened.part)
+        if self.ledger.has_not_found(opened.tiles):
+            await self._witness.check()
+        if self.ledger.record(part, 0).missing:
+            await self._parts.keep(part)
+        nbytes = await self._parts.seal(part, tags=self.tags) if is_sealable else await self._parts.drop(part)
+        if self._scenes:
+            await self._work.save_scenes(self._scenes.as_dict())
+        await asyncio.to_thread(self._work.parts.declare, part, self.ledger.record(part, nbytes))
+        if is_sealable:
             self.ledger.finish(part, nbytes)
             self._on_event(PartSealed(part.name, nbytes))
-            if not record.holes:
-                await self._drop_done(opened.tiles)
+        else:
+            self.ledger.give_up(part)
+        await self._drop_done(opened.tiles)
         await self._orders.close(opened)
 
-    async def _drop_done(self, tiles: list[Tile]) -> None:
+    async def _drop_done(self, tiles: Iterable[Tile]) -> None:
         """Delete the bodies that no part needs any more."""
         done = [tile for tile in tiles if self.ledger.is_done_with(tile)]
         for tile in done:

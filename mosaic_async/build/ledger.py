@@ -40,13 +40,14 @@ class PartRecord:
 
     A tile that touches several parts is counted in the first of them.
     """
-    holes: int
-    """Tiles that the part lacks, those counted elsewhere included; above 0 the job makes the part again later."""
+    missing: tuple[Tile, ...] = ()
+    """Tiles that the part lacks, those counted elsewhere included; the job requests them, and only them, later."""
     nbytes: int
-    """Size of its COG; 0 when the part has no data and no file."""
+    """Size of its COG; 0 when the part has no COG: it has no data, or lacks tiles that may still arrive."""
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.fates, str) and type(self.holes) is type(self.nbytes) is int):
+        is_typed = isinstance(self.fates, str) and type(self.nbytes) is int
+        if not (is_typed and all(isinstance(tile, Tile) for tile in self.missing)):
             raise TypeError("not a record of a part")
 
     @property
@@ -83,8 +84,10 @@ class Ledger:
         self._parked: dict[Tile, TileFailed] = {}
         self._lacks: defaultdict[str, set[Tile]] = defaultdict(set)
         """Tiles that each open part lacks."""
+        self._partial: dict[str, PartRecord] = {}
+        """Parts that are finished but for a few tiles, by name; those of earlier runs included."""
         self._given_up: set[str] = set()
-        """Parts that were closed without being finished, for lack of tiles."""
+        """Those of them that this run has closed."""
         self._is_sweep = False
 
     @property
@@ -128,22 +131,27 @@ class Ledger:
         return len(self.failed) <= self._max_failures
 
     def resume(self, records: Mapping[str, PartRecord]) -> None:
-        """Take over the parts that an earlier run finished; a record that does not fit its part is not one of them."""
+        """Take over the parts that an earlier run closed; a record that does not fit its part is not one of them."""
         for part in self._grid.parts():
             record = records.get(part.name)
-            if record is None or record.holes:
+            if record is None or (record.missing and not set(record.missing).issubset(self._grid.tiles(part))):
                 continue
             window = self._window(part.row, part.col)
             fates = _fates_of(record, window)
             if fates is not None:
                 window[...] = fates
-                self.records[part.name] = record
+                (self._partial if record.missing else self.records)[part.name] = record
 
     def wanted(self) -> Iterator[Part]:
         """Return the parts that a pass goes through: all that are not finished, or in a sweep those that lack tiles."""
         for part in self._grid.parts():
             if part.name in self._given_up or not (self._is_sweep or part.name in self.records):
                 yield part
+
+    def tiles(self, part: Part) -> list[Tile]:
+        """Return the tiles that a part still needs."""
+        partial = self._partial.get(part.name)
+        return self._grid.tiles(part) if partial is None else list(partial.missing)
 
     def begin_sweep(self) -> None:
         """Let parked and doubted tiles wait again, for a last time."""
@@ -229,24 +237,29 @@ class Ledger:
         return any(self._fate(tile) == _NOT_FOUND for tile in tiles)
 
     def record(self, part: Part, nbytes: int) -> PartRecord:
-        """Return what became of a part whose COG is written."""
+        """Return what became of a part that has been through all its tiles."""
         fates = _text(self._window(part.row, part.col))
-        return PartRecord(fates=fates, holes=len(self._lacks.get(part.name, ())), nbytes=nbytes)
+        return PartRecord(fates=fates, missing=tuple(sorted(self._lacks.get(part.name, ()))), nbytes=nbytes)
 
     def finish(self, part: Part, nbytes: int) -> None:
         """Note that a part is finished and its record kept."""
         self.records[part.name] = self.record(part, nbytes)
+        self._partial.pop(part.name, None)
         self._lacks.pop(part.name, None)
 
     def give_up(self, part: Part) -> None:
-        """Note that a part is closed without its COG; a sweep goes through it again."""
+        """Note that a part is closed without its COG, and its record kept; a sweep goes through what it lacks."""
+        self._partial[part.name] = self.record(part, 0)
         self._lacks.pop(part.name, None)
         self._given_up.add(part.name)
 
     def is_done_with(self, tile: Tile) -> bool:
         """Return whether no part needs the tile any more."""
-        names = (part_name(row, col) for row, col in self._grid.touches(tile))
-        return all(name in self.records and not self.records[name].holes for name in names)
+        records = (self._closed(part_name(row, col)) for row, col in self._grid.touches(tile))
+        return all(record is not None and tile not in record.missing for record in records)
+
+    def _closed(self, name: str) -> PartRecord | None:
+        return self.records.get(name) or self._partial.get(name)
 
     def _count(self, fate: int) -> int:
         return int(np.count_nonzero(self._fates == fate))
@@ -288,17 +301,18 @@ def _text(fates: NDArray[np.uint8]) -> str:
 
 
 def _fates_of(record: PartRecord, expected: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-    """Read the fates of a finished part; None where the record is not of such a part.
+    """Read the fates that a closed part counts; None where the record is not of such a part.
 
     Args:
         record: from an earlier run.
         expected: the part's fates before its first tile.
     """
     fates = np.frombuffer(record.fates.encode(), np.uint8)
-    if fates.size != expected.size or not np.isin(fates, (_PLACED, _EMPTY, _NOT_FOUND, _FAILED, _OUTSIDE)).all():
+    known = (_PLACED, _EMPTY, _NOT_FOUND, _PARKED, _DOUBTED, _FAILED, _OUTSIDE)
+    if fates.size != expected.size or not np.isin(fates, known).all():
         return None
     fates = fates.reshape(expected.shape)
     if not np.array_equal(fates == _OUTSIDE, expected == _OUTSIDE):
         return None
-    # What another part could not read is requested again for that part.
-    return np.where(fates == _FAILED, np.uint8(_WAITING), fates)
+    # What this part, or another one, lacks is requested again.
+    return np.where(np.isin(fates, (_PARKED, _DOUBTED, _FAILED)), np.uint8(_WAITING), fates)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mosaic_async.build.ledger import PartRecord
 from mosaic_async.build.proof import NotProvenError, OnDrop, Proof
+from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Part
 from mosaic_async.raster import whole_file
 
@@ -61,7 +62,7 @@ class PartFiles:
             whole_file.flush(path)
         content = {**asdict(record), "files": digests}
         whole_file.write(self._record(part), self._proof.seal(self._what(part), content), durable=True)
-        if not record.holes:
+        if not record.missing:
             self.canvas(part).unlink(missing_ok=True)
 
     async def adopt(
@@ -113,11 +114,12 @@ class PartFiles:
                 raise NotProvenError(f"{name} cannot be read: {error.strerror}") from error
             if not is_same:
                 raise NotProvenError(f"{name} is damaged")
-        return PartRecord(**content)
+        missing = tuple(Tile(*tile) for tile in content.pop("missing"))
+        return PartRecord(**content, missing=missing)
 
     def _kept(self, part: Part, record: PartRecord) -> Collection[Path]:
         """List the files that a part may need later."""
-        return [self.canvas(part)] if record.holes else [self.cog(part), self.top(part)]
+        return [self.canvas(part)] if record.missing else [self.cog(part), self.top(part)]
 
     def _sweep(self, kept: Collection[Path]) -> None:
         """Delete the files of parts that no record vouches for."""

@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from mosaic_async.build.layout import Layout
+from mosaic_async.build.part_files import PartFiles
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Part
 from mosaic_async.raster.canvas import Canvas
@@ -24,10 +24,16 @@ _Result = TypeVar("_Result")
 
 
 class PartWriter:
-    """Fills and seals the parts of a layout."""
+    """Fills and seals the parts of a layout.
 
-    def __init__(self, layout: Layout) -> None:
+    Args:
+        layout: where tiles go and how they are stored.
+        files: where parts go; the canvas that is kept there for a part is filled further.
+    """
+
+    def __init__(self, layout: Layout, files: PartFiles) -> None:
         self._layout = layout
+        self._files = files
         self._canvases: dict[str, Canvas] = {}
         """By the part's name; a part gets one when its first pixels arrive."""
         self._placing = ThreadPoolExecutor(1, thread_name_prefix="mosaic-canvas")
@@ -41,25 +47,32 @@ class PartWriter:
         """
         await _in(self._placing, self._place, part, tile, body)
 
-    async def seal(self, part: Part, path: Path, *, top: Path, tags: Mapping[str, str]) -> int:
+    async def seal(self, part: Part, *, tags: Mapping[str, str]) -> int:
         """Write the part's COG and return its bytes; 0, and no file, where the part has no data.
 
         Args:
-            part: whose tiles are all placed.
-            path: the COG.
-            top: where to keep its smallest level; not for the only part of an output.
+            part: whose tiles are all placed, or missing for good.
             tags: GDAL metadata for the only part of an output, which may be the output itself.
 
         Raises:
             ResourceError: it cannot be written.
         """
-        return await _in(self._sealing, self._seal, part, path, top, tags)
+        return await _in(self._sealing, self._seal, part, tags)
 
-    async def drop(self, part: Part) -> None:
-        """Free the canvas of a part that is not sealed."""
+    async def keep(self, part: Part) -> None:
+        """Write the canvas of a part that lacks tiles, so that later only these are needed.
+
+        Raises:
+            ResourceError: it cannot be written.
+        """
+        await _in(self._sealing, self._keep, part)
+
+    async def drop(self, part: Part) -> int:
+        """Free the canvas of a part that is not sealed, and return 0, the bytes of its COG."""
         canvas = self._canvases.pop(part.name, None)
         if canvas is not None:
             await _in(self._placing, canvas.close)
+        return 0
 
     async def close(self) -> None:
         """Wait for what the threads have begun, then free what is left."""
@@ -75,26 +88,39 @@ class PartWriter:
             return  # what lies under the mask is not data, and a part without data needs no file
         of_tile, of_part = grid.overlap(tile, part)
         rows, cols = of_tile.toslices()
-        canvas = self._canvases.get(part.name)
-        if canvas is None:
-            canvas = Canvas(part.height, part.width, grid.part_levels, grid.transform(part), encoding)
-            self._canvases[part.name] = canvas
+        canvas = self._canvases.get(part.name) or self._open(part)
         canvas.place(pixels[:, rows, cols], None if mask is None else mask[rows, cols], of_part)
 
-    def _seal(self, part: Part, path: Path, top: Path, tags: Mapping[str, str]) -> int:
+    def _open(self, part: Part) -> Canvas:
+        """Make a part's canvas, with what an earlier pass or run has kept of it."""
         grid = self._layout.grid
+        canvas = Canvas(part.height, part.width, grid.part_levels, grid.transform(part), self._layout.encoding)
+        self._canvases[part.name] = canvas
+        if (kept := self._files.canvas(part)).exists():
+            canvas.restore(kept)
+        return canvas
+
+    def _keep(self, part: Part) -> None:
+        if (canvas := self._canvases.get(part.name)) is not None:
+            self._files.make_room(part)
+            canvas.keep(self._files.canvas(part))
+
+    def _seal(self, part: Part, tags: Mapping[str, str]) -> int:
+        grid, files = self._layout.grid, self._files
         canvas = self._canvases.get(part.name)
+        if canvas is None and files.canvas(part).exists():
+            canvas = self._open(part)
         if canvas is None:
             return 0
         if outline := grid.outline():
             canvas.cut(outline)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_room(part)
         if grid.is_single:
-            canvas.seal(path, tags=tags)
+            canvas.seal(files.cog(part), tags=tags)
         else:
-            canvas.seal(path, top=top)
+            canvas.seal(files.cog(part), top=files.top(part))
         del self._canvases[part.name]
-        return path.stat().st_size
+        return files.cog(part).stat().st_size
 
 
 async def _in(

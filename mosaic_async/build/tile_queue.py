@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from mosaic_async.build.budget import OPEN_PARTS
 from mosaic_async.geo.cover import Tile
-from mosaic_async.geo.grid import Grid, Part
+from mosaic_async.geo.grid import Part
 
 
 @dataclass
@@ -44,12 +44,12 @@ class Orders:
     parts need no room, neither the first time nor when they come back.
 
     Args:
-        grid: the output.
+        tiles: returns the tiles that a part needs, at least one.
         is_stopped: returns whether to hand out nothing new.
     """
 
-    def __init__(self, grid: Grid, is_stopped: Callable[[], bool]) -> None:
-        self._grid = grid
+    def __init__(self, tiles: Callable[[Part], list[Tile]], is_stopped: Callable[[], bool]) -> None:
+        self._tiles = tiles
         self._is_stopped = is_stopped
         self._parts: Iterator[Part] = iter(())
         self._fresh: Iterator[Order] = iter(())
@@ -83,7 +83,7 @@ class Orders:
             return None
         order = next(self._fresh, None)
         if order is None and len(self.open) < OPEN_PARTS and (part := next(self._parts, None)) is not None:
-            tiles = self._grid.tiles(part)
+            tiles = self._tiles(part)
             opened = self.open[part.name] = OpenPart(part, tiles, waiting=len(tiles))
             self._fresh = (Order(opened, tile) for tile in tiles)
             order = next(self._fresh)

@@ -14,7 +14,7 @@ from mosaic_async.build.ledger import Ledger, PartRecord
 from mosaic_async.events import TileEmpty, TileFailed, TileNotFound, TileParked, TilePlaced
 from mosaic_async.geo.area import Area
 from mosaic_async.geo.cover import Cover, Tile
-from mosaic_async.geo.grid import Grid
+from mosaic_async.geo.grid import Grid, part_name
 
 BOX = Area.parse((-3.3, 38.5, 8.7, 46.1))
 TRIANGLE = Area.parse({"type": "Polygon", "coordinates": [[[-3, 38], [9, 40], [2, 47], [-3, 38]]]})
@@ -48,6 +48,9 @@ def test_each_tile_is_counted_in_the_first_part_that_it_touches(grid):
     assert (counted[covered.astype(bool)] == 1).all()
 
 
+SQUARE = Grid(cover=Cover(zoom=7, left=60, top=40, columns=3, rows=3), tile_size=128, block_size=128, part_blocks=4)
+
+
 class Runs(RuleBasedStateMachine):
     """Runs of one job: orders arrive in any order, parts close, sweeps begin, and processes die and resume."""
 
@@ -67,18 +70,18 @@ class Runs(RuleBasedStateMachine):
         self.fates = dict.fromkeys(tiles_of(self.grid), "waiting")
         self.holes: dict[str, set[Tile]] = {}
         self.told: list[Tile] = []
+        self.closed = {name: set(record.missing) for name, (record, _) in self.disk.items()}
         self.is_swept = self.is_over = False
-        whole = {name: kept for name, kept in self.disk.items() if not kept[0].holes}
-        for _, fates in whole.values():
+        for _, fates in self.disk.values():
             self.fates.update(
                 {tile: fate if fate in ("placed", "empty", "not found") else "waiting" for tile, fate in fates.items()}
             )
-        self.ledger.resume({name: record for name, (record, _) in whole.items()})
-        assert set(self.ledger.records) == set(whole)
+        self.ledger.resume({name: record for name, (record, _) in self.disk.items()})
+        assert set(self.ledger.records) == {name for name, (record, _) in self.disk.items() if not record.missing}
         self.begin_pass()
 
     def begin_pass(self) -> None:
-        self.open = {part.name: (part, set(self.grid.tiles(part))) for part in self.ledger.wanted()}
+        self.open = {part.name: (part, set(self.ledger.tiles(part))) for part in self.ledger.wanted()}
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), outcome=st.sampled_from(["data"] * 6 + ["nothing", "passing", "lasting", "not found"]))
@@ -137,16 +140,22 @@ class Runs(RuleBasedStateMachine):
         failed = sum(fate == "failed" for fate in self.fates.values())
         is_parked = any(self.fates[tile] in ("parked", "doubted") for tile in holes)
         assert self.ledger.is_sealable(part) == (not is_parked and (not holes or failed <= self.max_failures))
-        if self.ledger.is_sealable(part):
-            record = self.ledger.record(part, 100)
-            assert record.holes == len(holes)
-            counted = {tile: self.fates[tile] for tile in self.grid.tiles(part) if self.counts(part, tile)}
-            assert record.placed == sum(fate == "placed" for fate in counted.values())
-            assert record.empty == sum(fate in ("empty", "not found") for fate in counted.values())
-            self.disk[part.name] = record, counted
+        is_sealable = self.ledger.is_sealable(part)
+        record = self.ledger.record(part, 100 if is_sealable else 0)
+        assert set(record.missing) == holes
+        counted = {tile: self.fates[tile] for tile in self.grid.tiles(part) if self.counts(part, tile)}
+        assert record.placed == sum(fate == "placed" for fate in counted.values())
+        assert record.empty == sum(fate in ("empty", "not found") for fate in counted.values())
+        self.disk[part.name] = record, counted
+        self.closed[part.name] = holes
+        if is_sealable:
             self.ledger.finish(part, 100)
         else:
             self.ledger.give_up(part)
+        for tile in self.grid.tiles(part):
+            names = [part_name(row, col) for row, col in self.grid.touches(tile)]
+            is_needed = any(name not in self.closed or tile in self.closed[name] for name in names)
+            assert self.ledger.is_done_with(tile) != is_needed
 
     def counts(self, part, tile) -> bool:
         return self.grid.touches(tile)[0] == (part.row, part.col)
@@ -222,21 +231,37 @@ class TestManyRuns(Runs.TestCase):
     ids=["none", "too few", "too many", "one that waits", "an unknown one", "one outside", "no ASCII"],
 )
 def test_a_record_that_does_not_fit_its_part_is_made_again(fates):
-    grid = Grid(cover=Cover(zoom=7, left=60, top=40, columns=3, rows=3), tile_size=128, block_size=128, part_blocks=4)
-    ledger = Ledger(grid, max_failures=0, parks=True)
-    ledger.resume({"0-0": PartRecord(fates=fates, holes=0, nbytes=100)})
+    ledger = Ledger(SQUARE, max_failures=0, parks=True)
+    ledger.resume({"0-0": PartRecord(fates=fates, nbytes=100)})
     assert not ledger.records
     assert ledger.waiting == 9
-    ledger.resume({"0-0": PartRecord(fates="ppeppeppp", holes=1, nbytes=100)})
-    assert not ledger.records
-    ledger.resume({"0-0": PartRecord(fates="ppeppeppp", holes=0, nbytes=100)})
+    ledger.resume({"0-0": PartRecord(fates="ppeppeppp", nbytes=100)})
     assert (ledger.placed, ledger.empty, ledger.waiting) == (7, 2, 0)
 
 
-@pytest.mark.parametrize("values", [{"fates": 1}, {"holes": "1"}, {"nbytes": None}, {"holes": True}])
-def test_a_record_holds_text_and_numbers_only(values):
+def test_a_part_that_lacks_tiles_needs_nothing_but_them():
+    ledger = Ledger(SQUARE, max_failures=0, parks=True)
+    missing = (Tile(61, 40, 7), Tile(60, 41, 7))
+    ledger.resume({"0-0": PartRecord(fates="p?ef?eppp", missing=missing, nbytes=0)})
+    (part,) = ledger.wanted()
+    assert ledger.tiles(part) == list(missing)
+    assert (ledger.placed, ledger.empty, ledger.waiting) == (4, 2, 3)
+    assert ledger.is_done_with(Tile(60, 40, 7))
+    assert not ledger.is_done_with(missing[0])
+
+
+@pytest.mark.parametrize("missing", [(Tile(63, 40, 7),), (Tile(60, 40, 8),), (Tile(60, 40, 7), Tile(0, 0, 0))])
+def test_a_part_that_lacks_tiles_which_it_never_had_is_made_again(missing):
+    ledger = Ledger(SQUARE, max_failures=0, parks=True)
+    ledger.resume({"0-0": PartRecord(fates="?" * 9, missing=missing, nbytes=0)})
+    (part,) = ledger.wanted()
+    assert ledger.tiles(part) == SQUARE.tiles(part)
+
+
+@pytest.mark.parametrize("values", [{"fates": 1}, {"missing": ("1",)}, {"nbytes": None}, {"nbytes": True}])
+def test_a_record_holds_text_tiles_and_numbers_only(values):
     with pytest.raises(TypeError):
-        PartRecord(**{"fates": "p", "holes": 0, "nbytes": 0, **values})
+        PartRecord(**{"fates": "p", "nbytes": 0, **values})
 
 
 def test_a_million_tiles_that_succeed_take_two_bytes_each_at_most():

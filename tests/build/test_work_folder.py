@@ -24,7 +24,7 @@ OTHER = label_of({"source": "a", "zoom": 4})
 PART = Part(row=0, col=1, row_off=0, col_off=512, height=512, width=512)
 TWIN = Part(row=0, col=2, row_off=0, col_off=1024, height=512, width=512)
 TILE = Tile(3, 4, 5)
-RECORD = PartRecord(fates="ppep", holes=0, nbytes=0)
+RECORD = PartRecord(fates="ppep", nbytes=0)
 STATE = {"tile": {"size": 256}, "part_blocks": 8}
 REPORT = {"tiles_failed": 0, "zoom": 7}
 
@@ -74,7 +74,7 @@ async def left(folder, *, label=LABEL):
     await work.save_state(STATE, layout="8")
     await work.spool.write(TILE, b"body", file="0-1")
     await finish(work, PART, pixels=b"pixels 1", top=b"top 1")
-    await finish(work, TWIN, pixels=b"pixels 2", top=b"top 2", record=PartRecord(fates="pe", holes=0, nbytes=0))
+    await finish(work, TWIN, pixels=b"pixels 2", top=b"top 2", record=PartRecord(fates="pe", nbytes=0))
     await work.save_scenes({"tiles": 3})
     await work.close()
     return work
@@ -258,7 +258,7 @@ async def test_a_part_of_another_job_is_dropped(folder, tmp_path):
 async def test_a_part_that_lacks_tiles_keeps_its_canvas_and_not_its_cog(folder):
     work = await left(folder)
     work.parts.canvas(PART).write_bytes(b"canvas")
-    record = replace(RECORD, holes=2, nbytes=8)
+    record = replace(RECORD, missing=(TILE, Tile(9, 9, 9)), nbytes=8)
     await asyncio.to_thread(work.parts.declare, PART, record)
     assert (await folder.adopted())["0-1"] == record
     assert not work.parts.cog(PART).exists()
