@@ -122,8 +122,10 @@ class Download:
             await self._drop_done(self._work.spool)  # a killed run may have left what it had just finished with
             # Twice as many fetchers as permits: a tile that backs off keeps its task but not its permit.
             await self._pass(2 * in_flight)
+            await self._replace_doubtful()
             if self.ledger.parked and not self.is_stopped:
                 await self._sweep()
+                await self._replace_doubtful()
             self.ledger.end()
         finally:
             await self._parts.close()
@@ -144,6 +146,16 @@ class Download:
                 for _ in range(fetchers):
                     group.create_task(self._fetch())
             await self._queue.put(None)
+
+    async def _replace_doubtful(self) -> None:
+        """Request again the tiles whose answers may belong to other requests, and make their parts again."""
+        await self._client.prove()
+        while doubtful := self._client.take_doubtful():
+            for part in self.ledger.withdraw(doubtful):
+                await asyncio.to_thread(self._work.parts.revoke, part)
+            await self._work.spool.drop(doubtful)
+            await self._pass(2 * self._effort.in_flight)
+            await self._client.prove()
 
     async def _fetch(self) -> None:
         while (order := await self._orders.next()) is not None:

@@ -16,7 +16,7 @@ waiting ──▶ placed | empty          settled; a part that cannot read the t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -88,6 +88,8 @@ class Ledger:
         """Parts that are finished but for a few tiles, by name; those of earlier runs included."""
         self._given_up: set[str] = set()
         """Those of them that this run has closed."""
+        self._withdrawn: set[Tile] = set()
+        """Tiles that wait again, and whose event has been sent."""
         self._is_sweep = False
 
     @property
@@ -180,7 +182,25 @@ class Ledger:
         if self._fate(tile) != _WAITING:
             return None
         self._set(tile, _PLACED if has_data else _EMPTY)
+        if tile in self._withdrawn:
+            return None
         return TilePlaced(tile) if has_data else TileEmpty(tile)
+
+    def withdraw(self, tiles: Collection[Tile]) -> list[Part]:
+        """Let settled tiles wait again; return the parts that they touch, which have to be made again."""
+        places = {place for tile in tiles for place in self._grid.touches(tile)}
+        parts = [part for part in self._grid.parts() if (part.row, part.col) in places]
+        for part in parts:
+            self.records.pop(part.name, None)
+            self._partial.pop(part.name, None)
+            self._given_up.add(part.name)
+        for tile in tiles:
+            fate = self._fate(tile)
+            if fate in (_PLACED, _EMPTY, _NOT_FOUND):
+                self._withdrawn.add(tile)
+            if fate in (_PLACED, _EMPTY, _NOT_FOUND, _DOUBTED):
+                self._set(tile, _WAITING)
+        return parts
 
     def miss(self, failure: TileFailed, *, is_passing: bool) -> TileParked | TileFailed | None:
         """Park a tile, or let it fail; return the event, once per tile.
@@ -217,7 +237,7 @@ class Ledger:
         if self._fate(tile) != _WAITING:
             return None
         self._set(tile, _NOT_FOUND)
-        return TileNotFound(tile)
+        return None if tile in self._withdrawn else TileNotFound(tile)
 
     def is_missing(self, tile: Tile) -> bool:
         """Return whether this pass has already requested the tile in vain."""
@@ -246,6 +266,7 @@ class Ledger:
         self.records[part.name] = self.record(part, nbytes)
         self._partial.pop(part.name, None)
         self._lacks.pop(part.name, None)
+        self._given_up.discard(part.name)
 
     def give_up(self, part: Part) -> None:
         """Note that a part is closed without its COG, and its record kept; a sweep goes through what it lacks."""

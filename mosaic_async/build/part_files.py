@@ -65,6 +65,11 @@ class PartFiles:
         if not record.missing:
             self.canvas(part).unlink(missing_ok=True)
 
+    def revoke(self, part: Part) -> None:
+        """Delete a part's record, and then its files, since the part has to be made again; it blocks."""
+        for path in (self._record(part), self.cog(part), self.top(part), self.canvas(part)):
+            path.unlink(missing_ok=True)
+
     async def adopt(
         self, parts: Iterable[Part], on_drop: OnDrop, *, stitched: Collection[str] = ()
     ) -> dict[str, PartRecord]:

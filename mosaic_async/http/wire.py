@@ -99,7 +99,6 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         self._request = b""
         self._answers = 0
         self._unproved: dict[int, Hashable] = {}
-        self._last: Hashable = None
         self._is_busy = True
         self._is_retired = False
         self._lingers = False
@@ -151,7 +150,6 @@ class Wire(asyncio.Transport, asyncio.Protocol):
             if len(self._unproved) == _PROVE_EVERY:
                 self.retire()
                 self._wires.note_full(self)
-        self._last = label
         return True
 
     async def ends_alone(self) -> bool:
@@ -172,9 +170,9 @@ class Wire(asyncio.Transport, asyncio.Protocol):
             return b"?"
 
     def doubt(self) -> None:
-        """Report the unproved answers and the last one, and close the connection."""
+        """Report the unproved answers, and close the connection."""
         self._is_doubtful = True
-        self._wires.distrust(label for label in (*self._unproved.values(), self._last) if label is not None)
+        self._wires.distrust(label for label in self._unproved.values() if label is not None)
         self._unproved.clear()
         self.abort()
 

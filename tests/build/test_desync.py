@@ -1,0 +1,108 @@
+"""A whole run against servers that send what nobody requested: exit 0 means that every pixel is right."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+
+import pytest
+import rasterio
+
+import mosaic_async.build.run
+from mosaic_async import IncompleteError, TilePlaced, build_mosaic
+from mosaic_async.http.client import Client
+from tests.desync import Desync, after, ahead, answer
+from tests.fake_tiler import FakeTiler, Pattern
+from tests.http.test_wire import IDLE_404, IDLE_408, STRAYS
+from tests.test_api import AREA, assert_is_the_world
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
+]
+
+ZOOM = 8
+NAMED = {
+    "a second answer after 0.5 ms": after(0.0005),
+    "a second answer after 5 ms": after(0.005),
+    "a second answer after 50 ms": after(0.05),
+    "404 of an idle server": after(0.003, IDLE_404),
+    "408 of an idle server": after(0.003, IDLE_408),
+    "a 404 ahead": ahead(IDLE_404),
+}
+"""Those of the issue, and the worst: a stray that is taken for the answer, while the client is never idle."""
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """Have the client wait a tenth of the time before a retry."""
+    client = functools.partial(Client, sleep=lambda seconds: asyncio.sleep(seconds / 10))
+    monkeypatch.setattr(mosaic_async.build.run, "Client", client)
+
+
+def tiler_of(ext: str) -> FakeTiler:
+    return FakeTiler(ext=ext, pattern=Pattern(count=1, masked=False), tile_size=128)
+
+
+async def build(server: Desync, output, connections: int, **options):
+    return await build_mosaic(
+        server.template, AREA, output, zoom=ZOOM, concurrency=connections, part_size=512, timeout=20, **options
+    )
+
+
+@pytest.mark.parametrize("connections", [1, 8])
+@pytest.mark.parametrize("ext", ["png", "tif"])
+@pytest.mark.parametrize("stray", NAMED)
+async def test_every_pixel_is_right_whatever_follows_the_answers(tmp_path, stray, ext, connections):
+    tiler = tiler_of(ext)
+    with Desync(tiler, NAMED[stray]).running() as server:
+        report = await build(server, tmp_path / "out.tif", connections)
+        assert server.strays
+    assert_is_the_world(tmp_path / "out.tif", tiler, AREA, ZOOM)
+    assert report.tiles_placed == report.tiles_total
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("connections", [1, 8])
+@pytest.mark.parametrize("ext", ["png", "tif"])
+@pytest.mark.parametrize("stray", STRAYS)
+async def test_no_stray_at_all_gets_a_wrong_pixel_into_a_complete_output(tmp_path, stray, ext, connections):
+    tiler = tiler_of(ext)
+    with Desync(tiler, STRAYS[stray]).running() as server:
+        try:
+            await build(server, tmp_path / "out.tif", connections)
+        except IncompleteError:
+            return  # an error that says so is right, too
+    if "204" in stray:  # the server's own answer for some tiles
+        with rasterio.open(tmp_path / "out.tif") as dataset:
+            assert dataset.dataset_mask().any()
+    else:
+        assert_is_the_world(tmp_path / "out.tif", tiler, AREA, ZOOM)
+
+
+async def test_a_part_that_is_sealed_before_the_stray_shows_is_made_again(tmp_path):
+    """One connection, one shift in the first part, and the client is busy until the farewell."""
+    tiler, events = tiler_of("png"), []
+    with Desync(tiler, ahead(answer(tiler.body((8, 0, 0)))), turns=range(4, 5)).running() as server:
+        report = await build(server, tmp_path / "out.tif", 1, on_event=events.append)
+    assert_is_the_world(tmp_path / "out.tif", tiler, AREA, ZOOM)
+    placed = [event.tile for event in events if isinstance(event, TilePlaced)]
+    assert len(placed) == len(set(placed)) == report.tiles_placed == report.tiles_total
+    assert report.parts_total > 1
+
+
+async def test_georeferenced_tiles_recover_from_a_shift_with_one_retry(tmp_path):
+    tiler = tiler_of("tif")
+    with Desync(tiler, ahead(answer(tiler.body((8, 0, 0)), "image/tiff")), turns=range(9, 10)).running() as server:
+        report = await build(server, tmp_path / "out.tif", 1)
+    assert_is_the_world(tmp_path / "out.tif", tiler, AREA, ZOOM)
+    assert report.retries == 1
+    assert report.requests == server.hits.total() == report.tiles_total + 1
+
+
+@pytest.mark.parametrize(("ext", "more"), [("tif", 0), ("png", 4)])
+async def test_a_healthy_server_gets_one_farewell_per_connection_where_tiles_name_no_place(tmp_path, ext, more):
+    tiler = tiler_of(ext)
+    with Desync(tiler).running() as server:
+        report = await build(server, tmp_path / "out.tif", 4)
+    assert report.tiles_total <= report.requests == server.hits.total() <= report.tiles_total + more
+    assert server.connections <= 4
