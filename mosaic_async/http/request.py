@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Collection, Hashable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from types import TracebackType
@@ -35,8 +36,10 @@ _SAFE = "%/:?#[]@!$&'()*+,;=~"
 _is_encoded = re.compile(rf"[\w.\-{re.escape(_SAFE)}]*", re.ASCII).fullmatch
 _READ_BUFFER = 2**20
 """Bytes; aiohttp's 64 KiB makes it stop and start the socket sixteen times for a tile of a megabyte."""
-_MAX_ERROR_BODY = 4096
-"""Bytes of an error's body that are read."""
+_MAX_ERROR_BODY = 2**16
+"""Bytes of an error's body that are read, or a little more."""
+_ERROR_BODY_TIMEOUT = 2.0
+"""Seconds for these bytes."""
 _MAX_WORDS = 200
 """Characters of the server's own words in a message."""
 _MAX_HEADER = 2**18
@@ -195,7 +198,8 @@ class Requester:
                 assert isinstance(response, WatchedResponse)
                 if response.status in (301, 302, 303, 307, 308):
                     target = self._redirected(response)
-                    if await _is_short(response) and not (response.note(label) and await response.ends_well()):
+                    await _begin(response)
+                    if not (response.note(label) and await response.ends_well()):
                         raise AttemptError(_STRAY, Outcome.RETRY, status=response.status)
                     is_own = is_own and is_same_place(url, target)
                     url = target
@@ -270,12 +274,6 @@ class Requester:
         return AttemptError(f"the body is larger than {self.max_body:,} bytes", Outcome.FAIL, status=response.status)
 
 
-async def _is_short(response: aiohttp.ClientResponse) -> bool:
-    """Read the body of a redirect, and return whether it has ended; a long one costs its connection."""
-    await response.content.read(_MAX_ERROR_BODY)
-    return response.content.at_eof()
-
-
 def _unanswered(error: Exception, timeout: float) -> AttemptError:
     """Return the failure of an attempt without an answer."""
     return AttemptError(reason_of(error, timeout), of_error(error))
@@ -291,12 +289,23 @@ def _examine(check: Check, answer: Answer, response: WatchedResponse) -> bool:
         raise AttemptError(error.message, Outcome.RETRY, status=answer.status, is_bad_body=True) from error
 
 
+async def _begin(response: aiohttp.ClientResponse) -> bytes:
+    """Read the body of an error to its end, if that comes soon: so the connection stays usable."""
+    body = b""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_ERROR_BODY_TIMEOUT):
+            while len(body) < _MAX_ERROR_BODY and (chunk := await response.content.readany()):
+                body += chunk
+    return body
+
+
 async def _words(response: aiohttp.ClientResponse) -> str:
     """Return the server's own words, if it sends JSON as TiTiler and API Gateway do."""
+    body = await _begin(response)
     if response.content_type != "application/json":
         return ""
     try:
-        words = words_of(parse(await response.content.read(_MAX_ERROR_BODY)))
+        words = words_of(parse(body))
     except ValueError:
         return ""
     return f": {words[:_MAX_WORDS]}" if words else ""

@@ -327,7 +327,7 @@ class WatchedResponse(aiohttp.ClientResponse):
             label: what to report if the answer becomes doubtful later.
             is_proved: whether the answer names its place.
         """
-        self._is_last = self.is_alone or self._announces_end
+        self._is_last = self.is_alone or self._announces_end or not self.content.at_eof()  # too long to be read
         return self.wire.note(self.number, label, is_proved=is_proved, is_last=self._is_last)
 
     async def ends_well(self) -> bool:

@@ -106,6 +106,21 @@ async def test_a_healthy_server_keeps_its_connections_and_is_asked_for_little_mo
     assert server.hits.total() == client.requests <= len(TILES) + 4
 
 
+async def test_a_long_page_with_404_is_read_and_no_stray(tiler):
+    """The rest of an answer that nobody reads would look like one."""
+    page = b"HTTP/1.1 404 Not Found\r\nContent-Length: 60000\r\n\r\n" + bytes(60000)
+
+    async def not_found(server, tile, proper, writer):
+        writer.write(page[:30000])
+        await asyncio.sleep(0.01)
+        writer.write(page[30000:])
+
+    with Desync(tiler, not_found, turns=range(1, 10**9, 2)).running() as server:
+        bodies, _ = await fetched(server, 1)
+        assert server.connections == 1
+    assert set(bodies.values()) == {b"", *(tiler.body(tile) for tile in TILES[1::2])}
+
+
 @pytest.mark.parametrize("connections", [1, 8])
 async def test_a_shift_that_no_idle_moment_shows_is_found_by_the_farewell(tiler, connections):
     """The client is busy all the time, so each answer comes just after the request before which it was due."""
