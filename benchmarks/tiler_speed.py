@@ -28,7 +28,8 @@ import psutil
 from rasterio.io import MemoryFile
 
 from mosaic_async.tiler import Mosaic, Rendering, open_mosaic
-from mosaic_async.tiler.server import READY, serve_app, shared_socket
+from mosaic_async.tiler.server import serve_app, shared_socket
+from mosaic_async.tiler.supervisor import READY
 
 _SCENES = Path(__file__).parents[2] / "shared/data/landsat8-newyork-2018"
 _CONCURRENCY = 8

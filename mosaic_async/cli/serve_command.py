@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,13 +22,27 @@ from mosaic_async.cli.running import run
 )
 @click.option("--port", type=int, default=8000, show_default=True, help="Port to listen on.")
 @click.option("--workers", type=click.IntRange(1), help="Number of processes; default: one per core.")
-def serve(source: Path, host: str, port: int, workers: int | None) -> None:
+@click.option(
+    "--allowed-host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Name by which clients may call this server, beside localhost and IP addresses; repeatable.",
+)
+@click.option(
+    "--allowed-origin",
+    "origins",
+    multiple=True,
+    metavar="URL",
+    help="Site whose pages may read tiles, such as https://map.example; repeatable.",
+)
+def serve(source: Path, **options: Any) -> None:
     """Serve a MosaicJSON, or a folder of STAC items or COGs, as tiles until interrupted."""
     tiler = extras.tiler()
 
     async def work() -> None:
         mosaic = await asyncio.to_thread(tiler.open_mosaic, source)
-        async with tiler.serve(mosaic, host=host, port=port, workers=workers) as url:
+        async with tiler.serve(mosaic, **options) as url:
             example = "&".join(f"assets={name}" for name in mosaic.assets[:3])
             click.echo(f"{url}/WebMercatorQuad/tilejson.json?{example}")
             click.echo(f"{url}/WebMercatorQuad/map.html?{example}", err=True)

@@ -5,31 +5,35 @@ It has no `url` parameter: clients can request tiles of this mosaic and nothing 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from hmac import compare_digest
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
-from fastapi import FastAPI, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, FastAPI, Query
+from fastapi.routing import APIRoute
 from rio_tiler.io import Reader, STACReader
 from starlette.datastructures import MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from titiler.core.dependencies import AssetsExprParams, BidxExprParams, DatasetParams
-from titiler.core.errors import DEFAULT_STATUS_CODES, add_exception_handlers
 from titiler.core.resources.enums import OptionalHeader
-from titiler.mosaic.errors import MOSAIC_STATUS_CODES
 from titiler.mosaic.factory import MosaicTilerFactory
 
-from mosaic_async.errors import MosaicError, UsageError
 from mosaic_async.sources.signing import Signer, Signing
 from mosaic_async.tiler.awspds.routes import Notebook
 from mosaic_async.tiler.awspds.store import MosaicStore
 from mosaic_async.tiler.backend import SceneBackend, definition
+from mosaic_async.tiler.edge.doorman import Doorman
+from mosaic_async.tiler.edge.gate import Gate, Traffic
+from mosaic_async.tiler.edge.limits import Limits
+from mosaic_async.tiler.edge.route import checked_route
 from mosaic_async.tiler.pixels.composer import COMPOSED, Composed, Composer
 from mosaic_async.tiler.pixels.selection import Selection
+from mosaic_async.tiler.prices import is_plain
+from mosaic_async.tiler.refusals import add_handlers
 from mosaic_async.tiler.scenes.mosaic import Mosaic
 
 
@@ -57,53 +61,75 @@ def selection_of(
     return Selection.parse(pixel_selection, rounding=rounding)
 
 
-def make_app(mosaic: Mosaic, store: Path, *, secret: str | None = None, signing: Signing | None = None) -> FastAPI:
+@dataclass(frozen=True, kw_only=True)
+class Door:
+    """Who may send requests."""
+
+    hosts: Sequence[str] = ()
+    """Names of this server beside `localhost` and addresses."""
+    origins: Sequence[str] = ()
+    """Other sites whose pages may read responses."""
+    secret: str | None = None
+    """The `access_token` that every request must have; None serves everybody."""
+
+
+def make_app(
+    mosaic: Mosaic, store: Path, *, door: Door, limits: Limits, traffic: Traffic, signing: Signing | None = None
+) -> FastAPI:
     """Return the application for one mosaic.
 
     Args:
         mosaic: the mosaic to serve.
         store: folder of the mosaics that clients create, shared by all processes.
-        secret: the `access_token` that every request must have; None serves everybody.
+        door: who may send requests.
+        limits: what one request may cost.
+        traffic: the requests that this process serves.
         signing: renews signatures of scenes' URLs; None: Planetary Computer.
     """
     model, index = definition(mosaic.document)
     composer = Composer(is_stac=mosaic.is_stac, is_local=_is_local(index.names), signer=Signer.of(signing or Signing()))
+    notebook = Notebook(mosaic, index.names, composer, MosaicStore(store), limits)
     factory = MosaicTilerFactory(
+        router=APIRouter(route_class=checked_route(partial(is_plain, index=index, limits=limits))),
         backend=partial(SceneBackend, index=index, composer=composer),  # type: ignore[arg-type]
         path_dependency=lambda: model,  # clients cannot choose what is opened
         dataset_reader=STACReader if mosaic.is_stac else Reader,
         layer_dependency=AssetsExprParams if mosaic.is_stac else BidxExprParams,
         dataset_dependency=ReadingParams,
         pixel_selection_dependency=selection_of,  # type: ignore[arg-type]
+        process_dependency=lambda: None,  # algorithms have no price
         optional_headers=[OptionalHeader.x_assets, OptionalHeader.server_timing],
     )
-    app = FastAPI(title="mosaic-async tiler")
-    app.include_router(Notebook(mosaic, index.names, composer, MosaicStore(store)).router())
-    app.include_router(factory.router)
-    add_exception_handlers(app, DEFAULT_STATUS_CODES)
-    add_exception_handlers(app, MOSAIC_STATUS_CODES)
-    app.add_exception_handler(UsageError, partial(_refused, 422))
-    app.add_exception_handler(MosaicError, partial(_refused, 500))
+    app = FastAPI(title="mosaic-async tiler", redoc_url=None)
+    app.include_router(notebook.router())
+    app.include_router(_only(factory.router, _ROUTES))
+    add_handlers(app, is_private=door.secret is not None)
     app.add_middleware(_SceneHeaders)
-    if secret is not None:
-        app.add_middleware(_Guard, secret=secret)
+    app.add_middleware(Gate, traffic=traffic, deadline=limits.deadline)
+    if door.origins:
+        app.add_middleware(CORSMiddleware, allow_origins=list(door.origins), allow_methods=["GET", "POST"])
+    app.add_middleware(Doorman, hosts=door.hosts, origins=door.origins, secret=door.secret)
     return app
 
 
-class _Guard:
-    """Serves only requests with the secret: other users of the machine can reach its loopback too."""
+_ROUTES = (
+    "/info",
+    "/info.geojson",
+    "/tiles",
+    "/tiles/{tileMatrixSetId}",
+    "/tiles/{tileMatrixSetId}/{z}/{x}/{y}",
+    "/tiles/{tileMatrixSetId}/{z}/{x}/{y}.{format}",
+    "/tiles/{tileMatrixSetId}/{z}/{x}/{y}/assets",
+    "/{tileMatrixSetId}/map.html",
+    "/{tileMatrixSetId}/tilejson.json",
+    "/point/{lon},{lat}",
+)
+"""TiTiler's routes that are served; what else a version brings has no price here."""
 
-    def __init__(self, app: ASGIApp, *, secret: str) -> None:
-        self._app = app
-        self._secret = secret.encode()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = dict(parse_qsl(scope.get("query_string", b""))).get(b"access_token", b"")
-        if scope["type"] == "http" and not compare_digest(given, self._secret):
-            refusal = JSONResponse({"detail": "access_token is missing or wrong"}, status_code=403)
-            await refusal(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+def _only(router: APIRouter, paths: Collection[str]) -> APIRouter:
+    router.routes[:] = [route for route in router.routes if isinstance(route, APIRoute) and route.path in paths]
+    return router
 
 
 class _SceneHeaders:
@@ -126,10 +152,6 @@ class _SceneHeaders:
             await send(message)
 
         await self._app(scope, receive, sending)
-
-
-async def _refused(status: int, _: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": str(error)}, status_code=status)
 
 
 def _is_local(names: tuple[str, ...]) -> bool:

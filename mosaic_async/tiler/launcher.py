@@ -1,4 +1,4 @@
-"""Start tiler processes, one per core, and stop them with the run."""
+"""The embedded tiler as a context: processes that serve scenes, one per core, for the length of a block."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ import asyncio
 import json
 import os
 import socket
-import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from secrets import token_urlsafe
 from tempfile import TemporaryDirectory
 
-from mosaic_async.errors import ResourceError, SourceError, UsageError
+from mosaic_async.errors import ResourceError, UsageError
 from mosaic_async.raster import whole_file
 from mosaic_async.sources.signing import Signing
 from mosaic_async.sources.source import TileSource
+from mosaic_async.tiler.edge.limits import OWN_RUN, PUBLIC, Limits
 from mosaic_async.tiler.local_rendering import Rendering
 from mosaic_async.tiler.scenes.mosaic import Mosaic, open_mosaic
-from mosaic_async.tiler.server import READY, family_of, shared_socket
+from mosaic_async.tiler.server import family_of, shared_socket
+from mosaic_async.tiler.supervisor import Command, Crew
 
-_START_TIMEOUT = 60.0
-_STOP_TIMEOUT = 5.0
 _ENVIRONMENT = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar files: saves one request per scene
     "GDAL_NUM_THREADS": "1",  # the processes use the cores
@@ -98,7 +97,9 @@ async def local_tiler(
         cloud_mask=cloud_mask,
     ).query(opened)
     secret = token_urlsafe(16)
-    async with serve(opened, host="127.0.0.1", port=0, workers=workers, secret=secret, signing=signing) as url:
+    async with serve(
+        opened, host="127.0.0.1", port=0, workers=workers, secret=secret, signing=signing, limits=OWN_RUN
+    ) as url:
         path = f"tiles/WebMercatorQuad/{{z}}/{{x}}/{{y}}.{tile_format}"
         yield TileSource(
             template=f"{url}/{path}?tilesize={tile_size}&{query}&access_token={secret}",
@@ -120,8 +121,13 @@ async def serve(
     workers: int | None = None,
     secret: str | None = None,
     signing: Signing | None = None,
+    hosts: Sequence[str] = (),
+    origins: Sequence[str] = (),
+    limits: Limits = PUBLIC,
 ) -> AsyncIterator[str]:
     """Run the processes for the block, and yield their common URL.
+
+    A process that ends, hangs or takes too much memory is replaced.
 
     Args:
         mosaic: the scenes.
@@ -130,6 +136,9 @@ async def serve(
         workers: number of processes; None: one per core.
         secret: the `access_token` that every request must have; None serves everybody.
         signing: renews signatures of scenes' URLs; None: Planetary Computer.
+        hosts: names by which clients may call this server, beside `localhost`, `host` and IP addresses.
+        origins: other sites whose pages may read the responses, such as `https://map.example`.
+        limits: what one request may cost.
 
     Raises:
         ResourceError: the address is taken.
@@ -137,8 +146,13 @@ async def serve(
     """
     with TemporaryDirectory(prefix="mosaic-async-") as folder:
         path = Path(folder) / "mosaic.json"
-        given = {"document": mosaic.document, "assets": mosaic.assets, "secret": secret}
-        given["signing"] = asdict(signing or Signing())
+        given = {
+            "document": mosaic.document,
+            "assets": mosaic.assets,
+            "signing": asdict(signing or Signing()),
+            "limits": asdict(limits),
+            "door": {"hosts": [host, *hosts], "origins": list(origins), "secret": secret},
+        }
         await asyncio.to_thread(whole_file.write, path, json.dumps(given))  # in a folder that only this user can open
         try:
             holder = _held(host, port)
@@ -148,15 +162,27 @@ async def serve(
             ) from error
         with holder:
             port = holder.getsockname()[1]
-            log = Path(folder) / "tiler.log"
-            processes: list[asyncio.subprocess.Process] = []
-            try:
-                for _ in range(workers or os.cpu_count() or 1):
-                    processes.append(await _start(path, host, port, log))  # noqa: PERF401 - those started are stopped
-                await _wait_until_ready(processes, log)
+            arguments = ("-m", "mosaic_async.tiler.server", str(path), host, str(port))
+            command = Command(arguments, log=Path(folder) / "tiler.log", environment={**_ENVIRONMENT, **os.environ})
+            async with _running(command, workers or os.cpu_count() or 1):
                 yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-            finally:
-                await _stop(processes)
+
+
+@asynccontextmanager
+async def _running(command: Command, size: int) -> AsyncIterator[None]:
+    """Run and watch processes for the block."""
+    crew = Crew(command, size)
+    try:
+        await crew.start()
+        watch = asyncio.create_task(crew.watch())  # ends with this block, which a group would wrap the errors of
+        try:
+            yield
+        finally:
+            watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await watch
+    finally:
+        await crew.stop()
 
 
 def _held(host: str, port: int) -> socket.socket:
@@ -169,44 +195,3 @@ def _held(host: str, port: int) -> socket.socket:
             alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             alone.bind((host, port))
     return shared_socket(host, port)
-
-
-async def _start(path: Path, host: str, port: int, log: Path) -> asyncio.subprocess.Process:
-    with log.open("ab") as errors:
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "mosaic_async.tiler.server", str(path), host, str(port)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=errors,
-            env={**_ENVIRONMENT, **os.environ},
-            start_new_session=True,  # the parent handles an interrupt and ends the tilers after the run
-        )
-
-
-async def _wait_until_ready(processes: Sequence[asyncio.subprocess.Process], log: Path) -> None:
-    try:
-        async with asyncio.timeout(_START_TIMEOUT):
-            for process in processes:
-                assert process.stdout is not None
-                if (await process.stdout.readline()).strip() != READY.encode():
-                    raise SourceError(f"the embedded tiler does not start: {await asyncio.to_thread(_tail, log)}")
-    except TimeoutError as error:
-        raise SourceError(f"the embedded tiler is not ready after {_START_TIMEOUT:g} seconds") from error
-
-
-def _tail(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "no reason given"
-
-
-async def _stop(processes: Sequence[asyncio.subprocess.Process]) -> None:
-    for process in processes:
-        if process.stdin is not None:
-            process.stdin.close()
-    for process in processes:
-        try:
-            async with asyncio.timeout(_STOP_TIMEOUT):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()

@@ -1,15 +1,17 @@
 """One tiler process: `python -m mosaic_async.tiler.server MOSAIC.json HOST PORT`.
 
-It prints a line when it is ready. It ends when its standard input ends: so its tilers end with a parent that dies, even
-by `kill -9`.
+It prints a line when it is ready, and then its beats, see `supervisor`. It ends when its standard input ends: so it
+ends with a parent that dies, even by `kill -9`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,30 +19,70 @@ import uvicorn
 from fastapi import FastAPI
 
 from mosaic_async.sources.signing import Signing
-from mosaic_async.tiler.app import make_app
+from mosaic_async.tiler.app import Door, make_app
+from mosaic_async.tiler.edge.gate import Traffic
+from mosaic_async.tiler.edge.limits import Limits
 from mosaic_async.tiler.scenes.mosaic import Mosaic
+from mosaic_async.tiler.supervisor import OVERDUE, READY
 
-READY = "ready"
 _BACKLOG = 2048
+_MAX_REQUESTS = 1024
+"""Requests and connections of a process; further ones get a 503 at once."""
+_MAX_HEAD = 65_536
+"""Bytes of the request line and all headers together."""
+_BEAT = 0.25
+"""Seconds between two beats."""
+_GRACE = 5.0
+"""Seconds after its deadline in which the work of a request may find its next check and stop."""
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, traffic: Traffic | None) -> None:
+        super().__init__(config)
+        self._traffic = traffic
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         print(READY, flush=True)  # noqa: T201 - the parent waits for it
+        if self._traffic is not None:
+            threading.Thread(target=_beat, args=(self._traffic,), daemon=True).start()
 
 
 def main(path: str, host: str, port: str) -> None:
     """Serve a mosaic that the launcher wrote, on an address that all processes share."""
     given = json.loads(Path(path).read_text())
-    mosaic = Mosaic(given["document"], tuple(given["assets"]))
-    signing = Signing(**given["signing"])
-    serve_app(make_app(mosaic, Path(path).parent / "created", secret=given["secret"], signing=signing), host, int(port))
+    traffic = Traffic()
+    app = make_app(
+        Mosaic(given["document"], tuple(given["assets"])),
+        Path(path).parent / "created",
+        door=Door(**given["door"]),
+        signing=Signing(**given["signing"]),
+        limits=Limits(**given["limits"]),
+        traffic=traffic,
+    )
+    serve_app(app, host, int(port), traffic)
 
 
-def serve_app(app: FastAPI, host: str, port: int) -> None:
-    """Serve an application until standard input ends."""
-    server = _Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
+def serve_app(app: FastAPI, host: str, port: int, traffic: Traffic | None = None) -> None:
+    """Serve an application until standard input ends.
+
+    Args:
+        app: the application.
+        host: address to listen on.
+        port: port to listen on.
+        traffic: its requests, for the beats of this process; None: it has no supervisor.
+    """
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        http="h11",  # which has a limit for the size of headers
+        ws="none",
+        h11_max_incomplete_event_size=_MAX_HEAD,
+        limit_concurrency=_MAX_REQUESTS,
+    )
+    server = _Server(config, traffic)
     threading.Thread(target=_end_with_stdin, args=(server,), daemon=True).start()
     with shared_socket(host, port) as listener:
         listener.listen(_BACKLOG)
@@ -61,6 +103,23 @@ def shared_socket(host: str, port: int) -> socket.socket:
 def family_of(host: str) -> socket.AddressFamily:
     """Return the address family: IPv6 if the host has colons."""
     return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _beat(traffic: Traffic) -> None:
+    """Report to the supervisor that this process lives, and how it is."""
+    while True:
+        time.sleep(_BEAT)
+        is_overdue = traffic.overdue() > _GRACE
+        print(OVERDUE if is_overdue else resident_memory(), flush=True)  # noqa: T201 - the supervisor reads it
+
+
+def resident_memory() -> int:
+    """Return the memory of this process in bytes; 0 where the system does not tell."""
+    try:
+        pages = Path("/proc/self/statm").read_text().split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _end_with_stdin(server: uvicorn.Server) -> None:

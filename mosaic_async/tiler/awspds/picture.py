@@ -27,6 +27,7 @@ from mosaic_async.tiler.pixels.frame import Frame
 from mosaic_async.tiler.pixels.pixels import Pixels
 from mosaic_async.tiler.pixels.selection import Selection
 from mosaic_async.tiler.pixels.view import View
+from mosaic_async.tiler.ticket import held
 
 Extension = Literal["tif", "png", "jpg", "webp", "npy"]
 _MEDIA = {
@@ -100,7 +101,7 @@ def draw(
     if composed.pixels is None or not composed.pixels.valid.any():
         return Response(status_code=204)
     headers = {"X-Assets": ",".join(composed.used)}
-    with composer.finishing:
+    with held(composer.finishing):
         body = _encoded(composed.pixels, frame, ext, query)
     return Response(body, media_type=_MEDIA[ext], headers=headers)
 

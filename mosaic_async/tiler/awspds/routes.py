@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal
@@ -19,6 +19,8 @@ import mercantile
 from cogeo_mosaic.mosaic import MosaicJSON
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
+from rasterio.features import bounds as bounds_of
+from starlette.concurrency import run_in_threadpool
 from starlette.convertors import Convertor, register_url_convertor
 
 from mosaic_async.errors import UsageError
@@ -28,6 +30,12 @@ from mosaic_async.sources.stac_query import Item
 from mosaic_async.tiler.awspds.item_search import find_items
 from mosaic_async.tiler.awspds.picture import Extension, TileQuery, draw
 from mosaic_async.tiler.awspds.store import MosaicStore
+from mosaic_async.tiler.edge.formulas import check_colours, check_expression
+from mosaic_async.tiler.edge.limits import Limits
+from mosaic_async.tiler.edge.parameters import number_of
+from mosaic_async.tiler.edge.price import Tile as PricedTile
+from mosaic_async.tiler.edge.price import check_price
+from mosaic_async.tiler.edge.route import checked_route
 from mosaic_async.tiler.pixels.composer import Composer
 from mosaic_async.tiler.pixels.radiometry import is_known
 from mosaic_async.tiler.scenes.mosaic import Mosaic, outline_of_item
@@ -48,6 +56,9 @@ class _MosaicId(Convertor[str]):
 
 
 register_url_convertor("mosaicid", _MosaicId())
+_TILE_SIZE = 256
+_MAX_CELLS = 100_000
+"""Maximum cells of a mosaic that a search creates, and of all its scenes together."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +111,12 @@ class Creation:
         )
         if not found:
             raise UsageError("the search matched no items", hint="widen its place, time or query")
+        outlines = [outline_of_item(item["geometry"]) for item in found]
+        boxes = [bounds_of(outline) for outline in outlines]
+        _check_cells([search["bbox"], *boxes] if search.get("bbox") else boxes, self.minzoom)
         features = [
-            {"type": "Feature", "properties": {"path": places[id(item)]}, "geometry": outline_of_item(item["geometry"])}
-            for item in found
+            {"type": "Feature", "properties": {"path": places[id(item)]}, "geometry": outline}
+            for item, outline in zip(found, outlines, strict=True)
         ]
         most = self.maximum_items_per_tile
         options = {"maximum_items_per_tile": most} if most else {}
@@ -127,6 +141,27 @@ class Creation:
         }
 
 
+def _check_cells(boxes: Iterable[Sequence[float]], zoom: int) -> None:
+    """Check that boxes cover few cells.
+
+    Raises:
+        UsageError: they cover too many at this zoom.
+    """
+    cells = sum(_cells_of(*box[:4], zoom=zoom) for box in boxes)
+    if cells > _MAX_CELLS:
+        raise UsageError(
+            f"a mosaic of {cells:,} cells is too large: the limit is {_MAX_CELLS:,}",
+            hint="use a smaller `minzoom` or a smaller box",
+        )
+
+
+def _cells_of(west: float, south: float, east: float, north: float, *, zoom: int) -> int:
+    first, last = mercantile.tile(west, north, zoom, truncate=True), mercantile.tile(east, south, zoom, truncate=True)
+    columns: int = (last.x - first.x) % 2**zoom + 1
+    rows: int = last.y - first.y + 1
+    return columns * rows
+
+
 async def _search(request: Request) -> dict[str, Any]:
     """Read the body, whatever its media type: the notebook sends none."""
     try:
@@ -141,7 +176,9 @@ async def _search(request: Request) -> dict[str, Any]:
 class Notebook:
     """The routes over the items that one tiler serves."""
 
-    def __init__(self, mosaic: Mosaic, names: tuple[str, ...], composer: Composer, store: MosaicStore) -> None:
+    def __init__(
+        self, mosaic: Mosaic, names: tuple[str, ...], composer: Composer, store: MosaicStore, limits: Limits
+    ) -> None:
         """Prepare the routes; the first search reads the items.
 
         Args:
@@ -149,11 +186,13 @@ class Notebook:
             names: names of its scenes.
             composer: composes tiles.
             store: keeps created mosaics.
+            limits: what one request may cost.
         """
         self._mosaic = mosaic
         self._names = names
         self._composer = composer
         self._store = store
+        self._limits = limits
         self._index = lru_cache(maxsize=16)(self._read_index)
 
     @cached_property
@@ -251,7 +290,7 @@ class Notebook:
                 scenes,
                 mercantile.Tile(x, y, z),
                 view=query.view(self._mosaic.assets, self._reflectance),
-                size=256 * scale,
+                size=_TILE_SIZE * scale,
                 ext=ext,
                 query=query,
             )
@@ -260,15 +299,48 @@ class Notebook:
 
     def router(self) -> APIRouter:
         """Return the routes; they must precede TiTiler's."""
-        router = APIRouter(tags=["awspds-mosaic"])
-        router.post("/mosaic/create")(self.create)
-        router.get("/mosaic/{name:mosaicid}.json")(self.document)
-        router.get("/mosaic/{name:mosaicid}/geojson")(self.footprints)
+        of_tiles = frozenset(TileQuery.__dataclass_fields__)  # they become part of the tiles' URL
+        mosaics = APIRouter(route_class=checked_route(self._is_plain_mosaic, extra=of_tiles))
+        mosaics.get("/mosaic/{name:mosaicid}.json")(self.document)
+        mosaics.get("/mosaic/{name:mosaicid}/geojson")(self.footprints)
+        mosaics.post("/mosaic/create")(self.create)
+        tiles = APIRouter(route_class=checked_route(self._is_plain_tile))
         for prefix in ("/tiles", "/batch"):
-            router.get(prefix + "/{name:mosaicid}/tilejson.json")(self.tilejson)
-            router.get(prefix + "/{name:mosaicid}/{z:int}/{x:int}/{y:int}@{scale:int}x.{ext}")(self.tile)
-            router.get(prefix + "/{name:mosaicid}/{z:int}/{x:int}/{y:int}.{ext}")(self.tile)
+            mosaics.get(prefix + "/{name:mosaicid}/tilejson.json")(self.tilejson)
+            tiles.get(prefix + "/{name:mosaicid}/{z:int}/{x:int}/{y:int}@{scale:int}x.{ext}")(self.tile)
+            tiles.get(prefix + "/{name:mosaicid}/{z:int}/{x:int}/{y:int}.{ext}")(self.tile)
+        router = APIRouter(tags=["awspds-mosaic"])
+        router.include_router(mosaics)
+        router.include_router(tiles)
         return router
+
+    async def _is_plain_mosaic(self, request: Request) -> bool:
+        return request.method != "POST"
+
+    async def _is_plain_tile(self, request: Request) -> bool:
+        return await run_in_threadpool(self._price, request)
+
+    def _price(self, request: Request) -> bool:
+        """Return whether a tile is plain.
+
+        Raises:
+            UsageError: the tile is too dear.
+        """
+        path, query = request.path_params, request.query_params
+        formula = check_expression(query.get("expr", ""), separator=",")
+        named = len(formula.bands) or query.get("bands", "").count(",") + 1
+        tile = PricedTile(
+            size=_TILE_SIZE * float(path.get("scale", 0) or number_of(query, "scale", 1)),
+            padding=2,
+            scenes=self._index(path["name"]).count(path["x"], path["y"], path["z"]),
+            bands_read=named,
+            bands_out=formula.terms or named,
+            operations=formula.operations,
+            colour_operations=check_colours(query.get("color_ops", "")),
+            selection=query.get("pixel_selection", "first"),
+            resampling="bilinear",
+        )
+        return check_price(tile, self._limits)
 
 
 def _tilejson(

@@ -12,10 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from mosaic_async.errors import UsageError
 from mosaic_async.raster import whole_file
 
 _ID = re.compile(r"[0-9a-f]{56}")
 _KEPT = 64
+_MAX_MOSAICS = 1_000
+"""Maximum mosaics in a folder, which lies on the disk while the server runs."""
 
 
 class MosaicStore:
@@ -27,9 +30,15 @@ class MosaicStore:
         self._load = lru_cache(maxsize=_KEPT)(self._read)
 
     def put(self, name: str, document: dict[str, Any]) -> None:
-        """Save a mosaic; it replaces one of the same name."""
+        """Save a mosaic; it replaces one of the same name.
+
+        Raises:
+            UsageError: the folder is full.
+        """
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
+        if sum(1 for _ in path.parent.iterdir()) >= _MAX_MOSAICS:
+            raise UsageError(f"{_MAX_MOSAICS:,} mosaics exist already: the limit of this server")
         whole_file.write(path, gzip.compress(json.dumps(document).encode(), 1))
 
     def get(self, name: str) -> dict[str, Any]:

@@ -28,7 +28,8 @@ cloud shadow, cloud of medium and high probability, cirrus. fmask: CFmask's clou
 HLS has bits and needs `fmask:bits=1,2,3`.
 """
 _RULE = re.compile(r"(?P<asset>[^:]+)(?::(?P<kind>values|bits)=(?P<list>.+))?")
-_FIELD = re.compile(r"(\d{1,2})(?:-(\d{1,2})(?:>=(\d+))?)?")
+_MAX_DIGITS = 10
+_FIELD = re.compile(r"(\d{1,2})(?:-(\d{1,2})(?:>=(\d{1,10}))?)?")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class CloudMask:
             return cls.parse(f"{found['asset']}:{KNOWN[found['asset'].lower()]}")
         parts = found["list"].split(",")
         if found["kind"] == "values":
-            if not all(part.isdecimal() for part in parts):
+            if not all(part.isdecimal() and len(part) <= _MAX_DIGITS for part in parts):
                 raise _wrong(text)
             return cls(found["asset"], values=frozenset(map(int, parts)))
         return cls(found["asset"], fields=tuple(_field(part, text) for part in parts))

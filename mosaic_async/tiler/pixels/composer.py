@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import quote, urlsplit
@@ -29,6 +29,7 @@ from mosaic_async.tiler.pixels.pixels import Pixels
 from mosaic_async.tiler.pixels.selection import Read, Selection
 from mosaic_async.tiler.pixels.view import View
 from mosaic_async.tiler.scenes.scene import Scene, open_scene, renewed
+from mosaic_async.tiler.ticket import AbandonedError, check_ticket, held
 
 _LOGGER = logging.getLogger("mosaic_async.tiler")
 _SAFE = " " + string.punctuation.replace(",", "")
@@ -61,6 +62,13 @@ class Composed:
 
 COMPOSED: ContextVar[list[Composed] | None] = ContextVar("COMPOSED", default=None)
 """The list that collects the tiles of one response; None outside of a request."""
+
+
+class UnreadableSceneError(SourceError):
+    """None of the scenes of a tile can be read."""
+
+    public: str
+    """The message without what libraries say, which may tell which files exist on this machine."""
 
 
 class Composer:
@@ -105,8 +113,11 @@ class Composer:
             answer.append(composed)
 
         def pixels_of(scene: Scene, window: Window | None) -> Pixels | None:
+            check_ticket()
             try:
                 pixels = view.read(self.pool, self._readable(scene), frame, window)
+            except AbandonedError:
+                raise
             except Exception as error:  # noqa: BLE001 - of GDAL, rasterio or a server, for a broken file
                 failures.append(error)
                 _skip(composed, scene.name, error)
@@ -115,7 +126,7 @@ class Composer:
                 composed.read.append((_shown(scene.name), scene.taken.date().isoformat() if scene.taken else ""))
             return None if pixels is None else view.finish(pixels)
 
-        with self._turns:
+        with held(self._turns):
             scenes = self._scenes(names, degrees, composed, failures, selection)
             composed.pixels = selection.compose(self._ahead(partial(pixels_of, scene) for scene in scenes))
         if failures and not composed.read:
@@ -166,7 +177,7 @@ class Composer:
         with ThreadPoolExecutor(self._reads) as threads:
             try:
                 for read in source:
-                    waiting.append(threads.submit(read, None))
+                    waiting.append(threads.submit(copy_context().run, read, None))
                     if len(waiting) == self._reads:
                         yield _cut(waiting.popleft())
                 while waiting:
@@ -201,7 +212,9 @@ def _without_secrets(error: Exception, scene: str) -> Exception:
     if not isinstance(error, (RasterioError, OSError)):
         return error
     text = re.sub(r"\?[^\s'\"]*", "", str(error))
-    return SourceError(f"the scene {scene} cannot be read: {text}", hint="check the hrefs of its item")
+    told = UnreadableSceneError(f"the scene {scene} cannot be read: {text}", hint="check the hrefs of its item")
+    told.public = f"the scene {scene} cannot be read"
+    return told
 
 
 def _shown(name: str) -> str:

@@ -25,10 +25,12 @@ def evaluate(pixels: Pixels, expression: str) -> Pixels:
     """
     names = {f"b{number}": band for number, band in enumerate(pixels.data, start=1)}
     blocks = get_expression_blocks(validate_expression(expression))
+    if not blocks:
+        raise InvalidExpression("the expression is empty")
     try:
         with np.errstate(all="ignore"):
             bands = [numexpr.evaluate(block.strip(), local_dict=names, global_dict={}) for block in blocks]
-    except (KeyError, TypeError, ValueError, NotImplementedError, SyntaxError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError, SyntaxError, AttributeError) as error:
         raise InvalidExpression(f"invalid expression: {error}") from error
     shape = pixels.data.shape[1:]
     data = np.array([np.broadcast_to(band, shape) for band in bands])

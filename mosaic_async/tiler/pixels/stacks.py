@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mosaic_async.tiler.pixels.ordering import CHUNK, filled, sort_in_place
 from mosaic_async.tiler.pixels.pixels import Pixels
+from mosaic_async.tiler.ticket import check_ticket
 
 _Values = NDArray[Any]
 _Valid = NDArray[np.bool_]
@@ -113,6 +114,7 @@ def geometric_median(scenes: Sequence[Pixels]) -> Pixels:
         spread = np.maximum(away.max(axis=(0, 1)), np.finfo(np.float64).tiny)
         moving = np.flatnonzero(valid.sum(axis=0) > 1)
         for _ in range(_STEPS):
+            check_ticket()
             moved = _weiszfeld(spectra[..., moving], weights[..., moving], middle[:, moving], spread[moving])
             step = np.abs(moved - middle[:, moving]).max(axis=0)
             middle[:, moving] = moved
@@ -188,4 +190,6 @@ def _by_pixel(scenes: Sequence[Pixels], work: Callable[[_Values, _Valid], _Value
 
 
 def _chunks(size: int) -> Iterator[slice]:
-    return (slice(start, start + CHUNK) for start in range(0, size, CHUNK))
+    for start in range(0, size, CHUNK):
+        check_ticket()
+        yield slice(start, start + CHUNK)

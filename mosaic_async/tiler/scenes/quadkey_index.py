@@ -8,11 +8,16 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 import mercantile
 
 _IN_ORDER = str.maketrans("0123", "0213")
 """The order of cells below a tile is column by column, as in morecantile; keys translated so sort in that order."""
+
+
+_COUNTS = 4096
+"""Tiles whose number of scenes is remembered: all tiles of the first six zooms, which have most cells below them."""
 
 
 class QuadkeyIndex:
@@ -37,6 +42,7 @@ class QuadkeyIndex:
         """Every scene once, in the order of the document."""
         self.zoom = zoom
         self._sorted = sorted(key.translate(_IN_ORDER) for key in self._cells)
+        self._count = lru_cache(maxsize=_COUNTS)(lambda x, y, z: len(self.scenes(x, y, z)))
 
     def __len__(self) -> int:
         return len(self._cells)
@@ -46,9 +52,13 @@ class QuadkeyIndex:
 
     def scenes(self, x: int, y: int, z: int) -> list[str]:
         """Return the names of the scenes listed for a tile, each once, in order."""
-        if not (0 <= x < 2**z and 0 <= y < 2**z):
+        if z < 0 or not (0 <= x < 2**z and 0 <= y < 2**z):
             return []
         return [self.names[number] for number in dict.fromkeys(self._numbers(x, y, z))]
+
+    def count(self, x: int, y: int, z: int) -> int:
+        """Return the number of scenes listed for a tile; repeated calls are cheap."""
+        return self._count(x, y, z)
 
     def _numbers(self, x: int, y: int, z: int) -> Iterator[int]:
         if z >= self.zoom:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +26,8 @@ _MARGIN = 0.1
 """Share of its size by which a footprint is enlarged: pixels reach beyond an outline drawn through their centres."""
 _TIMEOUT = 30.0
 """Seconds to wait for a byte of an item."""
+_REMOTE = ("http", "https", "s3", "gs", "az", "abfs", "abfss", "oss")
+"""Schemes of files on servers; others, such as `zip+file`, can lead back to this machine."""
 _KEPT = 20_000
 """Scenes that a process remembers, about 3 KB each."""
 
@@ -81,8 +84,37 @@ def open_scene(name: str, *, is_item: bool) -> Scene:
         return Scene(name, {"": SceneFile(name)})
     item = read_item(name)
     properties = item.get("properties") or {}
-    files = {key: SceneFile(resolve_href(asset["href"], name), _scales(asset)) for key, asset in item["assets"].items()}
+    files = {
+        key: SceneFile(href, _scales(asset))
+        for key, asset in item["assets"].items()
+        if may_name(name, href := resolve_href(asset["href"], name))
+    }
     return Scene(name, files, _bounds(item), _date(properties), properties, _end_of(files))
+
+
+def may_name(location: str, href: str) -> bool:
+    """Return whether an item may name a file.
+
+    An item that comes from a server names files on servers only, not files of this machine; and an item from the
+    internet names nothing in the private network.
+
+    Args:
+        location: path or URL of the item.
+        href: absolute path or URL of the file.
+    """
+    item, file = urlsplit(location), urlsplit(href)
+    if item.scheme in ("", "file"):
+        return file.scheme in ("", "file", *_REMOTE)
+    return file.scheme in _REMOTE and (_is_private(item.hostname) or not _is_private(file.hostname))
+
+
+def _is_private(host: str | None) -> bool:
+    if host is None or host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return not ip_address(host).is_global
+    except ValueError:
+        return False  # a name
 
 
 def renewed(scene: Scene, signer: Signer) -> Scene:

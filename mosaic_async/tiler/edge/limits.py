@@ -1,0 +1,29 @@
+"""The limits of a tiler, as one value: what a request may cost, and how long it may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one request may cause. A value is one number of one band of one pixel."""
+
+    tile_size: int
+    """Width and height of a tile in pixels, buffer included."""
+    values_out: int
+    """Values of a tile: pixels times bands."""
+    values_held: int
+    """Values of all scenes of a tile, which selections such as the median hold at once."""
+    work: int
+    """Values that are read, computed and combined for a tile; about 20 to 30 million take a second on one core."""
+    deadline: float
+    """Seconds from the request to the end of the response."""
+    plain_work: int = 2**26
+    """Work up to which a request is plain. Dearer requests run one at a time, so that they do not delay plain ones."""
+
+
+PUBLIC = Limits(tile_size=2048, values_out=2**23, values_held=2**26, work=2**30, deadline=60.0)
+"""For anyone who can reach the address."""
+OWN_RUN = Limits(tile_size=8192, values_out=2**27, values_held=2**36, work=2**36, deadline=900.0)
+"""For the run that started the tiler, which knows its secret: it only guards against mistakes."""
