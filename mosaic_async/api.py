@@ -24,6 +24,7 @@ from mosaic_async.events import Event, MosaicReport, OnEvent
 from mosaic_async.geo.area import Area
 from mosaic_async.http.limits import Concurrency
 from mosaic_async.raster.encoding import MaskMode, OverviewResampling
+from mosaic_async.redaction import hiding
 from mosaic_async.sources.source import TileSource, open_source
 
 _Params = ParamSpec("_Params")
@@ -39,6 +40,7 @@ async def build_mosaic(
     tile_size: int | None = Job.tile_size,
     headers: Mapping[str, str] | None = None,
     params: Mapping[str, str] | None = None,
+    secrets: Mapping[str, str] | None = None,
     concurrency: Concurrency = Effort.concurrency,
     rate: float | None = Effort.rate,
     attempts: int = Effort.attempts,
@@ -78,6 +80,8 @@ async def build_mosaic(
         tile_size: tile width in pixels; None: as the source states, or as the first tile has.
         headers: sent with every request; secrets in them are stored nowhere.
         params: query parameters of every tile's URL.
+        secrets: secret texts of the URL by name, such as a token in its path; `{NAME}` in the URL stands for the text.
+            They are shown nowhere, and the job resumes when they change, after it compared one tile.
         concurrency: maximum requests in flight; "auto" adapts to the server, up to 256.
         rate: maximum requests per second; None: unlimited.
         attempts: maximum attempts per tile, the first included; at most 3 after a 500, 2 after a wrong body.
@@ -136,25 +140,26 @@ async def build_mosaic(
         resume=resume,
     )
     path = await asyncio.to_thread(output_path, output, overwrite=overwrite)
-    job = Job(
-        source=await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts),
-        area=Area.parse(area),
-        zoom=zoom,
-        tile_size=tile_size,
-        profile=profile,
-        creation_options=creation_options or {},
-        overview_resampling=overview_resampling,
-        nodata=nodata,
-        dtype=dtype,
-        mask=mask,
-        clip=clip,
-        part_size=part_size,
-    )
-    run = Run(job, effort, path, on_event or _ignore, stop)
-    try:
-        return await run.build()
-    except (BaseExceptionGroup, OSError, ResourceError) as error:
-        raise _sole(error, path, run.disk_needed) from error
+    with hiding((secrets or {}).values()):
+        job = Job(
+            source=await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets),
+            area=Area.parse(area),
+            zoom=zoom,
+            tile_size=tile_size,
+            profile=profile,
+            creation_options=creation_options or {},
+            overview_resampling=overview_resampling,
+            nodata=nodata,
+            dtype=dtype,
+            mask=mask,
+            clip=clip,
+            part_size=part_size,
+        )
+        run = Run(job, effort, path, on_event or _ignore, stop)
+        try:
+            return await run.build()
+        except (BaseExceptionGroup, OSError, ResourceError) as error:
+            raise _sole(error, path, run.disk_needed) from error
 
 
 async def plan_mosaic(
@@ -165,6 +170,7 @@ async def plan_mosaic(
     tile_size: int | None = Job.tile_size,
     headers: Mapping[str, str] | None = None,
     params: Mapping[str, str] | None = None,
+    secrets: Mapping[str, str] | None = None,
     concurrency: Concurrency = Effort.concurrency,
     rate: float | None = Effort.rate,
     attempts: int = Effort.attempts,
@@ -194,21 +200,22 @@ async def plan_mosaic(
         max_tiles=max_tiles,
         allow_hosts=allow_hosts,
     )
-    job = Job(
-        source=await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts),
-        area=Area.parse(area),
-        zoom=zoom,
-        tile_size=tile_size,
-        profile=profile,
-        creation_options=creation_options or {},
-        overview_resampling=overview_resampling,
-        nodata=nodata,
-        dtype=dtype,
-        mask=mask,
-        clip=clip,
-        part_size=part_size,
-    )
-    return await make_plan(job, effort)
+    with hiding((secrets or {}).values()):
+        job = Job(
+            source=await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets),
+            area=Area.parse(area),
+            zoom=zoom,
+            tile_size=tile_size,
+            profile=profile,
+            creation_options=creation_options or {},
+            overview_resampling=overview_resampling,
+            nodata=nodata,
+            dtype=dtype,
+            mask=mask,
+            clip=clip,
+            part_size=part_size,
+        )
+        return await make_plan(job, effort)
 
 
 def _ignore(event: Event) -> None:

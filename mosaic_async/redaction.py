@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping
-from urllib.parse import parse_qsl, unquote, urlsplit
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 _NAME = (
     r"(?:[\w-]*(?:token|secret|passw(?:or)?d|signature|credentials?)|(?:[\w-]*[-_])?(?:api|access|subscription)?[-_]?key"
@@ -19,10 +22,29 @@ _USER = re.compile(r"((?:/|%(?:25)*2F){2})[^/?#&%]*(?:(?::|%(?:25)*3A)[^/?#&]*?)
 _PLAIN_HEADERS = frozenset(("accept", "accept-language", "user-agent", "referer", "origin"))
 _SHORTEST = 6
 """Characters; shorter values are too common as words to be removed from texts."""
+_hidden: ContextVar[tuple[str, ...]] = ContextVar("hidden", default=())
+"""Texts that are secrets wherever they stand."""
+
+
+@contextmanager
+def hiding(secrets: Iterable[str]) -> Iterator[None]:
+    """Have `redact` and `scrub` remove these texts too, however they are spelt, inside the block and its tasks."""
+    spellings = {spelling for secret in secrets for spelling in _spellings(secret)}
+    token = _hidden.set((*sorted(spellings, key=len, reverse=True), *_hidden.get()))
+    try:
+        yield
+    finally:
+        _hidden.reset(token)
+
+
+def _spellings(secret: str) -> set[str]:
+    return {secret, quote(secret), quote(secret, safe=""), unquote(secret), json.dumps(secret)[1:-1]} - {""}
 
 
 def redact(url: str) -> str:
     """Return a URL without users, passwords and secret parameter values, also in nested URLs."""
+    for secret in _hidden.get():
+        url = url.replace(secret, "***")
     return _SECRET.sub(r"\1***", _USER.sub(r"\1", url))
 
 

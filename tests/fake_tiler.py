@@ -134,6 +134,7 @@ class FakeTiler:
     peak_in_flight: int = 0
     headers_seen: list[dict[str, str]] = field(default_factory=list)
     queries_seen: list[str] = field(default_factory=list)
+    paths_seen: list[str] = field(default_factory=list)
     port: int = 0
 
     @property
@@ -170,6 +171,7 @@ class FakeTiler:
     def _serve(self, loop: asyncio.AbstractEventLoop, ready: threading.Event) -> None:
         asyncio.set_event_loop(loop)
         app = web.Application()
+        app.router.add_get("/{token:[^/]+}/{z:\\d+}/{x:-?\\d+}/{y:-?\\d+}.{ext}", self._tile)
         app.router.add_get("/{z:\\d+}/{x:-?\\d+}/{y:-?\\d+}.{ext}", self._tile)
         app.router.add_get("/{path:.*}", self._document)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -187,6 +189,7 @@ class FakeTiler:
         self.hits[tile] += 1
         self.headers_seen.append(dict(request.headers))
         self.queries_seen.append(request.rel_url.raw_query_string)
+        self.paths_seen.append(request.path)
         self.in_flight += 1
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
         try:

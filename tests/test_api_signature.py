@@ -38,7 +38,7 @@ def test_a_plan_takes_all_that_decides_what_it_says_with_the_same_names_defaults
 
 def test_every_parameter_is_a_field_of_the_job_or_of_the_effort_with_its_default():
     fields = {field.name: field for value in (Job, Effort) for field in dataclasses.fields(value)}
-    passed_on = {"headers", "params", "output", "stop", "on_event"}
+    passed_on = {"headers", "params", "secrets", "output", "stop", "on_event"}
     assert set(fields) == set(BUILD) - passed_on
     for name, field in fields.items():
         if field.default is not dataclasses.MISSING:
@@ -52,7 +52,7 @@ def test_the_command_line_has_every_parameter_with_its_default(command, argument
         default = parameters[name].default
         if name == "resume":
             assert given["fresh"] is not default
-        elif name in ("headers", "params", "creation_options", "allow_hosts"):
+        elif name in ("headers", "params", "secrets", "creation_options", "allow_hosts"):
             assert not given[name]
             assert not default
         elif name == "max_failures":

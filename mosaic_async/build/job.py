@@ -79,13 +79,10 @@ class Job:
         assert self.source.maxzoom is not None, "checked when the job is made"
         return default_zoom(self.source.maxzoom, self.known_tile_size or _DEFAULT_TILE_SIZE)
 
-    def identity(self) -> dict[str, Any]:
-        """Return everything that decides the output's pixels, as JSON types; a renewed token is the same job."""
-        settled = replace(self, zoom=self.tile_zoom, tile_size=self.known_tile_size)
-        values = asdict(replace(settled, source=TileSource(template=self.source.template)))
-        values["source"] = self.source.identity or redact(self.source.template)
-        values["mask_band"] = self.source.mask_band
-        return values
+    def settings(self) -> dict[str, Any]:
+        """Return everything that decides the output's pixels beside what the source is sent, as JSON types."""
+        values = asdict(replace(self, zoom=self.tile_zoom, tile_size=self.known_tile_size))
+        return {**values, "source": {"mask_band": self.source.mask_band}}
 
     def tags(self) -> dict[str, str]:
         """Return the GDAL metadata that tells where the pixels come from."""

@@ -18,15 +18,17 @@ from mosaic_async.build.budget import BLOCK_CACHE, peak_rss
 from mosaic_async.build.cost import encoded_bytes
 from mosaic_async.build.download import Download
 from mosaic_async.build.failed_tiles import write_account
+from mosaic_async.build.identity import Identity
 from mosaic_async.build.job import Effort, Job
 from mosaic_async.build.layout import Layout, prepare
 from mosaic_async.build.ledger import Ledger
 from mosaic_async.build.output_path import check_absent
 from mosaic_async.build.preflight import bytes_needed, check_files, check_room
 from mosaic_async.build.probe import probe
+from mosaic_async.build.renewal import check_renewal, keep_sample
 from mosaic_async.build.run_state import RunState
 from mosaic_async.build.scene_tally import SceneTally
-from mosaic_async.build.work_folder import WorkFolder, label_of
+from mosaic_async.build.work_folder import WorkFolder
 from mosaic_async.errors import IncompleteError, SourceError, StoppedError, TileError
 from mosaic_async.events import (
     MosaicReport,
@@ -83,16 +85,17 @@ class Run:
             OSError: what the disk says.
         """
         check_files(self._effort.in_flight)
-        cover = await asyncio.to_thread(Cover.of, self._job.area, self._job.tile_zoom, max_tiles=self._effort.max_tiles)
-        label = label_of(self._job.identity())
-        work = await WorkFolder.open(self._output, label, resume=self._effort.resume, on_drop=self._note_dropped)
+        job, effort = self._job, self._effort
+        cover = await asyncio.to_thread(Cover.of, job.area, job.tile_zoom, max_tiles=effort.max_tiles)
+        identity = await asyncio.to_thread(Identity.of, job)
+        work = await WorkFolder.open(self._output, identity.label, resume=effort.resume, on_drop=self._note_dropped)
         try:
             if report := self._published(work):
                 await self._clean_up(report, work)
                 return report
             await asyncio.to_thread(check_absent, self._output, overwrite=self._effort.overwrite)
             with small_block_cache(BLOCK_CACHE):
-                return await self._build_in(work, cover)
+                return await self._build_in(work, cover, identity.credentials)
         except Exception as error:
             if work.is_new or isinstance(error, _NothingToKeepError):
                 await work.remove()  # with other arguments it would belong to another job
@@ -100,9 +103,10 @@ class Run:
         finally:
             await work.close()
 
-    async def _build_in(self, work: WorkFolder, cover: Cover) -> MosaicReport:
+    async def _build_in(self, work: WorkFolder, cover: Cover, credentials: str) -> MosaicReport:
         self._scenes = SceneTally(await work.read_scenes())
         async with self._client() as client:
+            await check_renewal(self._job, client, work, credentials)
             known = self._known_state(work)
             with self._stage("probe"):
                 tile_format = known.tile_format if known else await self._probe(client, cover, work)
@@ -112,7 +116,8 @@ class Run:
             if self.disk_needed and self._effort.check_disk:
                 await asyncio.to_thread(check_room, work.path, self.disk_needed)
             state = RunState(tile_format=tile_format, part_blocks=grid.part_blocks, disk=self.disk_needed)
-            await work.save_state(state.as_dict(), layout=state.layout)
+            await keep_sample(work, credentials)
+            await work.save_state({**state.as_dict(), "credentials": credentials}, layout=state.layout)
             download = Download(
                 self._job,
                 self._effort,

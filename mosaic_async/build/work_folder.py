@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -36,11 +34,6 @@ def failed_path(folder: Path) -> Path:
     return folder / "failed.geojson"
 
 
-def label_of(job: Mapping[str, Any]) -> str:
-    """Return the digest of everything that decides the output's pixels; it tells nothing of its parts."""
-    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
-
-
 class WorkFolder:
     """`OUTPUT.work`, held under a lock from `open` to `close`."""
 
@@ -57,6 +50,7 @@ class WorkFolder:
         self._on_drop = on_drop
         self._job = self.path / "job.json"
         self._scenes = self.path / "scenes.json"
+        self._sample = self.path / "sample.json"
         self._saving_scenes = asyncio.Lock()
         self._lock: TextIO | None = None
         self._published: dict[str, Any] | None = None
@@ -70,7 +64,7 @@ class WorkFolder:
 
         Args:
             output: the file that the job makes.
-            label: from `label_of`; an earlier run's must be the same.
+            label: of the job's identity; an earlier run's must be the same.
             resume: keep what an earlier run left; False drops it, whatever its label.
             on_drop: told of each piece that is damaged and therefore dropped.
 
@@ -132,12 +126,23 @@ class WorkFolder:
 
     async def read_scenes(self) -> dict[str, Any]:
         """Return what an earlier run kept of its scenes; nothing if that is damaged."""
+        return await self._read("scenes", self._scenes)
+
+    async def save_sample(self, sample: Mapping[str, Any]) -> None:
+        """Keep a tile, by which a later run tells whether the source is still the same."""
+        await asyncio.to_thread(self._write, self._sample, "sample", dict(sample))
+
+    async def read_sample(self) -> dict[str, Any]:
+        """Return the tile that an earlier run kept; nothing if it is damaged."""
+        return await self._read("sample", self._sample)
+
+    async def _read(self, what: str, path: Path) -> dict[str, Any]:
         try:
-            return dict(await asyncio.to_thread(self._proof.unseal, "scenes", self._scenes))
+            return dict(await asyncio.to_thread(self._proof.unseal, what, path))
         except FileNotFoundError:
             return {}
         except NotProvenError as error:
-            self._on_drop(self._scenes.name, str(error))
+            self._on_drop(path.name, str(error))
             return {}
 
     def _open(self, *, resume: bool) -> list[tuple[str, str]]:

@@ -12,7 +12,14 @@ from typing import IO, Any, Self
 
 from mosaic_async.build.failed_tiles import area_of_tiles, read_tiles
 from mosaic_async.cli.options import RENDERING
-from mosaic_async.cli.parsing import HEADERS_VARIABLE, PARAMS_VARIABLE, json_object, pairs_in_environment, split_list
+from mosaic_async.cli.parsing import (
+    HEADERS_VARIABLE,
+    PARAMS_VARIABLE,
+    SECRETS_VARIABLE,
+    json_object,
+    pairs_in_environment,
+    split_list,
+)
 from mosaic_async.errors import UsageError
 
 _Area = Sequence[float] | dict[str, Any]
@@ -47,6 +54,7 @@ class JobArguments:
         rendering["bands"] = tuple(band for value in rendering["bands"] for band in split_list(value))
         left["headers"] = _pairs(left, "header", HEADERS_VARIABLE, ":")
         left["params"] = _pairs(left, "param", PARAMS_VARIABLE, "=")
+        left["secrets"] = _pairs(left, "secret", SECRETS_VARIABLE, "=")
         left["creation_options"] = dict(left["creation_options"])
         return cls(
             area=area,

@@ -9,7 +9,16 @@ from typing import Any, TypeVar
 import click
 
 from mosaic_async.build.job import Effort, Job
-from mosaic_async.cli.parsing import HEADERS_VARIABLE, PARAMS_VARIABLE, concurrency, numbers, pair, pairs_in_file, size
+from mosaic_async.cli.parsing import (
+    HEADERS_VARIABLE,
+    PARAMS_VARIABLE,
+    SECRETS_VARIABLE,
+    concurrency,
+    numbers,
+    pair,
+    pairs_in_file,
+    size,
+)
 from mosaic_async.raster.encoding import MASK_MODES, OVERVIEW_RESAMPLINGS, PROFILES
 from mosaic_async.sources.dialects import DIALECTS
 
@@ -153,6 +162,22 @@ job_options = _all_of(
         multiple=True,
         metavar="FILE",
         help=f"File of query parameters, one per line; ${PARAMS_VARIABLE} works too.",
+    ),
+    click.option(
+        "--secret",
+        "secrets",
+        type=pair("="),
+        multiple=True,
+        metavar="NAME=TEXT",
+        help="Secret in the URL's path, which may change between runs; {NAME} stands for it.",
+    ),
+    click.option(
+        "--secret-file",
+        "secret_files",
+        type=pairs_in_file("="),
+        multiple=True,
+        metavar="FILE",
+        help=f"File of secrets, one per line; ${SECRETS_VARIABLE} works too.",
     ),
     click.option(
         "--allow-host",

@@ -20,6 +20,7 @@ from mosaic_async.safe_json import parse
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 HEADERS_VARIABLE = "MOSAIC_ASYNC_HEADERS"
 PARAMS_VARIABLE = "MOSAIC_ASYNC_PARAMS"
+SECRETS_VARIABLE = "MOSAIC_ASYNC_SECRETS"
 _BOUNDS_OPTIONS = ("--bounds", "--bbox")
 
 

@@ -20,12 +20,15 @@ from mosaic_async.geo.area import Bounds
 from mosaic_async.geo.cover import Tile
 from mosaic_async.http.client import Client
 from mosaic_async.http.request import is_same_place
+from mosaic_async.redaction import redact
 from mosaic_async.safe_json import parse
 from mosaic_async.sources.tilejson import TileJson
 
 _PLACE = re.compile(r"(?:\{|%7[Bb])(-?[xyz])(?:\}|%7[Dd])")
 """A placeholder, with literal or percent-encoded braces; any other brace is left as it is."""
 _MAX_TILEJSON = 2**20
+_SHORTEST_SECRET = 6
+"""Characters: a shorter text is not told from others that happen to be the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,8 @@ class TileSource:
     """Whether the last band of a tile is its mask; None: its colour interpretation says so."""
     identity: str | None = None
     """Name of this source from run to run, by which a killed run resumes; None: the template."""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Secret texts of the URL by name, which may change from run to run without changing a pixel."""
     notes: tuple[str, ...] = ()
     """What users should know, such as limits of the tiler that its answers do not show."""
 
@@ -75,7 +80,8 @@ class TileSource:
             return self
         base, mark, fragment = self.template.partition("#")
         joint = "" if base.endswith(("?", "&")) else "&" if "?" in base else "?"
-        return replace(self, template=f"{base}{joint}{urlencode(params)}{mark}{fragment}")
+        identity = None if self.identity is None else f"{self.identity}&{urlencode(params)}"
+        return replace(self, template=f"{base}{joint}{urlencode(params)}{mark}{fragment}", identity=identity)
 
 
 def is_template(text: str) -> bool:
@@ -139,15 +145,40 @@ async def open_source(
     headers: Mapping[str, str] | None = None,
     params: Mapping[str, str] | None = None,
     allow_hosts: Collection[str] = (),
+    secrets: Mapping[str, str] | None = None,
 ) -> TileSource:
-    """Return the source of what a user passes: a source, an XYZ template, or the URL or path of a TileJSON."""
+    """Return the source of what a user passes: a source, an XYZ template, or the URL or path of a TileJSON.
+
+    Raises:
+        UsageError: it is not a source, or a secret cannot be told from other texts.
+        SourceError: the TileJSON cannot be fetched or read.
+    """
+    secrets = secrets or {}
+    _check_secrets(secrets)
     if isinstance(source, TileSource):
-        found = replace(source, headers={**source.headers, **(headers or {})})
-    elif is_template(str(source)):
-        found = from_template(str(source), headers=headers)
+        template = with_secrets(source.template, secrets)
+        found = replace(source, template=template, headers={**source.headers, **(headers or {})})
+    elif is_template(location := with_secrets(str(source), secrets)):
+        found = from_template(location, headers=headers)
     else:
-        found = await from_tilejson(source, headers=headers, allow_hosts=allow_hosts)
-    return found.with_params(params or {})
+        found = await from_tilejson(location, headers=headers, allow_hosts=allow_hosts)
+    return replace(found.with_params(params or {}), secrets={**found.secrets, **secrets})
+
+
+def with_secrets(url: str, secrets: Mapping[str, str]) -> str:
+    """Return a URL with each name in braces replaced by its secret."""
+    for name, secret in secrets.items():
+        for place in (f"{{{name}}}", f"%7B{name}%7D", f"%7b{name}%7d"):
+            url = url.replace(place, secret)
+    return url
+
+
+def _check_secrets(secrets: Mapping[str, str]) -> None:
+    for name, secret in secrets.items():
+        if not re.fullmatch(r"\w{2,}", name):
+            raise UsageError(f"{name!r} cannot name a secret", hint="use at least two letters, digits or underscores")
+        if len(secret) < _SHORTEST_SECRET:
+            raise UsageError(f"the secret {name} is too short", hint=f"use at least {_SHORTEST_SECRET} characters")
 
 
 def _is_url(location: str) -> bool:
@@ -199,4 +230,5 @@ def _size_in_url(template: str) -> int | None:
 def _shown(location: str | Path) -> str:
     """Return the location of a document without its query and user, which may hold secrets."""
     parts = urlsplit(str(location))
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else str(location)
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else str(location)
+    return redact(shown)

@@ -332,7 +332,7 @@ def test_a_process_that_may_open_few_files_says_so_and_goes_on_with_fewer_reques
     tiler = serve(pattern=Pattern(count=1))
     args = ("build", tiler.template, tmp_path / "out.tif", "--bounds", *WIDE_BOUNDS, "-z", ZOOM)
     _, stderr = run(*args, "-c", 100, code=5, limits=limits)
-    assert "may open 64 files, 140 are needed" in stderr
+    assert "may open 64 files; 140 are needed" in stderr
     assert "--concurrency" in stderr
     assert tiler.requests == 0
     run(*args, "-c", 8, limits=limits)
