@@ -59,7 +59,7 @@ class Trouble:
 class Answering:
     """The block in which an answer's permit is held; a generator would cost as much as the rest of `get`."""
 
-    def __init__(self, answer: Coroutine[Any, Any, Answer], permits: asyncio.Semaphore) -> None:
+    def __init__(self, answer: Coroutine[Any, Any, Answer], permits: Slots) -> None:
         self._answer = answer
         self._permits = permits
 
@@ -115,7 +115,7 @@ class Client:
         self._requester = Requester(
             connections=cap, timeout=timeout, headers=headers or {}, max_body=max_body, allow_hosts=allow_hosts
         )
-        self._permits = asyncio.Semaphore(cap)
+        self._permits = Slots(cap)
         self._limit = AdaptiveLimit(cap) if concurrency == "auto" else None
         self._slots = Slots(self._limit.level if self._limit else cap)
         self._rate = RateLimit(rate)
@@ -157,8 +157,11 @@ class Client:
     @asynccontextmanager
     async def permit(self) -> AsyncIterator[None]:
         """Hold one of the `concurrency` permits without a request."""
-        async with self._permits:
+        await self._permits.acquire()
+        try:
             yield
+        finally:
+            self._permits.release()
 
     def get(
         self, url: str, *, check: Check | None = None, attempts: int | None = None, label: Hashable = None
@@ -213,12 +216,21 @@ class Client:
         for wire in self._requester.wires.take_full():
             await self._farewell(wire)
         while True:
-            is_probe = await self._enter()
+            is_probe = False if self._enter_at_once() else await self._enter()
             try:
                 return await self._under_permit(url, check, label, is_probe=is_probe)
             except AttemptError as error:
                 if not (is_probe and error.is_outage and not error.is_timeout):
                     raise
+
+    def _enter_at_once(self) -> bool:
+        """Take a permit if nothing stands in the way, and return whether it did."""
+        if self._pause.left() or self._breaker.is_open or not self._slots.take():
+            return False
+        if self._permits.take():
+            return True
+        self._slots.release()
+        return False
 
     async def _enter(self) -> bool:
         """Wait out pauses and outages, take a permit, and return whether this request probes for the server."""

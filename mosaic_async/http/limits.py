@@ -168,10 +168,15 @@ class Slots:
         self._taken = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
 
+    def take(self) -> bool:
+        """Take a slot if one is free and nobody waits for it, and return whether it did."""
+        is_free = self._taken < self.limit and not self._waiters
+        self._taken += is_free
+        return is_free
+
     async def acquire(self) -> None:
         """Take a slot, after all earlier callers."""
-        if self._taken < self.limit and not self._waiters:
-            self._taken += 1
+        if self.take():
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)

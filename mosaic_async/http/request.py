@@ -20,6 +20,7 @@ from aiohttp import encode_basic_auth
 from yarl import URL
 
 from mosaic_async.errors import MisplacedTileError, SourceError, TileError
+from mosaic_async.http.deadlines import Deadlines
 from mosaic_async.http.outcome import REFUSALS, Outcome, connect_timeout, of_error, of_status, reason_of
 from mosaic_async.http.pacing import retry_after
 from mosaic_async.http.route import Route, Routes
@@ -133,6 +134,7 @@ class Requester:
         self._refusals = 0
         self._session: aiohttp.ClientSession | None = None
         self._routes = Routes()
+        self._deadlines = Deadlines(timeout)
         self.wires = Wires()
         self.bytes_received = 0
 
@@ -152,6 +154,7 @@ class Requester:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.wires.close()
+        self._deadlines.close()
         if self._session is not None:
             await self._session.close()
 
@@ -171,7 +174,7 @@ class Requester:
             AttemptError: no usable answer came.
         """
         try:
-            async with asyncio.timeout(self._timeout):
+            with self._deadlines.attempt():
                 answer, response = await self._request(url, label)
         except DroppedError as error:
             raise _unanswered(error.error, self._timeout) from error.error

@@ -9,6 +9,7 @@ import random
 import pytest
 
 from mosaic_async.errors import UsageError
+from mosaic_async.http.deadlines import Deadlines
 from mosaic_async.http.limits import AdaptiveLimit, RateLimit, Slots
 from tests.http.limiter_simulator import CAP, Server, simulate
 
@@ -138,3 +139,46 @@ async def test_more_slots_wake_those_that_wait_and_fewer_take_none_away():
     assert not waiting[2].done()
     slots.release()
     await asyncio.wait_for(waiting[2], 1)
+
+
+async def test_attempts_end_when_their_time_is_over_and_others_go_on():
+    deadlines = Deadlines(0.05)
+
+    async def attempt(seconds: float) -> str:
+        try:
+            with deadlines.attempt():
+                await asyncio.sleep(seconds)
+        except TimeoutError:
+            return "over"
+        return "in time"
+
+    assert await asyncio.gather(attempt(5), attempt(0), attempt(0.01), attempt(9)) == [
+        "over",
+        "in time",
+        "in time",
+        "over",
+    ]
+    assert await attempt(5) == "over"
+    deadlines.close()
+
+
+async def test_a_cancelled_attempt_is_cancelled_and_no_timeout():
+    deadlines = Deadlines(5)
+
+    async def attempt() -> None:
+        with deadlines.attempt():
+            await asyncio.sleep(9)
+
+    task = asyncio.ensure_future(attempt())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    deadlines.close()
+
+
+async def test_an_error_in_an_attempt_stays_what_it_is():
+    deadlines = Deadlines(5)
+    with pytest.raises(ZeroDivisionError), deadlines.attempt():
+        1 / 0
+    deadlines.close()
