@@ -7,7 +7,7 @@ from types import TracebackType
 
 
 class Deadlines:
-    """Gives each attempt the same time, so that the oldest is due first, and one timer serves all.
+    """Deadlines of attempts that all have the same time: the oldest is due first, so one timer serves all.
 
     A timer per attempt, as in `asyncio.timeout`, costs a tenth of a request on a fast server.
 
