@@ -762,9 +762,9 @@ async def test_an_output_that_appears_meanwhile_is_kept_and_so_is_the_work(serve
     output = tmp_path / "out.tif"
     assemble = mosaic_async.build.run.assemble
 
-    def interfere(*args):
+    def interfere(*args, **options):
         output.write_text("precious")
-        return assemble(*args)
+        return assemble(*args, **options)
 
     monkeypatch.setattr(mosaic_async.build.run, "assemble", interfere)
     tiler = serve()
@@ -783,11 +783,11 @@ async def test_a_run_cancelled_while_it_finishes_keeps_its_lock_until_the_disk_i
     begun, ended = threading.Event(), threading.Event()
     assemble = mosaic_async.build.run.assemble
 
-    def slow(*args):
+    def slow(*args, **options):
         begun.set()
         time.sleep(0.5)
         try:
-            return assemble(*args)
+            return assemble(*args, **options)
         finally:
             ended.set()
 

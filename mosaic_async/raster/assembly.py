@@ -18,6 +18,7 @@ from mosaic_async.raster import whole_file
 from mosaic_async.raster.blocks import Blocks
 from mosaic_async.raster.canvas import Canvas
 from mosaic_async.raster.encoding import Encoding
+from mosaic_async.raster.environment import pinned
 from mosaic_async.raster.journal import Place
 from mosaic_async.raster.plates import Model, Plate
 from mosaic_async.raster.pyramid import build_upper_levels
@@ -146,7 +147,8 @@ def publish(made: Path, output: Path, *, overwrite: bool) -> int:
         UsageError: the output has appeared meanwhile and must not be replaced.
     """
     try:
-        is_valid, errors, warnings = cog_validate(made, strict=True, quiet=True)
+        with pinned():
+            is_valid, errors, warnings = cog_validate(made, strict=True, quiet=True)
     except (RasterioError, CPLE_BaseError) as error:
         raise StitchError(f"{made} cannot be read back: {error}") from error
     if not is_valid:

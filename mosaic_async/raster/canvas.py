@@ -27,17 +27,12 @@ from rasterio.windows import Window
 from mosaic_async.errors import ResourceError
 from mosaic_async.raster import whole_file
 from mosaic_async.raster.encoding import Encoding
+from mosaic_async.raster.environment import pinned
 from mosaic_async.raster.halving import halve, is_exact
 from mosaic_async.raster.readback import check_blocks
 from mosaic_async.raster.tile import Mask, Pixels
 
 _CRS = "EPSG:3857"
-_GDAL_OPTIONS = {
-    "GDAL_TIFF_INTERNAL_MASK": True,
-    # Above this size GDAL makes a level from the full image instead of the level above it. The pixels of a mode, or of
-    # float bands, then depend on the size of the canvas.
-    "GDAL_OVR_CHUNK_MAX_SIZE": 2_000_000_000,
-}
 _SIDE = 512
 """Pixels per side of the squares in which an overview is made."""
 
@@ -62,7 +57,7 @@ class Canvas:
         self._memory = MemoryFile(ext=".tif")
         self._overviews: list[MemoryFile] = []
         """The overviews that `halve` makes, largest first; GDAL stores its own inside the canvas."""
-        with rasterio.Env(**_GDAL_OPTIONS):
+        with pinned():
             self._dataset: DatasetWriter = self._memory.open(**self._creation())
             self._dataset.colorinterp = self._colorinterp()
             for index, name in enumerate(encoding.descriptions, start=1):
@@ -91,7 +86,7 @@ class Canvas:
 
     def place_top(self, path: Path, row_off: int, col_off: int) -> None:
         """Place the smallest level of another canvas, as `seal` stored it: all bands and the mask, unchanged."""
-        with rasterio.open(path) as source:
+        with pinned(), rasterio.open(path) as source:
             window = Window(col_off, row_off, source.width, source.height)
             self._dataset.write(source.read(), window=window)
             if self.encoding.mask == "internal":
@@ -104,7 +99,7 @@ class Canvas:
             ResourceError: the file cannot be written.
         """
         try:
-            with rasterio.Env(**_GDAL_OPTIONS), whole_file.aside(path) as partial:
+            with pinned(), whole_file.aside(path) as partial:
                 self._dataset.close()
                 try:
                     rasterio.shutil.copy(self._memory.name, partial, driver="GTiff", **self._kept_options())
@@ -116,7 +111,7 @@ class Canvas:
 
     def restore(self, path: Path) -> None:
         """Place what another canvas of this size kept."""
-        with rasterio.open(path) as source:
+        with pinned(), rasterio.open(path) as source:
             for row_off in range(0, source.height, self.encoding.block_size):
                 window = Window(0, row_off, source.width, min(self.encoding.block_size, source.height - row_off))
                 self._dataset.write(source.read(window=window), window=window)
@@ -153,7 +148,7 @@ class Canvas:
             ResourceError: the file cannot be written.
         """
         try:
-            with rasterio.Env(**_GDAL_OPTIONS, GDAL_TIFF_OVR_BLOCKSIZE=self.encoding.block_size):
+            with pinned(GDAL_TIFF_OVR_BLOCKSIZE=self.encoding.block_size, CPL_TMPDIR=str(path.parent)):
                 self._fill_padding()
                 self._dataset.update_tags(**(tags or {}))
                 self._dataset.close()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,14 +142,14 @@ class _Batch:
         self._journal = journal
         self._limit = limit
         self._size = 0
-        self._digests: dict[Place, str] = {}
+        self._checksums: dict[Place, int] = {}
         self._spent: list[Path] = []
 
-    def add(self, copy: _Copy, digest: str) -> None:
+    def add(self, copy: _Copy, checksum: int) -> None:
         """Note a source, and flush if enough was copied."""
         self._size += copy.runs.size
         if copy.source.part is not None:
-            self._digests[copy.source.part] = digest
+            self._checksums[copy.source.part] = checksum
         if copy.source.is_spent:
             self._spent.append(copy.source.path)
         if self._size >= self._limit:
@@ -157,11 +158,11 @@ class _Batch:
     def flush(self) -> None:
         """Wait for the disk, then note the parts in the journal, then delete their files."""
         os.fsync(self._output)
-        if self._digests:
-            self._journal.add(self._digests)
+        if self._checksums:
+            self._journal.add(self._checksums)
         for path in self._spent:
             path.unlink(missing_ok=True)
-        self._size, self._digests, self._spent = 0, {}, []
+        self._size, self._checksums, self._spent = 0, {}, []
 
 
 def lay_out(
@@ -221,11 +222,11 @@ def _head(images: Sequence[Image], body: int, *, bigtiff: bool | None) -> bytes:
     return head if is_large or bigtiff else encode_head(images, big=False)
 
 
-def _copied(copy: _Copy, output: int, progress: _Progress) -> str:
-    """Copy the blocks of a source, and return the SHA-256 of their bytes."""
-    state = hashlib.sha256()
+def _copied(copy: _Copy, output: int, progress: _Progress) -> int:
+    """Copy the blocks of a source, and return the CRC-32 of their bytes."""
+    checksum = 0
     for piece, target in read_pieces(copy.source.path, copy.runs):
-        state.update(piece)
+        checksum = zlib.crc32(piece, checksum)
         write_at(output, piece, target)
         progress.add(len(piece))
-    return state.hexdigest()
+    return checksum

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # not every error of GDAL becomes a RasterioError
 from rasterio.enums import ColorInterp, MaskFlags
@@ -22,6 +21,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 
 from mosaic_async.errors import TileError
+from mosaic_async.raster.environment import decoding
 
 _MAGIC = (
     (b"II*\0", "GTiff"),
@@ -34,10 +34,6 @@ _MAGIC = (
     (b"\xff\x4f\xff\x51", "JP2OpenJPEG"),
     (b"\x93NUMPY", "npy"),
 )
-_GDAL_OPTIONS = {
-    # The place of a tile is known, and parsing its reference system takes five times as long as the rest of opening it.
-    "GDAL_GEOREF_SOURCES": "NONE",
-}
 _PNG_END = b"IEND\xaeB`\x82"
 _JP2_BOX = struct.Struct(">L4s")
 _JP2_LONG = struct.Struct(">Q")
@@ -156,7 +152,7 @@ def _opened(body: bytes, driver: str) -> Iterator[DatasetReader]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.Env(**_GDAL_OPTIONS), MemoryFile(body) as file, file.open(driver=driver) as dataset:
+            with decoding(), MemoryFile(body) as file, file.open(driver=driver) as dataset:
                 yield dataset
     except (RasterioError, CPLE_BaseError, ValueError, MemoryError) as error:
         raise TileError(f"the {driver} cannot be read: {error}") from error

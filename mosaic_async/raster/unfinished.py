@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 
 from mosaic_async.errors import StitchError
-from mosaic_async.raster.blocks import Blocks, Runs, digest, joined, merged, read_at
+from mosaic_async.raster.blocks import Blocks, Runs, checksum, joined, merged, read_at
 from mosaic_async.raster.journal import SUFFIX, Journal, Place
 from mosaic_async.raster.tiff import Image, read_images
 
@@ -77,7 +77,7 @@ class Unfinished:
         found = self.blocks_of(part, part_blocks, levels)
         runs = joined([_runs(found, level) for level in reversed(range(levels + 1))], 0)
         try:
-            return digest(self.path, runs) == self.journal.parts.get(part)
+            return checksum(self.path, runs) == self.journal.parts.get(part)
         except StitchError:  # the file is cut short
             return False
 

@@ -1,0 +1,49 @@
+"""GDAL's settings, pinned while files are read and written, so that the environment decides no pixel and no byte.
+
+People set these variables for other programs, and GDAL reads them wherever it works. It does not know files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import rasterio
+
+Setting = str | int
+
+_READING: Mapping[str, Setting] = {
+    "GDAL_JPEG_TO_RGB": "YES",
+    "GDAL_SKIP": "",
+    "GDAL_TIFF_INTERNAL_MASK_TO_8BIT": "YES",
+    "GTIFF_IGNORE_READ_ERRORS": "NO",
+}
+"""What changes the pixels of a file that is read, hides that it is damaged, or takes its driver away."""
+_WRITING: Mapping[str, Setting] = {
+    # An overview is stored as its image is, and lies beside it only where this package puts it there.
+    "COMPRESS_OVERVIEW": "NONE",
+    "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",
+    "INTERLEAVE_OVERVIEW": "PIXEL",
+    "PHOTOMETRIC_OVERVIEW": "",
+    "TIFF_USE_OVR": "NO",
+    "USE_RRD": "NO",
+    # Above this size GDAL makes a level from the full image instead of the level above it. The pixels of a mode, or of
+    # float bands, then depend on the size of the canvas.
+    "GDAL_OVR_CHUNK_MAX_SIZE": 2_000_000_000,
+    "GDAL_OVR_PROPAGATE_NODATA": "NO",
+    "GDAL_GEOREF_SOURCES": "INTERNAL",
+    "GDAL_TIFF_ENDIANNESS": "LITTLE",
+    "GDAL_TIFF_INTERNAL_MASK": "YES",
+    "GTIFF_DONT_WRITE_BLOCKS": "NO",
+}
+"""What changes a file that is written, besides."""
+
+
+def decoding() -> rasterio.Env:
+    """Return the settings for one tile in memory; they are few, because each costs time per tile."""
+    # The place of a tile is known, and parsing its reference system takes five times as long as the rest of opening it.
+    return rasterio.Env(**_READING, GDAL_GEOREF_SOURCES="NONE")
+
+
+def pinned(**settings: Setting) -> rasterio.Env:
+    """Return the settings for files that this package writes and reads back, with more of them."""
+    return rasterio.Env(**{**_READING, **_WRITING, **settings})
