@@ -279,13 +279,13 @@ class Download:
             await self._witness.check()
         if self.ledger.record(part, 0).missing:
             await self._parts.keep(part)
-        nbytes = await self._parts.seal(part, tags=self.tags) if is_sealable else await self._parts.drop(part)
+        cog = await self._parts.seal(part, tags=self.tags) if is_sealable else await self._parts.drop(part)
         if self._scenes:
             await self._work.save_scenes(self._scenes.as_dict())
-        await asyncio.to_thread(self._work.parts.declare, part, self.ledger.record(part, nbytes))
+        await asyncio.to_thread(self._work.parts.declare, part, self.ledger.record(part, *cog))
         if is_sealable:
-            self.ledger.finish(part, nbytes)
-            self._on_event(PartSealed(part.name, nbytes))
+            self.ledger.finish(part, *cog)
+            self._on_event(PartSealed(part.name, cog.nbytes))
         else:
             self.ledger.give_up(part)
         await self._drop_done(opened.tiles)

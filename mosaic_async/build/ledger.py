@@ -44,9 +44,11 @@ class PartRecord:
     """Tiles that the part lacks, those counted elsewhere included; the job requests them, and only them, later."""
     nbytes: int
     """Size of its COG; 0 when the part has no COG: it has no data, or lacks tiles that may still arrive."""
+    blocks: int = 0
+    """Blocks of the COG's full image that have data."""
 
     def __post_init__(self) -> None:
-        is_typed = isinstance(self.fates, str) and type(self.nbytes) is int
+        is_typed = isinstance(self.fates, str) and type(self.nbytes) is type(self.blocks) is int
         if not (is_typed and all(isinstance(tile, Tile) for tile in self.missing)):
             raise TypeError("not a record of a part")
 
@@ -59,6 +61,11 @@ class PartRecord:
     def empty(self) -> int:
         """Tiles without data, those included that the server does not find."""
         return self.fates.count(chr(_EMPTY)) + self.fates.count(chr(_NOT_FOUND))
+
+    @property
+    def failed(self) -> int:
+        """Tiles that are holes."""
+        return self.fates.count(chr(_FAILED))
 
 
 class Ledger:
@@ -256,14 +263,21 @@ class Ledger:
         """Return whether the server does not find one of the tiles."""
         return any(self._fate(tile) == _NOT_FOUND for tile in tiles)
 
-    def record(self, part: Part, nbytes: int) -> PartRecord:
-        """Return what became of a part that has been through all its tiles."""
-        fates = _text(self._window(part.row, part.col))
-        return PartRecord(fates=fates, missing=tuple(sorted(self._lacks.get(part.name, ()))), nbytes=nbytes)
+    def record(self, part: Part, nbytes: int, blocks: int = 0) -> PartRecord:
+        """Return what became of a part that has been through all its tiles.
 
-    def finish(self, part: Part, nbytes: int) -> None:
-        """Note that a part is finished and its record kept."""
-        self.records[part.name] = self.record(part, nbytes)
+        Args:
+            part: the part.
+            nbytes: size of its COG; 0 if it has none.
+            blocks: of the COG's full image that have data.
+        """
+        fates = _text(self._window(part.row, part.col))
+        missing = tuple(sorted(self._lacks.get(part.name, ())))
+        return PartRecord(fates=fates, missing=missing, nbytes=nbytes, blocks=blocks)
+
+    def finish(self, part: Part, nbytes: int, blocks: int = 0) -> None:
+        """Note that a part is finished and its record kept; the arguments are those of `record`."""
+        self.records[part.name] = self.record(part, nbytes, blocks)
         self._partial.pop(part.name, None)
         self._lacks.pop(part.name, None)
         self._given_up.discard(part.name)

@@ -10,17 +10,26 @@ import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from mosaic_async.build.layout import Layout
 from mosaic_async.build.part_files import PartFiles
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Part
 from mosaic_async.raster.canvas import Canvas
+from mosaic_async.raster.readback import blocks_with_data
 from mosaic_async.raster.tile import decode
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
+
+
+class Cog(NamedTuple):
+    """The file of a part; all is 0 where it has none."""
+
+    nbytes: int = 0
+    blocks: int = 0
+    """Blocks of the full image that have data."""
 
 
 class PartWriter:
@@ -47,8 +56,8 @@ class PartWriter:
         """
         await _in(self._placing, self._place, part, tile, body)
 
-    async def seal(self, part: Part, *, tags: Mapping[str, str]) -> int:
-        """Write the part's COG and return its bytes; 0, and no file, where the part has no data.
+    async def seal(self, part: Part, *, tags: Mapping[str, str]) -> Cog:
+        """Write the part's COG and return what it holds; no file is written where the part has no data.
 
         Args:
             part: whose tiles are all placed, or missing for good.
@@ -67,12 +76,12 @@ class PartWriter:
         """
         await _in(self._sealing, self._keep, part)
 
-    async def drop(self, part: Part) -> int:
-        """Free the canvas of a part that is not sealed, and return 0, the bytes of its COG."""
+    async def drop(self, part: Part) -> Cog:
+        """Free the canvas of a part that is not sealed, and return what its COG holds: nothing."""
         canvas = self._canvases.pop(part.name, None)
         if canvas is not None:
             await _in(self._placing, canvas.close)
-        return 0
+        return Cog()
 
     async def close(self) -> None:
         """Wait for what the threads have begun, then free what is left."""
@@ -105,13 +114,13 @@ class PartWriter:
             self._files.make_room(part)
             canvas.keep(self._files.canvas(part))
 
-    def _seal(self, part: Part, tags: Mapping[str, str]) -> int:
+    def _seal(self, part: Part, tags: Mapping[str, str]) -> Cog:
         grid, files = self._layout.grid, self._files
         canvas = self._canvases.get(part.name)
         if canvas is None and files.canvas(part).exists():
             canvas = self._open(part)
         if canvas is None:
-            return 0
+            return Cog()
         if outline := grid.outline():
             canvas.cut(outline)
         files.make_room(part)
@@ -120,7 +129,7 @@ class PartWriter:
         else:
             canvas.seal(files.cog(part), top=files.top(part))
         del self._canvases[part.name]
-        return files.cog(part).stat().st_size
+        return Cog(files.cog(part).stat().st_size, blocks_with_data(files.cog(part)))
 
 
 async def _in(

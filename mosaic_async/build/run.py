@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from mosaic_async.build.budget import BLOCK_CACHE, peak_rss
+from mosaic_async.build.conservation import check_blocks, check_tiles
 from mosaic_async.build.cost import encoded_bytes
 from mosaic_async.build.download import Download
 from mosaic_async.build.failed_tiles import write_account
@@ -134,7 +135,9 @@ class Run:
         is_finished = ledger.is_complete and not is_stopped
         if is_finished:
             with self._stage("finish"):
+                check_tiles(grid, ledger)
                 made = await self._assemble(layout, download, work)
+                await asyncio.to_thread(check_blocks, made, ledger)
                 self._bytes_written = (await asyncio.to_thread(made.stat)).st_size
                 await self._publish(made, await self._report(grid, ledger, client, resumed), work)
         report = await self._report(grid, ledger, client, resumed)
