@@ -7,7 +7,6 @@ or a `SourceError` where no further request can succeed.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Hashable, Mapping
 from contextlib import asynccontextmanager
@@ -19,7 +18,7 @@ from typing import Any, Literal, Self
 from mosaic_async.errors import RequestError, SourceError, UsageError
 from mosaic_async.http.limits import AUTO_CAP, AdaptiveLimit, Concurrency, Load, RateLimit, Slots
 from mosaic_async.http.outcome import REFUSALS, Outcome
-from mosaic_async.http.pacing import MAX_RETRY_AFTER, Breaker, Pause, RetryBudget
+from mosaic_async.http.pacing import MAX_RETRY_AFTER, Breaker, Pause, RetryBudget, jitter
 from mosaic_async.http.request import MAX_BODY, USER_AGENT, Answer, AttemptError, Check, Requester
 from mosaic_async.http.retries import Retries
 from mosaic_async.http.wire import Wire
@@ -236,7 +235,7 @@ class Client:
         """Wait out pauses and outages, take a permit, and return whether this request probes for the server."""
         while True:
             if left := self._pause.left():
-                await self._sleep(left + random.uniform(0, min(1, left)))  # noqa: S311 - jitter
+                await self._sleep(left + jitter(min(1, left)))
             elif self._breaker.is_hopeless:
                 raise SourceError(
                     f"the server has been unavailable for {self._breaker.lasted:,.0f} seconds",

@@ -6,6 +6,7 @@ Pure bookkeeping with a clock; the client waits and requests. It knows nothing o
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,6 +23,11 @@ _FIRST_PROBE = 1.0
 _LAST_PROBE = 60.0
 _POLL = 0.5
 """Seconds between checks of whether the probe has returned."""
+
+
+def jitter(most: float) -> float:
+    """Return up to so many seconds, so that clients that wait for the same moment do not return together."""
+    return random.uniform(0, most)  # noqa: S311 - nobody gains from guessing it
 
 
 def retry_after(value: str | None, *, date: str | None = None) -> float | None:

@@ -5,13 +5,12 @@ It knows nothing of permits and sockets: the caller makes the attempts.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Awaitable, Callable
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from mosaic_async.http.outcome import Outcome, attempts_at
-from mosaic_async.http.pacing import MAX_RETRY_AFTER, RetryBudget
+from mosaic_async.http.pacing import MAX_RETRY_AFTER, RetryBudget, jitter
 from mosaic_async.http.request import Answer, AttemptError
 
 _MAX_BAD_BODIES = 2
@@ -113,4 +112,4 @@ def _wait(state: RetryCallState) -> float:
     own = (_throttled_backoff if failure.outcome is Outcome.THROTTLE else _backoff)(state)
     if failure.retry_after is None:
         return own
-    return max(own, min(failure.retry_after, MAX_RETRY_AFTER) + random.uniform(0, 1))  # noqa: S311 - jitter
+    return max(own, min(failure.retry_after, MAX_RETRY_AFTER) + jitter(1))
