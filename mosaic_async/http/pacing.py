@@ -26,7 +26,7 @@ _POLL = 0.5
 
 
 def jitter(most: float) -> float:
-    """Return up to so many seconds, so that clients that wait for the same moment do not return together."""
+    """Return a random number up to `most`, so that clients that wait for the same moment do not return together."""
     return random.uniform(0, most)  # noqa: S311 - nobody gains from guessing it
 
 
