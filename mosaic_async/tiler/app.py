@@ -30,7 +30,7 @@ from mosaic_async.tiler.edge.doorman import Doorman
 from mosaic_async.tiler.edge.gate import Gate, Traffic
 from mosaic_async.tiler.edge.limits import Limits
 from mosaic_async.tiler.edge.route import checked_route
-from mosaic_async.tiler.pixels.composer import COMPOSED, Composed, Composer
+from mosaic_async.tiler.pixels.composer import COMPOSED, Composed, Composer, Room
 from mosaic_async.tiler.pixels.selection import Selection
 from mosaic_async.tiler.prices import is_plain
 from mosaic_async.tiler.refusals import add_handlers
@@ -87,7 +87,12 @@ def make_app(
         signing: renews signatures of scenes' URLs; None: Planetary Computer.
     """
     model, index = definition(mosaic.document)
-    composer = Composer(is_stac=mosaic.is_stac, is_local=_is_local(index.names), signer=Signer.of(signing or Signing()))
+    composer = Composer(
+        is_stac=mosaic.is_stac,
+        is_local=_is_local(index.names),
+        signer=Signer.of(signing or Signing()),
+        room=Room(limits.values_out, limits.bytes_held),
+    )
     notebook = Notebook(mosaic, index.names, composer, MosaicStore(store), limits)
     factory = MosaicTilerFactory(
         router=APIRouter(route_class=checked_route(partial(is_plain, index=index, limits=limits))),

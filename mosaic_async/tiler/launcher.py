@@ -27,15 +27,15 @@ _ENVIRONMENT = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar files: saves one request per scene
     "GDAL_NUM_THREADS": "1",  # the processes use the cores
     "NUMEXPR_NUM_THREADS": "1",
-    "GDAL_CACHEMAX": "256",  # MB per process; neighbouring tiles read the same blocks
+    "GDAL_CACHEMAX": "64",  # MB per process; neighbouring tiles read the same blocks
     "GDAL_MAX_DATASET_POOL_SIZE": "450",  # files in the stacks that stay open
     "GDAL_INGESTED_BYTES_AT_OPEN": "32768",  # a COG's headers in one request
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "GDAL_HTTP_MULTIPLEX": "YES",
     "GDAL_HTTP_MAX_RETRY": "3",
     "GDAL_HTTP_RETRY_DELAY": "0.5",
-    "VSI_CACHE": "TRUE",  # of remote files
     "MALLOC_ARENA_MAX": "2",  # glibc keeps what threads free; see github.com/developmentseed/titiler/issues/1477
+    "MALLOC_MMAP_THRESHOLD_": "262144",  # and returns large blocks only if their size is fixed beforehand
 }
 """Settings of the tiler processes; the caller's environment overrides them."""
 _FORMATS = ("tif", "png", "jpg", "webp", "npy")
@@ -163,7 +163,8 @@ async def serve(
         with holder:
             port = holder.getsockname()[1]
             arguments = ("-m", "mosaic_async.tiler.server", str(path), host, str(port))
-            command = Command(arguments, log=Path(folder) / "tiler.log", environment={**_ENVIRONMENT, **os.environ})
+            environment = {**_ENVIRONMENT, "VSI_CACHE": "TRUE" if mosaic.hosts else "FALSE", **os.environ}
+            command = Command(arguments, log=Path(folder) / "tiler.log", environment=environment)
             async with _running(command, workers or os.cpu_count() or 1):
                 yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

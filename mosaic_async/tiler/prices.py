@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mercantile
 from fastapi import Request
+from starlette.datastructures import QueryParams
 
 from mosaic_async.errors import UsageError
 from mosaic_async.tiler.edge.formulas import Formula, check_colours, check_expression
@@ -18,7 +19,7 @@ _BANDS_OF_A_FILE = 4
 """Bands that a plain file is assumed to have where the query does not name them."""
 _SCENES_ELSEWHERE = 64
 """Scenes that a tile of another grid is assumed to have; such tiles are never plain."""
-_MAX_POINT_SCENES = 1_000
+_MAX_POINT_SCENES = 256
 
 
 async def is_plain(request: Request, *, index: QuadkeyIndex, limits: Limits) -> bool:
@@ -39,7 +40,7 @@ async def is_plain(request: Request, *, index: QuadkeyIndex, limits: Limits) -> 
 def _tile(request: Request, index: QuadkeyIndex) -> Tile:
     query = request.query_params
     formula = _formula(query.get("expression"))
-    named = len(query.getlist("assets")) or len(query.getlist("bidx")) or len(formula.bands) or _BANDS_OF_A_FILE
+    named = _named(query) or len(formula.bands) or _BANDS_OF_A_FILE
     return Tile(
         size=number_of(query, "tilesize", _TILE_SIZE) + 2 * number_of(query, "buffer", 0),
         padding=int(number_of(query, "padding", 0)),
@@ -51,6 +52,11 @@ def _tile(request: Request, index: QuadkeyIndex) -> Tile:
         selection=query.get("pixel_selection", "first"),
         resampling=query.get("reproject", "nearest"),
     )
+
+
+def _named(query: QueryParams) -> int:
+    """Count the bands that a query names; an asset can list bands of its file, as in `image|indexes=1,2`."""
+    return sum(1 + asset.count(",") for asset in query.getlist("assets")) + len(query.getlist("bidx"))
 
 
 def _formula(text: str | None) -> Formula:

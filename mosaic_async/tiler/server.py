@@ -20,6 +20,7 @@ from fastapi import FastAPI
 
 from mosaic_async.sources.signing import Signing
 from mosaic_async.tiler.app import Door, make_app
+from mosaic_async.tiler.edge.connection import ImpatientProtocol
 from mosaic_async.tiler.edge.gate import Traffic
 from mosaic_async.tiler.edge.limits import Limits
 from mosaic_async.tiler.scenes.mosaic import Mosaic
@@ -77,7 +78,7 @@ def serve_app(app: FastAPI, host: str, port: int, traffic: Traffic | None = None
         log_level="warning",
         access_log=False,
         lifespan="off",
-        http="h11",  # which has a limit for the size of headers
+        http=ImpatientProtocol,
         ws="none",
         h11_max_incomplete_event_size=_MAX_HEAD,
         limit_concurrency=_MAX_REQUESTS,

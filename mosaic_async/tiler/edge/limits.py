@@ -15,6 +15,8 @@ class Limits:
     """Values of a tile: pixels times bands."""
     values_held: int
     """Values of all scenes of a tile, which selections such as the median hold at once."""
+    bytes_held: int
+    """The same in bytes, checked while scenes are read: only files tell how large a value is."""
     work: int
     """Values that are read, computed and combined for a tile; about 20 to 30 million take a second on one core."""
     deadline: float
@@ -23,7 +25,7 @@ class Limits:
     """Work up to which a request is plain. Dearer requests run one at a time, so that they do not delay plain ones."""
 
 
-PUBLIC = Limits(tile_size=2048, values_out=2**23, values_held=2**26, work=2**30, deadline=60.0)
+PUBLIC = Limits(tile_size=2048, values_out=2**23, values_held=2**26, bytes_held=2**28, work=2**30, deadline=60.0)
 """For anyone who can reach the address."""
-OWN_RUN = Limits(tile_size=8192, values_out=2**27, values_held=2**36, work=2**36, deadline=900.0)
+OWN_RUN = Limits(tile_size=8192, values_out=2**27, values_held=2**36, bytes_held=2**40, work=2**36, deadline=900.0)
 """For the run that started the tiler, which knows its secret: it only guards against mistakes."""

@@ -7,6 +7,7 @@ an empty tile would then be wrong.
 from __future__ import annotations
 
 import logging
+import math
 import re
 import string
 import threading
@@ -14,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from urllib.parse import quote, urlsplit
 
@@ -24,7 +25,7 @@ from rasterio.windows import Window
 from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.sources.signing import Signer, is_ending
 from mosaic_async.tiler.pixels.datasets import Bounds, DatasetPool
-from mosaic_async.tiler.pixels.frame import Frame
+from mosaic_async.tiler.pixels.frame import Frame, TooLargeError
 from mosaic_async.tiler.pixels.pixels import Pixels
 from mosaic_async.tiler.pixels.selection import Read, Selection
 from mosaic_async.tiler.pixels.view import View
@@ -71,17 +72,31 @@ class UnreadableSceneError(SourceError):
     """The message without what libraries say, which may tell which files exist on this machine."""
 
 
+@dataclass(frozen=True)
+class Room:
+    """How large a tile may be, by what reading its files tells."""
+
+    values: int | None = None
+    """Maximum values of one scene: pixels times bands; None: no limit."""
+    bytes_held: float = math.inf
+    """Maximum bytes of all scenes that a selection holds at once."""
+
+
 class Composer:
     """Composes tiles of scenes."""
 
-    def __init__(self, *, is_stac: bool, is_local: bool, signer: Signer | None = None) -> None:
+    def __init__(
+        self, *, is_stac: bool, is_local: bool, signer: Signer | None = None, room: Room | None = None
+    ) -> None:
         """Create a composer with its own pool of open datasets.
 
         Args:
             is_stac: whether scenes are STAC items; otherwise they are plain files.
             is_local: whether scenes are on this machine's disks.
             signer: renews signatures that expire during the run; None: `Signer()`.
+            room: how large a tile may be; None: no limit.
         """
+        self._room = room or Room()
         self._signer = signer or Signer()
         self._renewed: dict[str, Scene] = {}
         self.pool = DatasetPool()
@@ -105,10 +120,12 @@ class Composer:
             selection: how scenes that overlap are combined.
 
         Raises:
-            UsageError: the selection needs dates, and a scene has none.
+            UsageError: the selection needs dates, and a scene has none; or the tile is too large.
             Exception: the error of the first scene, if all scenes failed.
         """
         composed, failures = Composed(None), []
+        frame = replace(frame, max_values=self._room.values)
+        stacked: list[int] = []
         if (answer := COMPOSED.get()) is not None:
             answer.append(composed)
 
@@ -116,7 +133,7 @@ class Composer:
             check_ticket()
             try:
                 pixels = view.read(self.pool, self._readable(scene), frame, window)
-            except AbandonedError:
+            except (AbandonedError, TooLargeError):
                 raise
             except Exception as error:  # noqa: BLE001 - of GDAL, rasterio or a server, for a broken file
                 failures.append(error)
@@ -124,7 +141,11 @@ class Composer:
                 return None
             if pixels is not None:
                 composed.read.append((_shown(scene.name), scene.taken.date().isoformat() if scene.taken else ""))
-            return None if pixels is None else view.finish(pixels)
+            made = None if pixels is None else view.finish(pixels)
+            if made is not None and selection.holds_all:
+                stacked.append(made.data.nbytes + made.valid.nbytes)
+                self._check_room(sum(stacked))
+            return made
 
         with held(self._turns):
             scenes = self._scenes(names, degrees, composed, failures, selection)
@@ -132,6 +153,13 @@ class Composer:
         if failures and not composed.read:
             raise _without_secrets(failures[0], composed.skipped[0])
         return composed
+
+    def _check_room(self, size: int) -> None:
+        if size > self._room.bytes_held:
+            raise TooLargeError(
+                f"the scenes of this tile take more than {self._room.bytes_held / 2**20:.0f} MiB",
+                hint="request a smaller `tilesize`, a higher zoom or fewer bands",
+            )
 
     def _readable(self, scene: Scene) -> Scene:
         """Return the scene with valid signatures: those of its URLs expire during a long run."""

@@ -8,6 +8,12 @@ from typing import Any
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
+from mosaic_async.errors import UsageError
+
+
+class TooLargeError(UsageError):
+    """The files of a scene have more bands than a tile may hold, which only reading tells."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
@@ -24,8 +30,23 @@ class Frame:
     """Resampling from the data's resolution to the tile's."""
     reprojection: str = "nearest"
     """Resampling from the data's reference system to the tile's."""
+    max_values: int | None = None
+    """Maximum values of one scene in the tile, pixels times bands; None: no limit."""
     options: tuple[tuple[str, Any], ...] = ()
     """Further options of rio-tiler's `Reader.part`: nodata, unscale."""
+
+    def check(self, bands: int) -> None:
+        """Check that a scene with this number of bands fits.
+
+        Raises:
+            TooLargeError: it does not.
+        """
+        values = bands * self.width * self.height
+        if self.max_values is not None and values > self.max_values:
+            raise TooLargeError(
+                f"a tile of {values:,} values is too large: the limit is {self.max_values:,}",
+                hint="request a smaller `tilesize` or fewer bands",
+            )
 
     @property
     def whole(self) -> Window:

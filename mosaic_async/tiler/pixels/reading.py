@@ -46,11 +46,15 @@ def read_layers(
 
     Raises:
         rasterio.errors.RasterioError: a file cannot be opened or read.
+        TooLargeError: the files have more bands than the frame allows.
     """
     window = window or frame.whole
     found: list[Pixels] = []
+    count = 0
     for names, bands in _runs(layers):
         with pool.lent(names) as stack:
+            count += len(bands or stack.dataset.indexes)
+            frame.check(count)
             if not _overlap(stack.reach(frame.crs), frame.bounds_of(window)):
                 return None
             pixels = _read(stack, bands, frame, window)

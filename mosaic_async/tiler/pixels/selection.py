@@ -75,6 +75,11 @@ class Selection:
         return self.name.startswith("lastband")
 
     @property
+    def holds_all(self) -> bool:
+        """Whether the selection needs the pixels of all scenes at once."""
+        return self.name in _STACKED or self.share is not None
+
+    @property
     def can_end_early(self) -> bool:
         """Whether later scenes cannot change a full tile."""
         return self.name == "first" or self.name in _DATED

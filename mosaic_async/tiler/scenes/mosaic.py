@@ -126,7 +126,8 @@ def _of_document(document: dict[str, Any], path: Path) -> Mosaic:
         raise SourceError("the MosaicJSON lists no scene")
     names = {name for names in document["tiles"].values() for name in names}
     is_stac = urlsplit(first).path.endswith(".json")
-    return Mosaic(valid, _asset_names(first) if is_stac else (), tuple(sorted(_hosts(names))))
+    assets = _assets(first) if is_stac else {}
+    return Mosaic(valid, tuple(assets), tuple(sorted(_hosts([*names, *assets.values()]))))
 
 
 def _of_scenes(scenes: Sequence[_Scene]) -> Mosaic:
@@ -219,9 +220,11 @@ def _maxzoom(reader: Reader | STACReader) -> int:
     return reader.maxzoom
 
 
-def _asset_names(location: str) -> tuple[str, ...]:
+def _assets(location: str) -> dict[str, str]:
+    """Return the hrefs of an item's rasters by asset name."""
     try:
         with STACReader(location) as reader:
-            return tuple(reader.assets)
+            assert reader.item is not None
+            return {name: reader.item.assets[name].href for name in reader.assets}
     except Exception as error:  # all errors of the HTTP client and the parser mean the same here
         raise SourceError(f"the first scene of the MosaicJSON, {location}, cannot be read: {error}") from error

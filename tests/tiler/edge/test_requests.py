@@ -12,11 +12,19 @@ from urllib.parse import quote, urlencode
 
 import aiohttp
 import mercantile
+import numpy as np
 import pytest
+import rasterio
+import rasterio.transform
 from aiohttp import web
 
+from mosaic_async import UsageError
 from mosaic_async.tiler import open_mosaic, serve
 from mosaic_async.tiler.edge.limits import PUBLIC
+from mosaic_async.tiler.pixels.composer import Composer, Room
+from mosaic_async.tiler.pixels.frame import Frame
+from mosaic_async.tiler.pixels.selection import Selection
+from mosaic_async.tiler.pixels.view import View
 from tests.conftest import COLORADO, PARANA
 from tests.loopback import running
 
@@ -36,6 +44,7 @@ TOO_DEAR = {
     "deep brackets": f"{PLAIN}&expression={'(' * 200}b1{')' * 200}",
     "many formulas": f"{PLAIN}&expression={';'.join(['b1'] * 500)}",
     "many assets": f"{PLAIN}&{'&'.join(['assets=B4'] * 3000)}",
+    "many bands of assets": f"{PLAIN}&{'&'.join(['assets=B4|indexes=' + ','.join('1' * 100)] * 500)}",
     "many parameters": f"{PLAIN}&{urlencode([('rescale', '0,1')] * 1100)}",
     "many rescales": f"{PLAIN}&{urlencode([('rescale', '0,1')] * 600)}",
     "many colour operations": f"{PLAIN}&color_formula={quote(','.join(['gamma R 1.1'] * 300))}",
@@ -120,6 +129,39 @@ async def test_hosts_and_origins_can_be_opened():
         async with aiohttp.ClientSession() as session, session.get(f"{url}/info", headers=headers) as response:
             assert response.headers["Access-Control-Allow-Origin"] == "https://map.example"
         assert (await get(url, "/info", headers={"Origin": "https://other.example"}))[0] == 403
+
+
+async def test_files_of_many_bands_have_the_limit_of_the_bands_that_they_have(tmp_path):
+    transform = rasterio.transform.from_origin(0, 1, 0.01, 0.01)
+    profile = {
+        "driver": "GTiff",
+        "crs": "EPSG:4326",
+        "transform": transform,
+        "count": 300,
+        "dtype": "uint8",
+        "nodata": 0,
+    }
+    with rasterio.open(tmp_path / "a.tif", "w", width=100, height=100, **profile) as file:
+        file.write(np.ones((300, 100, 100), "uint8"))
+    tile = mercantile.tile(0.5, 0.5, 8)
+    async with serve(open_mosaic(tmp_path), host="127.0.0.1", port=0, workers=1) as url:
+        place = f"/tiles/WebMercatorQuad/8/{tile.x}/{tile.y}.tif"
+        status, body = await get(url, f"{place}?tilesize=512")
+        assert (status, b"values is too large" in body) == (422, True)
+        status, _ = await get(url, f"{place}?tilesize=64")
+        assert status == 200
+
+
+def test_what_a_selection_holds_at_once_is_limited_by_what_the_files_have():
+    scenes = sorted(str(path) for path in PARANA.rglob("*_B4.tif"))
+    frame = Frame(bounds=tuple(mercantile.xy_bounds(TILE)), crs=rasterio.CRS.from_epsg(3857), width=256, height=256)
+    view, degrees = View(assets=(("", ()),)), tuple(mercantile.bounds(TILE))
+    for selection in ("median", "percentile:10", "medoid"):
+        small = Composer(is_stac=False, is_local=True, room=Room(bytes_held=256 * 256 * 4))
+        with pytest.raises(UsageError, match="MiB"):
+            small.compose(scenes, frame, degrees, view, Selection.parse(selection))
+        assert Composer(is_stac=False, is_local=True).compose(scenes, frame, degrees, view, Selection.parse(selection))
+    assert small.compose(scenes, frame, degrees, view, Selection.parse("highest")).pixels is not None
 
 
 NOTEBOOK = {
