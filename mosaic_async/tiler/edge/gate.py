@@ -148,19 +148,19 @@ class Gate:
                     await self._serve(scope, receive, visit, exit_, body)
 
     async def _serve(self, scope: Scope, receive: Receive, visit: Visit, exit_: _Exit, body: bytes) -> None:
-        failures: list[Exception] = []
-        async with asyncio.TaskGroup() as tasks:
-            work = tasks.create_task(self._work(scope, visit, exit_, body, failures))
-            gone = tasks.create_task(_until_gone(receive))
-            await asyncio.wait((work, gone), timeout=visit.ticket.remaining, return_when=asyncio.FIRST_COMPLETED)
-            visit.ticket.abandon()
-            if not gone.done() and not failures:
-                await self._end(scope, receive, visit, exit_, is_done=work.done())
-            if not visit.is_inside:  # a thread that works stops at its next check; its place stays taken until then
-                work.cancel()
-            gone.cancel()
-        if failures:
-            raise failures[0]
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                work = tasks.create_task(self._work(scope, visit, exit_, body))
+                gone = tasks.create_task(_until_gone(receive))
+                await asyncio.wait((work, gone), timeout=visit.ticket.remaining, return_when=asyncio.FIRST_COMPLETED)
+                visit.ticket.abandon()
+                if not gone.done():
+                    await self._end(scope, receive, visit, exit_, is_done=work.done())
+                if not visit.is_inside:  # a thread that works stops at its next check; its place is taken until then
+                    work.cancel()
+                gone.cancel()
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
 
     async def _end(self, scope: Scope, receive: Receive, visit: Visit, exit_: _Exit, *, is_done: bool) -> None:
         """Answer a request that has no response: its deadline is over, or its work noticed that first."""
@@ -172,15 +172,12 @@ class Gate:
         else:
             await exit_.refuse(scope, receive, 503, f"all workers are busy for {self._deadline:g} seconds: retry later")
 
-    async def _work(self, scope: Scope, visit: Visit, exit_: _Exit, body: bytes, failures: list[Exception]) -> None:
+    async def _work(self, scope: Scope, visit: Visit, exit_: _Exit, body: bytes) -> None:
         TICKET.set(visit.ticket)
         VISIT.set(visit)
         try:
-            await self._app(scope, _replay(body), exit_.send)
-        except AbandonedError:
-            pass
-        except Exception as error:  # noqa: BLE001 - raised again outside of the group of tasks
-            failures.append(error)
+            with suppress(AbandonedError):
+                await self._app(scope, _replay(body), exit_.send)
         finally:
             visit.leave()
 

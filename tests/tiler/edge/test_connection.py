@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import uvicorn
@@ -40,8 +40,10 @@ async def test_a_connection_without_a_whole_request_is_closed(start, monkeypatch
     async with serving(monkeypatch) as port, asyncio.timeout(30):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(start)
-        answers = await reader.read()
-        assert answers.count(b"200 OK") == start.count(REQUEST)
+        if start.startswith(REQUEST):
+            assert (await reader.readuntil(b"\r\n\r\nok")).startswith(b"HTTP/1.1 200")
+        with suppress(ConnectionError):  # a reset is an end too
+            assert await reader.read() == b""
         writer.close()
 
 
