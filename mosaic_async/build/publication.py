@@ -30,7 +30,10 @@ def announce(folder: Path, made: Path, proof: Proof, report: dict[str, Any]) -> 
         report: of the run, as JSON types.
     """
     content = {"file": _identity(made), "report": report}
-    whole_file.write(publication_path(folder), proof.seal(_WHAT, content), durable=True)
+    inside = folder / "publication.json"  # half of it is left in the folder and not beside the output
+    whole_file.write(inside, proof.seal(_WHAT, content), durable=True)
+    inside.replace(publication_path(folder))
+    whole_file.flush(folder.parent)
 
 
 def find(folder: Path, output: Path) -> Record | None:

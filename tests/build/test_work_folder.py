@@ -473,6 +473,18 @@ async def test_a_kill_before_the_output_gets_its_name_announces_nothing(folder):
     assert everything_in(folder) == ["out.tif.work"]
 
 
+async def test_a_kill_while_an_output_is_announced_leaves_nothing_beside_it(folder, monkeypatch):
+    work = await left(folder)
+    again = await folder.open()
+    written, write = [], Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda path, data: written.append(path.parent) or write(path, data))
+    await again.announce(work.parts.cog(PART), REPORT)
+    monkeypatch.undo()
+    await again.close()
+    assert written == [work.path]
+    assert everything_in(folder) == ["out.tif.work", "out.tif.work.done"]
+
+
 async def test_another_job_neither_takes_a_published_output_for_its_own_nor_is_stopped_by_the_rest_of_its_work(folder):
     await published(folder)
     other = await folder.open(OTHER)
