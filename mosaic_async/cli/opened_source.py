@@ -13,9 +13,10 @@ import click
 from mosaic_async.cli import extras
 from mosaic_async.cli.job_arguments import JobArguments
 from mosaic_async.errors import UsageError
+from mosaic_async.redaction import hiding
 from mosaic_async.safe_json import parse
 from mosaic_async.sources.rendering import Rendering
-from mosaic_async.sources.source import TileSource, is_template, open_source
+from mosaic_async.sources.source import TileSource, is_template, open_source, with_secrets
 from mosaic_async.sources.tilers import rendered_by, with_rendering
 
 _EMBEDDED_ONLY = ("rounding", "reflectance", "cloud_mask")
@@ -30,13 +31,19 @@ async def opened(source: str, given: JobArguments) -> AsyncIterator[str | TileSo
         UsageError: the source does not exist, or the options do not fit it.
         SourceError: the source cannot be read.
     """
+    with hiding(given.library["secrets"].values()):
+        async with _opened(source, given) as tiles:
+            yield tiles
+
+
+@asynccontextmanager
+async def _opened(source: str, given: JobArguments) -> AsyncIterator[str | TileSource]:
     _check_rendering(given)
     size = {"tile_size": given.library["tile_size"]} if given.library["tile_size"] else {}
     if given.tiler:
-        rendering, headers = Rendering(**given.rendering), given.library["headers"]
-        rendered = await rendered_by(
-            given.tiler, source, rendering=rendering, dialect=given.dialect, headers=headers, **size
-        )
+        tiler, headers = with_secrets(given.tiler, given.library["secrets"]), given.library["headers"]
+        rendering = Rendering(**given.rendering)
+        rendered = await rendered_by(tiler, source, rendering=rendering, dialect=given.dialect, headers=headers, **size)
         _print_notes(rendered)
         yield rendered
     elif await asyncio.to_thread(is_tile_url, source):
@@ -82,7 +89,7 @@ def _check_rendering(given: JobArguments) -> None:
 
 async def _tile_url(source: str, given: JobArguments) -> str | TileSource:
     if given.dialect:
-        tiles = await open_source(source, headers=given.library["headers"])
+        tiles = await open_source(source, headers=given.library["headers"], secrets=given.library["secrets"])
         return with_rendering(tiles, given.dialect, Rendering(**given.rendering))
     if given.rendering:
         raise UsageError(

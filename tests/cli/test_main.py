@@ -20,6 +20,7 @@ from mosaic_async.cli.main import main
 from mosaic_async.cli.options import flags_of
 from tests.conftest import PARANA
 from tests.forks import FLAGS, server
+from tests.moods import at, status
 from tests.test_api import BAD, failing
 
 BOUNDS = ("-4", "38", "4", "44")
@@ -310,3 +311,30 @@ def test_hints_name_the_flags_of_their_command():
     assert (flags["check_disk=False"], flags["resume=False"]) == ("--no-disk-check", "--fresh")
     assert "resume=False" not in flags_of(main.get_command(click.Context(main), "plan"))
     assert flags_of(None) == {}
+
+
+@pytest.mark.parametrize("way", ["option", "file", "environment"])
+def test_a_secret_of_the_path_is_given_by_name_and_never_printed(serve, tmp_path, way):
+    tiler = serve()
+    words = json.dumps({"detail": "no tile below /s3cr3t-2026/"}).encode()
+    tiler.mood = at(tiler, (7, 64, 49), status(422, words, Content_Type="application/json"), times=99)
+    url = tiler.url + "/{pass}/{z}/{x}/{y}.tif"
+    args, options = {
+        "option": (["--secret", "pass=s3cr3t-2026"], {}),
+        "file": (["--secret-file", tmp_path / "secrets"], {}),
+        "environment": ([], {"env": {**os.environ, "MOSAIC_ASYNC_SECRETS": "pass=s3cr3t-2026"}}),
+    }[way]
+    (tmp_path / "secrets").write_text("pass=s3cr3t-2026\n")
+    bounds = ("--bounds", -4, 38, 4, 44, "-z", 7)
+    out = run("build", url, tmp_path / "out.tif", *bounds, *args, "-v", "--json", code=3, **options)
+    assert {path.split("/")[1] for path in tiler.paths_seen} == {"s3cr3t-2026"}
+    assert "s3cr3t" not in "".join(out)
+
+
+def test_tiles_that_are_not_found_are_counted_apart_or_fail(serve, tmp_path):
+    tiler = serve()
+    tiler.mood = at(tiler, (7, 64, 49), status(404), times=99)
+    args = ("build", tiler.template, tmp_path / "out.tif", "--bounds", -4, 38, 4, 44, "-z", 7)
+    stdout, _ = run(*args, "--not-found", "fail", code=3)
+    stdout, _ = run(*args)
+    assert "15 tiles placed, 1 empty (1 of them not found, HTTP 404), 0 failed" in stdout
