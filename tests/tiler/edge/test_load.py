@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import aiohttp
 import mercantile
@@ -15,14 +17,15 @@ import psutil
 import pytest
 
 from mosaic_async.tiler import open_mosaic, serve
-from tests.conftest import COLORADO
+from tests.conftest import PARANA
 from tests.tiler.edge.test_requests import TOO_DEAR
 
-AREA = (-106.925, 40.2799, -106.9033, 40.2966)
-PLAIN = "/tiles/WebMercatorQuad/{z}/{x}/{y}.tif?assets=b5&assets=b4&tilesize=256"
+AREA = (-54.9, -25.45, -54.6, -25.25)
+PLAIN = "/tiles/WebMercatorQuad/{z}/{x}/{y}.tif?assets=B4&assets=B3&tilesize=256"
+COPIES = 20
 DEAR = (
-    "&assets=b3&pixel_selection=geomedian&tilesize=512",
-    "&assets=b3&pixel_selection=medoid&tilesize=512",
+    "&assets=B2&pixel_selection=geomedian&tilesize=512",
+    "&assets=B2&pixel_selection=medoid&tilesize=512",
     "&pixel_selection=median&tilesize=512&resampling=lanczos&reproject=lanczos",
     "&expression=" + ";".join(["(b1%2Bb2)**0.5/(b1-b2)"] * 8) + "&tilesize=1024&pixel_selection=mean",
     "&tilesize=2048&color_formula=gamma RG 3.5, sigmoidal RG 15 0.35",
@@ -46,7 +49,7 @@ class Load:
 
     async def run(self, *, clients: int, attackers: int) -> Load:
         self.until = time.monotonic() + self.seconds
-        self.tiles = itertools.cycle(mercantile.tiles(*AREA, zooms=[15, 16]))
+        self.tiles = itertools.cycle(mercantile.tiles(*AREA, zooms=[11, 12]))
         self.harmful = itertools.cycle([*(PLAIN + query for query in DEAR), *TOO_DEAR.values()])
         options = {"max_line_size": 2**18, "max_field_size": 2**18, "timeout": aiohttp.ClientTimeout(total=200)}
         async with (
@@ -73,7 +76,7 @@ class Load:
 
     async def attacker(self, session) -> None:
         while time.monotonic() < self.until:
-            tile = mercantile.tile(-106.914, 40.288, 14)
+            tile = mercantile.tile(-54.6, -25.4, 10)
             path = next(self.harmful).replace("{z}/{x}/{y}", f"{tile.z}/{tile.x}/{tile.y}")
             try:
                 async with session.get(self.url + path) as response:
@@ -97,8 +100,21 @@ class Load:
         )
 
 
-async def test_plain_tiles_are_served_beside_dear_requests_in_a_small_load():
-    async with serve(open_mosaic(COLORADO), host="127.0.0.1", port=0, workers=2) as url:
+def scenes(folder: Path) -> Path:
+    """Copy the items of Paraná many times: a plain tile ends with the first, a median needs all."""
+    for path in PARANA.rglob("*.json"):
+        item = json.loads(path.read_text())
+        if item["type"] != "Feature":
+            continue
+        for asset in item["assets"].values():
+            asset["href"] = str(path.parent / asset["href"])
+        for number in range(COPIES):
+            (folder / f"{path.stem}-{number}.json").write_text(json.dumps({**item, "id": f"{path.stem}-{number}"}))
+    return folder
+
+
+async def test_plain_tiles_are_served_beside_dear_requests_in_a_small_load(tmp_path):
+    async with serve(open_mosaic(scenes(tmp_path)), host="127.0.0.1", port=0, workers=2) as url:
         load = await Load(url, 8).run(clients=8, attackers=6)
     assert load.served > 0, load
     assert not load.failed, load
@@ -107,8 +123,8 @@ async def test_plain_tiles_are_served_beside_dear_requests_in_a_small_load():
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-async def test_plain_tiles_are_served_to_fifty_clients_beside_a_stream_of_dear_requests(record_property):
-    async with serve(open_mosaic(COLORADO), host="127.0.0.1", port=0, workers=2) as url:
+async def test_plain_tiles_are_served_to_fifty_clients_beside_a_stream_of_dear_requests(record_property, tmp_path):
+    async with serve(open_mosaic(scenes(tmp_path)), host="127.0.0.1", port=0, workers=2) as url:
         alone = await Load(url, 60).run(clients=50, attackers=0)
         beside = await Load(url, 150).run(clients=50, attackers=30)
     record_property("alone", str(alone))
