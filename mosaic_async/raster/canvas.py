@@ -274,7 +274,8 @@ class Canvas:
     def _encode(self, path: Path) -> None:
         """Write the COG in one pass, and check that all of it arrived."""
         options = {**self.encoding.options, "BLOCKSIZE": str(self.encoding.block_size)}
-        rasterio.shutil.copy(self._memory.name, path, driver="COG", OVERVIEWS="FORCE_USE_EXISTING", **options)
+        with rasterio.Env(**self.encoding.overview_settings):  # of which `pinned` knows nothing
+            rasterio.shutil.copy(self._memory.name, path, driver="COG", OVERVIEWS="FORCE_USE_EXISTING", **options)
         check_blocks(path, self.encoding.images(self.levels))
 
     def _keep_top(self, path: Path) -> None:

@@ -123,6 +123,17 @@ class Encoding:
         """Return how many images a file with that many overview levels has, masks counted."""
         return (levels + 1) * (2 if self.mask == "internal" else 1)
 
+    @property
+    def overview_settings(self) -> Mapping[str, str]:
+        """GDAL's settings with which its COG driver compresses overviews as it does the image."""
+        predictor = self.options.get("PREDICTOR", "NO").upper()
+        of_dtype = "3" if np.dtype(self.dtype).kind == "f" else "2"
+        known = {"NO": "1", "YES": of_dtype, "STANDARD": "2", "FLOATING_POINT": "3"}
+        return {
+            "COMPRESS_OVERVIEW": self.options.get("COMPRESS", "NONE"),
+            "PREDICTOR_OVERVIEW": known.get(predictor, predictor),
+        }
+
     def _check(self, profile: str) -> None:
         if self.overview_resampling not in OVERVIEW_RESAMPLINGS:
             raise UsageError(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import tifffile
+from affine import Affine
+from rasterio.windows import Window
 
 from mosaic_async.errors import UsageError
+from mosaic_async.raster.canvas import Canvas
 from mosaic_async.raster.encoding import PROFILES, Encoding
 from mosaic_async.raster.tile import TileFormat
 
@@ -70,3 +75,18 @@ def test_every_profile_of_rio_cogeo_has_a_codec(profile):
 def test_what_cannot_be_stored_is_refused_with_a_reason(pixels, options, says):
     with pytest.raises(UsageError, match=says):
         Encoding.of(pixels, **options)
+
+
+@pytest.mark.parametrize("resampling", ["average", "mode"])
+@pytest.mark.parametrize("profile", ["deflate", "zstd", "lzw", "lerc", "jpeg", "webp", "raw"])
+def test_overviews_are_compressed_as_the_image_is(tmp_path, monkeypatch, profile, resampling):
+    monkeypatch.setenv("COMPRESS_OVERVIEW", "LZMA")
+    monkeypatch.setenv("PREDICTOR_OVERVIEW", "2")
+    options = {"creation_options": {"BLOCKSIZE": "128"}, "overview_resampling": resampling}
+    encoding = Encoding.of(tile(count=3), profile=profile, mask="none", **options)
+    with Canvas(512, 512, 2, Affine(2, 0, 0, 0, -2, 0), encoding) as canvas:
+        canvas.place(np.full((3, 512, 512), 7, np.uint8), None, Window(0, 0, 512, 512))
+        canvas.seal(tmp_path / "out.tif")
+    with tifffile.TiffFile(tmp_path / "out.tif") as tiff:
+        assert len(tiff.pages) == 3
+        assert len({(page.compression, page.predictor, page.photometric) for page in tiff.pages}) == 1
