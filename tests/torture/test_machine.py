@@ -34,7 +34,7 @@ JOBS = [
 ]
 FAILING = [frozenset(), frozenset({(LEFT + 1, TOP + 1)}), frozenset({(LEFT + 1, TOP + 1), (LEFT + 2, TOP + 2)})]
 FLAKY = [frozenset(), frozenset({(LEFT, TOP), (LEFT + 1, TOP + 2)})]
-CALLS = 260
+CALLS = 480
 """About as many calls as a run of these jobs makes."""
 HASTE = ["tests.torture.clock:hurry"]
 EXAMPLES, STEPS, SHARES = 42, 20, 16
