@@ -12,24 +12,34 @@ from pathlib import Path
 from mosaic_async.build.budget import OPEN_PARTS
 from mosaic_async.errors import ResourceError
 from mosaic_async.geo.grid import Grid
+from mosaic_async.raster.encoding import Encoding
 
 _MARGIN = 1.1
+_STITCHING = 1.35
+"""Times the output: a part is deleted only when the disk holds its blocks in the output."""
 _SPARE_FILES = 40
 """Files beside connections: the work folder, GDAL with PROJ's database, the loop."""
 
 
-def bytes_needed(grid: Grid, encoded: int, body: int) -> int:
+def bytes_needed(grid: Grid, encoding: Encoding, *, encoded: int, body: int, keeps_parts: bool) -> int:
     """Estimate the most bytes that a run has on the disk.
 
     Args:
         grid: the output.
+        encoding: how it is stored.
         encoded: bytes of the output, estimated.
         body: bytes of one tile's body.
+        keeps_parts: whether the parts may have to stay beside the output, so that its holes can be filled.
     """
-    tiles_a_side = grid.part_size // grid.tile_size + 1
-    bodies = min(grid.cover.count, OPEN_PARTS * tiles_a_side**2) * body
-    copies = 1 if grid.is_single else 2  # the parts, and the file that is made of them
-    return int(_MARGIN * (copies * encoded + bodies))
+    tiles_per_side = grid.part_size // grid.tile_size + 1
+    bodies = min(grid.cover.count, OPEN_PARTS * tiles_per_side**2) * body
+    if grid.is_single:
+        return int(_MARGIN * (encoded + bodies))
+    smaller = 4**grid.part_levels
+    tops = grid.width * grid.height * encoding.pixel_bytes / smaller
+    upper = encoded / 4 / smaller + tops / 3  # the levels above the parts, and what these are made from
+    stitching = (2 if keeps_parts else _STITCHING) * encoded + upper
+    return int(_MARGIN * (tops + max(encoded + bodies, stitching)))
 
 
 def check_files(connections: int) -> None:

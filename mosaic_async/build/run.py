@@ -213,7 +213,8 @@ class Run:
                 encoded = await asyncio.to_thread(
                     encoded_bytes, body, layout.tile_format, layout.encoding, grid.cover.count
                 )
-                return bytes_needed(grid, encoded, len(body))
+                keeps_parts = self._effort.allowed_failures(grid.cover.count) > 0
+                return bytes_needed(grid, layout.encoding, encoded=encoded, body=len(body), keeps_parts=keeps_parts)
         return None
 
     def _client(self) -> Client:
