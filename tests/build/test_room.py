@@ -74,4 +74,4 @@ def test_noise_takes_no_more_room_than_was_required(serve, tmp_path, monkeypatch
         report = build_mosaic_sync(
             tiler.template, area_of(columns, rows), tmp_path / "out.tif", zoom=10, part_size=part_size, concurrency=2
         )
-    assert report.bytes_written < watch.most <= told[0] < 5 * report.bytes_written
+    assert report.bytes_written < watch.most <= told[0] < 8 * report.bytes_written
