@@ -2,8 +2,10 @@
 
 from importlib.metadata import version
 
-from mosaic_async.api import build_mosaic, build_mosaic_sync, plan_mosaic
+from mosaic_async.api import build_mosaic, build_mosaic_sync, plan_mosaic, verify_mosaic
 from mosaic_async.build.plan import MosaicPlan
+from mosaic_async.build.source_comparison import TileFault
+from mosaic_async.build.verify import VerifyReport
 from mosaic_async.errors import (
     IncompleteError,
     MosaicError,
@@ -36,6 +38,7 @@ from mosaic_async.events import (
     TilePlaced,
     TileRetried,
 )
+from mosaic_async.raster.inspection import BlockFault
 from mosaic_async.sources.rendering import Rendering
 from mosaic_async.sources.source import TileSource, from_template, from_tilejson
 from mosaic_async.sources.tilers import awspds_mosaic, titiler_mosaic, titiler_search
@@ -43,6 +46,7 @@ from mosaic_async.sources.tilers import awspds_mosaic, titiler_mosaic, titiler_s
 __version__ = version("mosaic-async")
 
 __all__ = [
+    "BlockFault",
     "Event",
     "IncompleteError",
     "MosaicError",
@@ -66,6 +70,7 @@ __all__ = [
     "TileEmpty",
     "TileError",
     "TileFailed",
+    "TileFault",
     "TileFetched",
     "TileNotFound",
     "TileParked",
@@ -73,6 +78,7 @@ __all__ = [
     "TileRetried",
     "TileSource",
     "UsageError",
+    "VerifyReport",
     "WorkFolderError",
     "__version__",
     "awspds_mosaic",
@@ -83,4 +89,5 @@ __all__ = [
     "plan_mosaic",
     "titiler_mosaic",
     "titiler_search",
+    "verify_mosaic",
 ]

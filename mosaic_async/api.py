@@ -19,7 +19,8 @@ from mosaic_async.build.output_path import output_path
 from mosaic_async.build.plan import MosaicPlan, make_plan
 from mosaic_async.build.preflight import room_hint
 from mosaic_async.build.run import Run
-from mosaic_async.errors import MosaicError, ResourceError
+from mosaic_async.build.verify import SAMPLE, VerifyReport, verify
+from mosaic_async.errors import MosaicError, ResourceError, UsageError
 from mosaic_async.events import Event, MosaicReport, OnEvent
 from mosaic_async.geo.area import Area
 from mosaic_async.http.limits import Concurrency
@@ -216,6 +217,72 @@ async def plan_mosaic(
             part_size=part_size,
         )
         return await make_plan(job, effort)
+
+
+async def verify_mosaic(
+    output: str | Path,
+    *,
+    source: str | Path | TileSource | None = None,
+    sample: int = SAMPLE,
+    seed: int | None = None,
+    headers: Mapping[str, str] | None = None,
+    params: Mapping[str, str] | None = None,
+    secrets: Mapping[str, str] | None = None,
+    concurrency: Concurrency = Effort.concurrency,
+    rate: float | None = Effort.rate,
+    attempts: int = Effort.attempts,
+    timeout: float = Effort.timeout,
+    max_outage: float = Effort.max_outage,
+    allow_hosts: Collection[str] = Effort.allow_hosts,
+) -> VerifyReport:
+    """Check an output: against its digest, against itself, and against its source.
+
+    Every block is decoded, masks included. Every overview is made again from the level above it. The digest, which
+    outputs of `build_mosaic` record, proves that all blocks are those that were published. With a source, tiles are
+    requested again and compared pixel by pixel: exactly if the output is stored without loss, and within the codec's
+    error otherwise.
+
+    Args:
+        output: the file to check.
+        source: where the tiles came from, as for `build_mosaic`; None requests nothing.
+        sample: tiles to draw at random, and as many of those at the edges.
+        seed: makes the draw repeatable.
+        headers: sent with every request.
+        params: query parameters added to the URL of every tile.
+        secrets: as for `build_mosaic`.
+        concurrency: maximum requests in flight.
+        rate: maximum requests per second; None: no limit.
+        attempts: maximum attempts per tile.
+        timeout: seconds per attempt.
+        max_outage: seconds that the server may be unavailable.
+        allow_hosts: hosts that redirects, and a TileJSON's template, may lead to; headers are not sent there.
+
+    Returns:
+        What was checked and what differs; `is_sound` sums it up.
+
+    Raises:
+        UsageError: an argument is wrong, or the file does not record what a comparison requires.
+        SourceError: the source is unreachable, or refuses.
+    """
+    if sample < 1:
+        raise UsageError(f"sample must be 1 or more, got {sample}")
+    effort = Effort(
+        concurrency=concurrency,
+        rate=rate,
+        attempts=attempts,
+        timeout=timeout,
+        max_outage=max_outage,
+        allow_hosts=allow_hosts,
+    )
+    with hiding((secrets or {}).values()):
+        opened = None
+        if source is not None:
+            opened = await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets)
+        path = Path(output)
+        try:
+            return await verify(path, opened, effort, sample=sample, seed=seed)
+        except (BaseExceptionGroup, OSError) as error:
+            raise _sole(error, path, None) from error
 
 
 def _ignore(event: Event) -> None:

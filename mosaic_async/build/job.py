@@ -17,6 +17,7 @@ from mosaic_async.geo.cover import MAX_TILES
 from mosaic_async.geo.grid import check_tile_size, default_zoom
 from mosaic_async.http.client import ATTEMPTS, CONCURRENCY, MAX_OUTAGE, TIMEOUT
 from mosaic_async.http.limits import AUTO_CAP, Concurrency
+from mosaic_async.raster.digest import DIGEST, UNSIGNED
 from mosaic_async.raster.encoding import (
     DEFAULT_MASK,
     DEFAULT_OVERVIEW_RESAMPLING,
@@ -35,6 +36,10 @@ ON_ERROR: tuple[OnError, ...] = get_args(OnError)
 NotFound = Literal["empty", "fail"]
 """What a tile is that the server does not find (404), and says so twice."""
 NOT_FOUND: tuple[NotFound, ...] = get_args(NotFound)
+ZOOM_TAG, RESAMPLING_TAG = "MOSAIC_ZOOM", "MOSAIC_OVERVIEW_RESAMPLING"
+QUALITY_TAG = "MOSAIC_OVERVIEW_QUALITY"
+CLIP_TAG = "MOSAIC_CLIP"
+"""Whether pixels outside of the area's polygons are cut out: YES or NO."""
 _SOFTWARE = f"mosaic-async {version('mosaic-async')}"
 _DEFAULT_TILE_SIZE = 256
 """Pixels per side, where neither the user nor the source says: what every generation of tilers sends."""
@@ -85,11 +90,17 @@ class Job:
         return {**values, "source": {"mask_band": self.source.mask_band}}
 
     def tags(self) -> dict[str, str]:
-        """Return the GDAL metadata that tells where the pixels come from."""
+        """Return the GDAL metadata that tells where the pixels come from, and what `verify_mosaic` needs."""
+        options = {name.upper(): value for name, value in self.creation_options.items()}
+        quality = {QUALITY_TAG: options["OVERVIEW_QUALITY"]} if "OVERVIEW_QUALITY" in options else {}
         return {
+            **quality,
             "TIFFTAG_SOFTWARE": _SOFTWARE,
             "MOSAIC_SOURCE": self.source.identity or redact(self.source.template),
-            "MOSAIC_ZOOM": str(self.tile_zoom),
+            ZOOM_TAG: str(self.tile_zoom),
+            RESAMPLING_TAG: self.overview_resampling,
+            CLIP_TAG: "YES" if self.clip and self.area.polygons is not None else "NO",
+            DIGEST: UNSIGNED,
         }
 
     def encoding(self, tile_format: TileFormat) -> Encoding:

@@ -17,6 +17,7 @@ from mosaic_async.build.part_files import PartFiles
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Part
 from mosaic_async.raster.canvas import Canvas
+from mosaic_async.raster.digest import sign
 from mosaic_async.raster.readback import blocks_with_data
 from mosaic_async.raster.tile import decode
 
@@ -126,6 +127,7 @@ class PartWriter:
         files.make_room(part)
         if grid.is_single:
             canvas.seal(files.cog(part), tags=tags)
+            sign(files.cog(part))  # it may become the output as it is
         else:
             canvas.seal(files.cog(part), top=files.top(part))
         del self._canvases[part.name]

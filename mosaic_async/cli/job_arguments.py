@@ -48,14 +48,23 @@ class JobArguments:
         """
         left = dict(options)
         listed = _tiles(left)
-        area = _area(left.pop("bounds"), left.pop("area"), listed)
+        left["creation_options"] = dict(left["creation_options"])
+        return cls.of_source(left, area=_area(left.pop("bounds"), left.pop("area"), listed))
+
+    @classmethod
+    def of_source(cls, options: Mapping[str, Any], *, area: _Area = ()) -> Self:
+        """Sort the options of a command that takes the area from somewhere else.
+
+        Raises:
+            UsageError: a file is not what its option takes.
+        """
+        left = dict(options)
         tiler, dialect = left.pop("tiler"), left.pop("dialect")
         rendering = {name: left.pop(name) for name in RENDERING}
         rendering["bands"] = tuple(band for value in rendering["bands"] for band in split_list(value))
         left["headers"] = _pairs(left, "header", HEADERS_VARIABLE, ":")
         left["params"] = _pairs(left, "param", PARAMS_VARIABLE, "=")
         left["secrets"] = _pairs(left, "secret", SECRETS_VARIABLE, "=")
-        left["creation_options"] = dict(left["creation_options"])
         return cls(
             area=area,
             tiler=tiler,

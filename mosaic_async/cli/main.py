@@ -17,6 +17,7 @@ from mosaic_async.cli.options import flags_of
 from mosaic_async.cli.plan_command import plan
 from mosaic_async.cli.serve_command import serve
 from mosaic_async.cli.signals import Interrupted
+from mosaic_async.cli.verify_command import verify
 from mosaic_async.errors import MosaicError, StoppedError
 
 
@@ -59,5 +60,5 @@ def main() -> None:
     """
 
 
-for _command in (build, plan, create, serve):
+for _command in (build, plan, verify, create, serve):
     main.add_command(_command)

@@ -59,26 +59,7 @@ def _all_of(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _C
     return decorate
 
 
-job_options = _all_of(
-    click.option(
-        "--bounds",
-        "--bbox",
-        nargs=4,
-        type=float,
-        metavar="W S E N",
-        help="Area in degrees; separate the numbers by spaces or commas.",
-    ),
-    click.option(
-        "--area",
-        type=click.File("r"),
-        metavar="FILE.geojson",
-        help="Area as GeoJSON polygons, instead of --bounds; - reads stdin.",
-    ),
-    click.option("-z", "--zoom", type=int, help="Zoom of the tiles; default: the data's own resolution, if known."),
-    click.option(
-        "--tile-size", type=int, help="Tile width in pixels; default: from the source, or from the first tile."
-    ),
-    click.option("--clip", is_flag=True, help="Cut the output to the area; default: whole tiles."),
+request_options = _all_of(
     click.option(
         "-c",
         "--concurrency",
@@ -102,44 +83,6 @@ job_options = _all_of(
         default=Effort.timeout,
         show_default=True,
         help="Timeout per attempt, in seconds.",
-    ),
-    click.option(
-        "--memory",
-        type=size,
-        default=f"{Effort.memory // 2**30}GiB",
-        show_default=True,
-        help="Memory budget of the run.",
-    ),
-    click.option(
-        "-p",
-        "--profile",
-        type=click.Choice(PROFILES),
-        default=Job.profile,
-        show_default=True,
-        help="Compression.",
-    ),
-    click.option(
-        "--co", "creation_options", type=pair("="), multiple=True, metavar="NAME=VALUE", help="COG creation option."
-    ),
-    click.option(
-        "--overview-resampling",
-        type=click.Choice(OVERVIEW_RESAMPLINGS),
-        default=Job.overview_resampling,
-        show_default=True,
-        help="Resampling of the overviews.",
-    ),
-    click.option("--nodata", type=float, help="Value of pixels without data; default: an internal mask."),
-    click.option("--dtype", help="Data type of the output; default: that of the tiles."),
-    click.option(
-        "--mask",
-        type=click.Choice(MASK_MODES),
-        default=Job.mask,
-        show_default=True,
-        help="How to mark pixels without data.",
-    ),
-    click.option("--part-size", type=int, help="Part width in pixels; default: from the memory budget."),
-    click.option(
-        "--max-tiles", type=int, default=Effort.max_tiles, show_default=True, help="Refuse more tiles than this."
     ),
     click.option(
         "--header", "headers", type=pair(":"), multiple=True, metavar="'NAME: VALUE'", help="Header of every request."
@@ -185,6 +128,66 @@ job_options = _all_of(
         multiple=True,
         metavar="HOST",
         help="Host that redirects and a TileJSON's template may lead to; headers are not sent there.",
+    ),
+)
+job_options = _all_of(
+    click.option(
+        "--bounds",
+        "--bbox",
+        nargs=4,
+        type=float,
+        metavar="W S E N",
+        help="Area in degrees; separate the numbers by spaces or commas.",
+    ),
+    click.option(
+        "--area",
+        type=click.File("r"),
+        metavar="FILE.geojson",
+        help="Area as GeoJSON polygons, instead of --bounds; - reads stdin.",
+    ),
+    click.option("-z", "--zoom", type=int, help="Zoom of the tiles; default: the data's own resolution, if known."),
+    click.option(
+        "--tile-size", type=int, help="Tile width in pixels; default: from the source, or from the first tile."
+    ),
+    click.option("--clip", is_flag=True, help="Cut the output to the area; default: whole tiles."),
+    request_options,
+    click.option(
+        "--memory",
+        type=size,
+        default=f"{Effort.memory // 2**30}GiB",
+        show_default=True,
+        help="Memory budget of the run.",
+    ),
+    click.option(
+        "-p",
+        "--profile",
+        type=click.Choice(PROFILES),
+        default=Job.profile,
+        show_default=True,
+        help="Compression.",
+    ),
+    click.option(
+        "--co", "creation_options", type=pair("="), multiple=True, metavar="NAME=VALUE", help="COG creation option."
+    ),
+    click.option(
+        "--overview-resampling",
+        type=click.Choice(OVERVIEW_RESAMPLINGS),
+        default=Job.overview_resampling,
+        show_default=True,
+        help="Resampling of the overviews.",
+    ),
+    click.option("--nodata", type=float, help="Value of pixels without data; default: an internal mask."),
+    click.option("--dtype", help="Data type of the output; default: that of the tiles."),
+    click.option(
+        "--mask",
+        type=click.Choice(MASK_MODES),
+        default=Job.mask,
+        show_default=True,
+        help="How to mark pixels without data.",
+    ),
+    click.option("--part-size", type=int, help="Part width in pixels; default: from the memory budget."),
+    click.option(
+        "--max-tiles", type=int, default=Effort.max_tiles, show_default=True, help="Refuse more tiles than this."
     ),
     click.option(
         "--tiles",

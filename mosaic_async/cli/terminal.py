@@ -12,6 +12,7 @@ from typing import Self
 from tqdm import tqdm
 
 from mosaic_async.build.plan import MosaicPlan
+from mosaic_async.build.verify import VerifyReport
 from mosaic_async.cli.bar import Bar
 from mosaic_async.events import (
     Event,
@@ -35,6 +36,8 @@ from mosaic_async.events import (
 
 _LINES = 10
 """Lines of each kind before the rest is only counted."""
+_SHOWN = 20
+"""Differences of each kind that `verify` shows."""
 
 
 class Progress:
@@ -163,6 +166,27 @@ def _scenes_text(scenes: SceneReport) -> str:
             f"such as {scenes.skipped[0].name}"
         )
     return "".join(f"\n{line}" for line in lines)
+
+
+def verify_text(report: VerifyReport) -> str:
+    """Return what was checked, and the first differences."""
+    words = {"equal": "equal to the published one", "differs": "NOT the published one", "absent": "not recorded"}
+    lines = [
+        f"{report.output}: {'sound' if report.is_sound else 'DIFFERS'}",
+        f"digest      {words[report.digest]}",
+        f"blocks      {report.blocks:,} decoded, {len(report.block_faults):,} differ",
+    ]
+    if not report.overviews_checked:
+        lines.append("overviews   not checked: the file does not record how they were made")
+    if report.tiles_compared:
+        lines.append(f"tiles       {report.tiles_compared:,} compared, {len(report.tile_faults):,} differ")
+    if report.header_fault:
+        lines.append(f"header      {report.header_fault}")
+    lines += [f"level {one.level} block {one.row},{one.col}: {one.reason}" for one in report.block_faults[:_SHOWN]]
+    lines += [f"tile {zxy(one.tile)}: {one.reason}" for one in report.tile_faults[:_SHOWN]]
+    if max(len(report.block_faults), len(report.tile_faults)) > _SHOWN:
+        lines.append("more with --json")
+    return "\n".join(lines)
 
 
 def plan_text(found: MosaicPlan) -> str:

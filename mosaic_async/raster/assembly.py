@@ -17,6 +17,7 @@ from mosaic_async.geo.grid import Grid
 from mosaic_async.raster import whole_file
 from mosaic_async.raster.blocks import Blocks
 from mosaic_async.raster.canvas import Canvas
+from mosaic_async.raster.digest import sign
 from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.environment import pinned
 from mosaic_async.raster.journal import Place
@@ -97,6 +98,7 @@ def assemble(
         output = unfinished_path(folder, plan.digest)
         discard(folder, {output, *(source.path for source in sources)})
         plan.write(output, label, on_progress)
+        sign(output)
         discard(folder, {output})
     except OSError as error:
         raise ResourceError(

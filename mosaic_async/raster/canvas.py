@@ -77,7 +77,7 @@ class Canvas:
     def place(self, pixels: Pixels, mask: Mask | None, window: Window) -> None:
         """Write pixels, (bands, height, width), and their mask, (height, width) and 0 where invalid, into a window."""
         bands = list(range(1, self.encoding.count + 1))
-        pixels = _converted(pixels, np.dtype(self.encoding.dtype))
+        pixels = converted(pixels, np.dtype(self.encoding.dtype))
         if self.encoding.mask == "nodata" and mask is not None:
             pixels = np.where(mask > 0, pixels, np.asarray(self.encoding.nodata).astype(self.encoding.dtype))
         self._dataset.write(pixels, bands, window=window)
@@ -299,7 +299,7 @@ def _repeats(size: int, levels: int) -> Iterator[tuple[int, int]]:
             yield (units - 1) << level, 1 << level
 
 
-def _converted(pixels: Pixels, dtype: np.dtype[Any]) -> Pixels:
+def converted(pixels: Pixels, dtype: np.dtype[Any]) -> Pixels:
     """Convert to a dtype: round for integers and clip to the range; NaN becomes 0."""
     if pixels.dtype == dtype or dtype.kind == "f":
         return pixels.astype(dtype, copy=False)

@@ -15,6 +15,7 @@ import numpy as np
 
 from mosaic_async.errors import StitchError
 from mosaic_async.raster.blocks import Blocks, Runs, checksum, joined, merged, read_at
+from mosaic_async.raster.digest import unsigned
 from mosaic_async.raster.journal import SUFFIX, Journal, Place
 from mosaic_async.raster.tiff import Image, read_images
 
@@ -64,7 +65,8 @@ class Unfinished:
             images = read_images(path)
         except (FileNotFoundError, StitchError):
             return None
-        return cls(path, images, journal) if hashlib.sha256(head).hexdigest() == journal.head else None
+        is_same = hashlib.sha256(unsigned(head)).hexdigest() == journal.head  # it may be signed already
+        return cls(path, images, journal) if is_same else None
 
     def holds(self, part: Place, part_blocks: int, levels: int) -> bool:
         """Return whether all blocks of a part are, byte for byte, what was copied; this reads them.

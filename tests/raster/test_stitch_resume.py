@@ -15,6 +15,7 @@ import rasterio
 from mosaic_async.errors import ResourceError, StitchError
 from mosaic_async.raster import stitch
 from mosaic_async.raster.assembly import assemble, stitched_parts
+from mosaic_async.raster.digest import DIGEST, UNSIGNED
 from tests.pyramid_reader import assert_same_levels
 from tests.raster.test_stitch import build, encoding_of, grid_of, seal_parts
 
@@ -83,7 +84,7 @@ def finish(folder: Path, **options) -> Path:
     parts = {
         tuple(map(int, top.name.partition(".")[0].split("-"))): folder / top.name.replace(".top", "") for top in tops
     }
-    return assemble(GRID, ENCODING, folder, parts, {}, label=LABEL, **options)
+    return assemble(GRID, ENCODING, folder, parts, {DIGEST: UNSIGNED}, label=LABEL, **options)
 
 
 def kill_half_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
