@@ -26,6 +26,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
+import aiofiles
+
 from mosaic_async.build.proof import OnDrop, Proof
 from mosaic_async.events import zxy
 from mosaic_async.geo.cover import Tile
@@ -132,7 +134,7 @@ class Spool:
 
     async def read(self, tile: Tile) -> bytes | None:
         """Return a body that is here; None, and it is dropped, if it is not what was written."""
-        body = await self._in_thread(partial(self._read, tile, self._places[tile]))
+        body = await self._read(tile, self._places[tile])
         if body is None:
             self._on_drop(f"tile {zxy(tile)}", "it is damaged in the spool")
             await self.drop([tile])
@@ -174,14 +176,15 @@ class Spool:
                     raise
         return places
 
-    def _read(self, tile: Tile, place: _Place) -> bytes | None:
+    async def _read(self, tile: Tile, place: _Place) -> bytes | None:
         """Return a body if its record is, byte for byte, the one that was written."""
         try:
-            with (self.folder / place.file).open("rb") as file:
-                file.seek(place.start)
-                head, body = file.read(_HEAD.size), file.read(place.length)
+            async with aiofiles.open(self.folder / place.file, "rb", executor=self._thread) as file:
+                await file.seek(place.start)
+                record = await file.read(_HEAD.size + place.length)
         except OSError:
             return None
+        head, body = record[: _HEAD.size], record[_HEAD.size :]
         return body if head == self._head(tile, body) else None
 
     def _delete(self, names: Iterable[str]) -> None:

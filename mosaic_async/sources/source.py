@@ -5,7 +5,6 @@ A source is data. It knows nothing of areas, and of HTTP only that a TileJSON is
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
+import aiofiles
 from yarl import URL
 
 from mosaic_async.errors import RequestError, SourceError, UsageError
@@ -196,7 +196,8 @@ async def _document(location: str, headers: Mapping[str, str], allow_hosts: Coll
                     raise RequestError(f"HTTP {answer.status}", status=answer.status)
                 body = answer.body
         else:
-            body = await asyncio.to_thread(Path(location).read_bytes)
+            async with aiofiles.open(location, "rb") as file:
+                body = await file.read()
         document = parse(body)
     except RequestError as error:
         raise SourceError(
