@@ -590,7 +590,7 @@ async def test_a_renewed_token_is_the_same_job(serve, tmp_path):
     tiler.mood = None
     tiler.hits.clear()
     await build_mosaic(tiler.template + "?token=new", AREA, tmp_path / "out.tif", zoom=ZOOM)
-    assert tiler.requests == 1
+    assert tiler.requests == 2  # the failed tile, and one to compare
 
 
 async def test_an_output_that_exists_is_kept_unless_it_may_be_replaced(serve, tmp_path):
@@ -649,7 +649,7 @@ async def test_a_plan_asks_for_one_tile_and_writes_nothing(serve, tmp_path, monk
     assert (plan.tiles, plan.parts, plan.width, plan.height) == (16, 1, 1024, 1024)
     assert (plan.count, plan.dtype, plan.mask, plan.assumed) == (3, "uint8", "internal", False)
     assert plan.raw_bytes == pytest.approx(1024 * 1024 * 3, rel=0.1)
-    assert plan.seconds >= 6 * 0.05
+    assert plan.seconds >= 16 / 3 * 0.05
     assert left_behind(tmp_path) == []
     report = await build_mosaic(tiler.template, AREA, tmp_path / "out.tif", zoom=ZOOM)
     assert (report.width, report.height, report.bounds) == (plan.width, plan.height, plan.bounds)
@@ -689,7 +689,7 @@ async def test_a_plan_against_a_refusing_server_is_a_source_error(serve):
 
 
 async def test_a_template_with_a_bad_port_is_a_usage_error_and_leaves_nothing(tmp_path):
-    with pytest.raises(UsageError, match="no URL"):
+    with pytest.raises(UsageError, match="not a URL"):
         await build_mosaic("http://h:port/{z}/{x}/{y}", AREA, tmp_path / "out.tif", zoom=3)
     assert left_behind(tmp_path) == []
 
