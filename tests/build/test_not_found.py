@@ -92,8 +92,8 @@ async def test_tiles_that_are_not_found_twice_are_empty_and_counted_apart(serve,
     report = await build_mosaic(tiler.template, AREA, tmp_path / "out.tif", zoom=ZOOM, on_event=seen.append, **options)
     assert (report.tiles_placed, report.tiles_empty, report.tiles_not_found, report.tiles_failed) == (12, 4, 3, 0)
     assert report.as_dict()["tiles_not_found"] == 3
-    assert all(tiler.hits[tile] in (2, 3) for tile in SEA)  # the probe may look at one, too
-    assert sum(tiler.hits.values()) <= 16 + 3 + 1 + 1 + report.parts_total  # and one that had data, after each part
+    assert all(tiler.hits[tile] >= 2 for tile in SEA)  # the probe may look at one, and a connection is proved by one
+    assert sum(tiler.hits.values()) <= 16 + 3 + 16
     assert tiler.hits[EMPTY] == 1
     assert {event.tile for event in seen if isinstance(event, TileNotFound)} == {(x, y, z) for z, x, y in SEA}
     assert {event.tile for event in seen if isinstance(event, TileParked)} == {(x, y, z) for z, x, y in SEA}
