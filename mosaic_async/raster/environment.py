@@ -36,6 +36,11 @@ _WRITING: Mapping[str, Setting] = {
     "GTIFF_DONT_WRITE_BLOCKS": "NO",
 }
 """What changes a file that is written, besides."""
+_DECIDING = ({*_READING, *_WRITING} - {"GDAL_DISABLE_READDIR_ON_OPEN"}) | {
+    # With a cache smaller than a tile, GDAL writes the first blocks of a GeoTIFF before it is told which band is alpha,
+    # and then cannot change the header any more: the tile's mask becomes a band of data.
+    "GDAL_CACHEMAX"
+}
 
 
 def decoding() -> rasterio.Env:
@@ -47,3 +52,8 @@ def decoding() -> rasterio.Env:
 def pinned(**settings: Setting) -> rasterio.Env:
     """Return the settings for files that this package writes and reads back, with more of them."""
     return rasterio.Env(**{**_READING, **_WRITING, **settings})
+
+
+def undecided(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment for processes that render tiles, without the settings that change their pixels."""
+    return {name: value for name, value in environ.items() if name not in _DECIDING}

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 from mosaic_async.errors import ResourceError, UsageError
 from mosaic_async.raster import whole_file
+from mosaic_async.raster.environment import undecided
 from mosaic_async.sources.signing import Signing
 from mosaic_async.sources.source import TileSource
 from mosaic_async.tiler.edge.limits import OWN_RUN, PUBLIC, Limits
@@ -37,7 +38,7 @@ _ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "2",  # glibc keeps what threads free; see github.com/developmentseed/titiler/issues/1477
     "MALLOC_MMAP_THRESHOLD_": "262144",  # and returns large blocks only if their size is fixed beforehand
 }
-"""Settings of the tiler processes; the caller's environment overrides them."""
+"""Settings of the tiler processes. The caller's environment overrides them, but for what changes pixels."""
 _FORMATS = ("tif", "png", "jpg", "webp", "npy")
 
 
@@ -163,7 +164,7 @@ async def serve(
         with holder:
             port = holder.getsockname()[1]
             arguments = ("-m", "mosaic_async.tiler.server", str(path), host, str(port))
-            environment = {**_ENVIRONMENT, "VSI_CACHE": "TRUE" if mosaic.hosts else "FALSE", **os.environ}
+            environment = {**_ENVIRONMENT, "VSI_CACHE": "TRUE" if mosaic.hosts else "FALSE", **undecided(os.environ)}
             command = Command(arguments, log=Path(folder) / "tiler.log", environment=environment)
             async with _running(command, workers or os.cpu_count() or 1):
                 yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

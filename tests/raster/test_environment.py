@@ -17,8 +17,10 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
 from mosaic_async.errors import TileError
+from mosaic_async.raster.environment import undecided
 from mosaic_async.raster.tile import decode, learn
 from tests.fake_tiler import FakeTiler
+from tests.pyramid_reader import assert_same_levels
 from tests.raster.test_stitch import build, encoding_of, grid_of
 
 SETTINGS = {
@@ -100,6 +102,40 @@ def expected(tiles, tmp_path_factory) -> dict[str, str]:
 def test_a_setting_in_the_environment_changes_nothing(tmp_path, tiles, monkeypatch, expected, name):
     monkeypatch.setenv(name, SETTINGS[name])
     assert dict(digests(tmp_path, tiles)) == expected
+
+
+def run_demo(folder: Path, settings: dict[str, str]) -> list[Path]:
+    code = "import asyncio, sys; from pathlib import Path; from examples.demo import highest_ndvi, true_color;"
+    code += "[asyncio.run(make(Path(sys.argv[1]))) for make in (highest_ndvi, true_color)]"
+    args = [sys.executable, "-c", code, folder]
+    subprocess.run(args, env={**os.environ, **settings}, check=True, capture_output=True)
+    return sorted(folder.glob("*.tif"))
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> list[Path]:
+    return run_demo(tmp_path_factory.mktemp("demo"), {})
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "names",
+    [["GDAL_CACHEMAX"], ["GDAL_DISABLE_READDIR_ON_OPEN"], ["GDAL_PAM_ENABLED"], SETTINGS],
+    ids=lambda names: names[0] if len(names) == 1 else "all",
+)
+def test_the_demo_has_the_same_pixels_under_any_setting(tmp_path, demo, names):
+    made = run_demo(tmp_path, {name: SETTINGS[name] for name in names})
+    assert [path.name for path in made] == [path.name for path in demo]
+    assert len(made) == 2
+    for path, expected in zip(made, demo, strict=True):
+        assert_same_levels(path, expected)
+
+
+def test_processes_that_render_tiles_get_no_setting_that_changes_pixels():
+    harmless = {"GDAL_HTTP_MAX_RETRY": "7", "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE", "HOME": "/home"}
+    assert undecided({**SETTINGS, **harmless}).items() >= harmless.items()
+    assert not undecided(SETTINGS).keys() & {"GDAL_CACHEMAX", "GTIFF_DONT_WRITE_BLOCKS", "GDAL_GEOREF_SOURCES"}
 
 
 def test_a_damaged_tile_is_refused_where_errors_are_to_be_ignored(tiles, monkeypatch):
