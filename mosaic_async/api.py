@@ -25,7 +25,7 @@ from mosaic_async.events import Event, MosaicReport, OnEvent
 from mosaic_async.geo.area import Area
 from mosaic_async.http.limits import Concurrency
 from mosaic_async.raster.encoding import MaskMode, OverviewResampling
-from mosaic_async.redaction import hiding
+from mosaic_async.redaction import learn
 from mosaic_async.sources.source import TileSource, open_source
 
 _Params = ParamSpec("_Params")
@@ -141,26 +141,26 @@ async def build_mosaic(
         resume=resume,
     )
     path = await asyncio.to_thread(output_path, output, overwrite=overwrite)
-    with hiding((secrets or {}).values()):
-        job = Job(
-            source=await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets),
-            area=Area.parse(area),
-            zoom=zoom,
-            tile_size=tile_size,
-            profile=profile,
-            creation_options=creation_options or {},
-            overview_resampling=overview_resampling,
-            nodata=nodata,
-            dtype=dtype,
-            mask=mask,
-            clip=clip,
-            part_size=part_size,
-        )
-        run = Run(job, effort, path, on_event or _ignore, stop)
-        try:
-            return await run.build()
-        except (BaseExceptionGroup, OSError, ResourceError) as error:
-            raise _sole(error, path, run.disk_needed) from error
+    learn((secrets or {}).values())
+    job = Job(
+        source=await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets),
+        area=Area.parse(area),
+        zoom=zoom,
+        tile_size=tile_size,
+        profile=profile,
+        creation_options=creation_options or {},
+        overview_resampling=overview_resampling,
+        nodata=nodata,
+        dtype=dtype,
+        mask=mask,
+        clip=clip,
+        part_size=part_size,
+    )
+    run = Run(job, effort, path, on_event or _ignore, stop)
+    try:
+        return await run.build()
+    except (BaseExceptionGroup, OSError, ResourceError) as error:
+        raise _sole(error, path, run.disk_needed) from error
 
 
 async def plan_mosaic(
@@ -201,22 +201,22 @@ async def plan_mosaic(
         max_tiles=max_tiles,
         allow_hosts=allow_hosts,
     )
-    with hiding((secrets or {}).values()):
-        job = Job(
-            source=await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets),
-            area=Area.parse(area),
-            zoom=zoom,
-            tile_size=tile_size,
-            profile=profile,
-            creation_options=creation_options or {},
-            overview_resampling=overview_resampling,
-            nodata=nodata,
-            dtype=dtype,
-            mask=mask,
-            clip=clip,
-            part_size=part_size,
-        )
-        return await make_plan(job, effort)
+    learn((secrets or {}).values())
+    job = Job(
+        source=await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets),
+        area=Area.parse(area),
+        zoom=zoom,
+        tile_size=tile_size,
+        profile=profile,
+        creation_options=creation_options or {},
+        overview_resampling=overview_resampling,
+        nodata=nodata,
+        dtype=dtype,
+        mask=mask,
+        clip=clip,
+        part_size=part_size,
+    )
+    return await make_plan(job, effort)
 
 
 async def verify_mosaic(
@@ -274,15 +274,15 @@ async def verify_mosaic(
         max_outage=max_outage,
         allow_hosts=allow_hosts,
     )
-    with hiding((secrets or {}).values()):
-        opened = None
-        if source is not None:
-            opened = await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets)
-        path = Path(output)
-        try:
-            return await verify(path, opened, effort, sample=sample, seed=seed)
-        except (BaseExceptionGroup, OSError) as error:
-            raise _sole(error, path, None) from error
+    learn((secrets or {}).values())
+    opened = None
+    if source is not None:
+        opened = await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets)
+    path = Path(output)
+    try:
+        return await verify(path, opened, effort, sample=sample, seed=seed)
+    except (BaseExceptionGroup, OSError) as error:
+        raise _sole(error, path, None) from error
 
 
 def _ignore(event: Event) -> None:

@@ -26,6 +26,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from mosaic_async.redaction import scrub
+
 _PARAMETER = re.compile(r"``(\w+(?:=\w+)?)``")
 
 
@@ -36,9 +38,9 @@ class MosaicError(Exception):
     """Exit code of the command line."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self._hint = hint
+        self.message = scrub(message)
+        super().__init__(self.message)
+        self._hint = None if hint is None else scrub(hint)
 
     @property
     def hint(self) -> str | None:

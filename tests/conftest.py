@@ -12,6 +12,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import Phase, settings
 
+from mosaic_async import redaction
 from tests.fake_tiler import FakeTiler
 
 # The same examples in every run; `--hypothesis-profile random` looks for new ones.
@@ -43,6 +44,13 @@ def serve() -> Iterator[Callable[..., FakeTiler]]:
     """Start fake tilers that end with the test."""
     with ExitStack() as stack:
         yield lambda **options: stack.enter_context(FakeTiler(**options).running())
+
+
+@pytest.fixture(autouse=True)
+def forget_secrets() -> Iterator[None]:
+    """Let no test hide words that another one called a secret."""
+    yield
+    redaction._known.clear()
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ from typing import Any
 from mosaic_async.errors import MisplacedTileError, TileError
 from mosaic_async.geo.cover import WORLD, Tile
 from mosaic_async.http.request import Answer
+from mosaic_async.http.server_words import words_in
 from mosaic_async.raster.tile import TileFormat, driver_of
+from mosaic_async.redaction import one_line
 
 MAX_SIDE = 4096
 """Pixels per side of a first tile; a larger one is a bomb or not a tile."""
@@ -26,6 +28,10 @@ _MAX_SAMPLES = 1025
 _ALLOWANCE = 2**20
 """Bytes that a body may have beside twice its pixels: headers, and a tiler's metadata."""
 _WORDS = re.compile(rb"[\x20-\x7e]+")
+_MAX_TEXT = 2**16
+"""Bytes of a body that is not a tile, for the words in its message."""
+_MAX_WORDS, _MAX_KIND = 120, 60
+"""Characters of the server's own words in a message."""
 _TEXTS = ("text/", "application/json", "application/xml", "application/problem+json", "application/xhtml")
 _MERCATOR = re.compile(r"EPSG/(?:\d[\d.]*/)?(3857|900913|3785)\b")
 _CODECS = frozenset((1, 5, 7, 8, 32773, 32946, 50000, 50001))
@@ -63,7 +69,9 @@ def check_answer(answer: Answer, tile: Tile, tile_format: TileFormat | None) -> 
     """
     kind = answer.headers.get("Content-Type", "").lower()
     if kind.startswith(_TEXTS):
-        raise TileError(f"the body is {kind.partition(';')[0]}, not a tile: {_first_words(answer.body)}")
+        words = words_in(answer.body, kind) or _first_words(answer.body)
+        shown = one_line(kind.partition(";")[0], _MAX_KIND)
+        raise TileError(f"the body is {shown}, not a tile: {one_line(words, _MAX_WORDS)!r}")
     driver = driver_of(answer.body)
     if tile_format is not None and driver != tile_format.driver:
         raise TileError(f"the tile is a {driver}, the first tile was a {tile_format.driver}")
@@ -223,5 +231,5 @@ def _check_place(found: tuple[float, float, float, float], tile: Tile, *, side: 
 
 
 def _first_words(body: bytes) -> str:
-    """Quote the first words of a body that is not a tile."""
-    return repr(b" ".join(_WORDS.findall(body[:400]))[:120].decode())
+    """Return the first words of a body that is not a tile."""
+    return b" ".join(_WORDS.findall(body[:_MAX_TEXT])).decode()

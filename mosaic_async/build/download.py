@@ -29,7 +29,7 @@ from mosaic_async.events import OnEvent, PartSealed, SceneSkipped, TileFailed, T
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import part_name
 from mosaic_async.http.client import Answer, Check, Client
-from mosaic_async.redaction import redact
+from mosaic_async.redaction import scrub
 
 _SWEEP_SHARE = 4
 """A second pass makes this many times fewer requests at once: the server of parked tiles is in trouble."""
@@ -193,7 +193,7 @@ class Download:
                 if answer.status != NOT_FOUND:
                     await self._take(order, answer)
         except RequestError as error:
-            failure = TileFailed(tile, redact(url), error.message, error.status, order.attempts + error.attempts)
+            failure = TileFailed(tile, scrub(url), error.message, error.status, order.attempts + error.attempts)
             self._miss(failure, is_passing=error.is_passing)
             await self._queue.put(_Arrival(order, is_missing=True))
         else:
@@ -215,7 +215,7 @@ class Download:
     async def _not_find(self, order: Order, answer: Answer) -> None:
         """Doubt that a tile is empty, and after many in a row that the source is still there."""
         self._witness.note_not_found()
-        url, attempts = redact(self._job.source.url(order.tile)), order.attempts + answer.attempts
+        url, attempts = scrub(self._job.source.url(order.tile)), order.attempts + answer.attempts
         event = self.ledger.not_find(TileFailed(order.tile, url, answer.reason, answer.status, attempts))
         if event is not None:
             self._on_event(event)
@@ -267,7 +267,7 @@ class Download:
         bodies, attempts = order.bodies + bool(arrival.attempts), order.attempts + arrival.attempts
         if bodies < _MAX_BODIES and attempts < self._effort.attempts:
             return replace(order, bodies=bodies, attempts=attempts)
-        url = redact(self._job.source.url(order.tile))
+        url = scrub(self._job.source.url(order.tile))
         self._miss(TileFailed(order.tile, url, error.message, 200, attempts))
         self.ledger.lack(order.opened.part, order.tile)
         return None

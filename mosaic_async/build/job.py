@@ -27,7 +27,7 @@ from mosaic_async.raster.encoding import (
     OverviewResampling,
 )
 from mosaic_async.raster.tile import TileFormat
-from mosaic_async.redaction import redact
+from mosaic_async.redaction import scrub
 from mosaic_async.sources.source import TileSource
 
 OnError = Literal["park", "fail", "nodata"]
@@ -96,7 +96,7 @@ class Job:
         return {
             **quality,
             "TIFFTAG_SOFTWARE": _SOFTWARE,
-            "MOSAIC_SOURCE": self.source.identity or redact(self.source.template),
+            "MOSAIC_SOURCE": scrub(self.source.identity or self.source.template),
             ZOOM_TAG: str(self.tile_zoom),
             RESAMPLING_TAG: self.overview_resampling,
             CLIP_TAG: "YES" if self.clip and self.area.polygons is not None else "NO",

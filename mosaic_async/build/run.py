@@ -47,7 +47,7 @@ from mosaic_async.http.client import Client
 from mosaic_async.raster.assembly import assemble, publish, stitched_parts
 from mosaic_async.raster.block_cache import small_block_cache
 from mosaic_async.raster.tile import TileFormat
-from mosaic_async.redaction import redact
+from mosaic_async.redaction import scrub
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
@@ -235,7 +235,7 @@ class Run:
         """Count a retry by its reason; servers that put the tile into it would have as many reasons as tiles."""
         is_room = reason in self._retried or len(self._retried) < _MAX_REASONS
         self._retried[reason if is_room else "others"] += 1
-        self._on_event(TileRetried(redact(url), attempt, reason, wait))
+        self._on_event(TileRetried(scrub(url), attempt, reason, wait))
 
     async def _probe(self, client: Client, cover: Cover, work: WorkFolder) -> TileFormat:
         """Learn what tiles look like."""

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from mosaic_async.events import SceneCount, SceneReport
-from mosaic_async.redaction import redact
+from mosaic_async.redaction import one_line
 
 SHOWN = 500
 """Scenes of each kind that a report lists; a country has tens of thousands."""
@@ -109,7 +109,7 @@ def _add(counts: dict[str, _Count], named: Mapping[str, str]) -> list[str]:
 @lru_cache(maxsize=4096)
 def _shown(text: str) -> str:
     """Return a text of the server without secrets and without characters that control a terminal."""
-    return "".join(letter for letter in redact(text.strip()) if letter.isprintable())[:_LONGEST]
+    return one_line(text, _LONGEST)
 
 
 def _most(counts: Mapping[str, _Count]) -> tuple[SceneCount, ...]:

@@ -13,7 +13,7 @@ import click
 from mosaic_async.cli import extras
 from mosaic_async.cli.job_arguments import JobArguments
 from mosaic_async.errors import UsageError
-from mosaic_async.redaction import hiding
+from mosaic_async.redaction import learn
 from mosaic_async.safe_json import parse
 from mosaic_async.sources.rendering import Rendering
 from mosaic_async.sources.source import TileSource, is_template, open_source, with_secrets
@@ -31,13 +31,7 @@ async def opened(source: str, given: JobArguments) -> AsyncIterator[str | TileSo
         UsageError: the source does not exist, or the options do not fit it.
         SourceError: the source cannot be read.
     """
-    with hiding(given.library["secrets"].values()):
-        async with _opened(source, given) as tiles:
-            yield tiles
-
-
-@asynccontextmanager
-async def _opened(source: str, given: JobArguments) -> AsyncIterator[str | TileSource]:
+    learn(given.library["secrets"].values())
     _check_rendering(given)
     size = {"tile_size": given.library["tile_size"]} if given.library["tile_size"] else {}
     if given.tiler:

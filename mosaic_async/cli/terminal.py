@@ -33,6 +33,7 @@ from mosaic_async.events import (
     TileRetried,
     zxy,
 )
+from mosaic_async.redaction import scrub
 
 _LINES = 10
 """Lines of each kind before the rest is only counted."""
@@ -122,7 +123,7 @@ class Progress:
 
     def _print_line(self, line: str) -> None:
         if not self._quiet:
-            self._bar.write(line)
+            self._bar.write(scrub(line))
 
 
 def _trouble_text(event: ServerTrouble) -> str:

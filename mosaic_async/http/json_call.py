@@ -15,8 +15,8 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from mosaic_async.errors import SourceError
 from mosaic_async.http.client import USER_AGENT
 from mosaic_async.http.outcome import Outcome, of_status
-from mosaic_async.http.server_words import words_of
-from mosaic_async.redaction import redact
+from mosaic_async.http.server_words import words_in
+from mosaic_async.redaction import learn_request, one_line, scrub
 from mosaic_async.safe_json import parse
 
 TIMEOUT = 60.0
@@ -34,12 +34,8 @@ class Reply:
     status: int
     document: Any
     """The JSON; None if the body is not JSON."""
-
-    @property
-    def words(self) -> str:
-        """The status, and the server's own words."""
-        words = redact(words_of(self.document))[:_MAX_WORDS]
-        return f"HTTP {self.status}" + (f": {words}" if words else "")
+    words: str
+    """The status and what the server says with it, without secrets."""
 
 
 class _AgainError(Exception):
@@ -56,16 +52,17 @@ async def exchange(
     Raises:
         SourceError: the last attempt failed.
     """
+    learn_request(url, headers or {})
     retrying = AsyncRetrying(
         stop=stop_after_attempt(attempts), wait=_wait, retry=retry_if_exception_type(_AgainError), reraise=True
     )
     try:
         return await retrying(_attempt, url, body, headers or {})
     except _AgainError as error:
-        raise SourceError(f"no answer from {redact(url)}: {error}", hint="check that the tiler is running") from error
+        raise SourceError(f"no answer from {scrub(url)}: {error}", hint="check that the tiler is running") from error
 
 
-async def _attempt(url: str, body: Any, headers: Mapping[str, str]) -> Reply:
+async def _attempt(url: str, document: Any, headers: Mapping[str, str]) -> Reply:
     try:
         async with (
             aiohttp.ClientSession(
@@ -73,9 +70,13 @@ async def _attempt(url: str, body: Any, headers: Mapping[str, str]) -> Reply:
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT, sock_connect=10),
                 trust_env=True,
             ) as session,
-            session.request("GET" if body is None else "POST", url, json=body, allow_redirects=False) as response,
+            session.request(
+                "GET" if document is None else "POST", url, json=document, allow_redirects=False
+            ) as response,
         ):
-            reply = Reply(response.status, _parsed(await _body(response)))
+            body = await _body(response)
+            kind = response.headers.get("Content-Type", "")
+            reply = Reply(response.status, _parsed(body), _words(response.status, body, kind))
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise _AgainError(type(error).__name__) from error
     if of_status(reply.status) in (Outcome.RETRY, Outcome.THROTTLE):
@@ -88,8 +89,13 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
     async for chunk in response.content.iter_any():
         chunks.append(chunk)
         if (size := size + len(chunk)) > _MAX_BODY:
-            raise SourceError(f"{redact(str(response.url))} sends more than {_MAX_BODY:,} bytes")
+            raise SourceError(f"{scrub(str(response.url))} sends more than {_MAX_BODY:,} bytes")
     return b"".join(chunks)
+
+
+def _words(status: int, body: bytes, kind: str) -> str:
+    words = one_line(words_in(body, kind), _MAX_WORDS)
+    return f"HTTP {status}: {words}" if words else f"HTTP {status}"
 
 
 def _parsed(body: bytes) -> Any:

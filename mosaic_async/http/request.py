@@ -24,10 +24,9 @@ from mosaic_async.http.deadlines import Deadlines
 from mosaic_async.http.outcome import REFUSALS, Outcome, connect_timeout, of_error, of_status, reason_of
 from mosaic_async.http.pacing import retry_after
 from mosaic_async.http.route import Route, Routes
-from mosaic_async.http.server_words import words_of
+from mosaic_async.http.server_words import words_in
 from mosaic_async.http.wire import DroppedError, WatchedResponse, Wire, Wires, watched_by
-from mosaic_async.redaction import scrub, secrets_of
-from mosaic_async.safe_json import parse
+from mosaic_async.redaction import learn_request, one_line, scrub
 
 USER_AGENT = f"mosaic-async/{version('mosaic-async')}"
 MAX_BODY = 256 * 2**20
@@ -41,7 +40,7 @@ _MAX_ERROR_BODY = 2**16
 """Bytes of an error's body that are read, or a little more."""
 _ERROR_BODY_TIMEOUT = 2.0
 """Seconds for these bytes."""
-_MAX_WORDS = 200
+_MAX_WORDS, _MAX_PHRASE, _MAX_HOST = 200, 60, 100
 """Characters of the server's own words in a message."""
 _MAX_HEADER = 2**18
 """Bytes; TiTiler's X-Assets names every scene of a tile, and a hundred scenes do not fit into aiohttp's 8 KiB."""
@@ -79,8 +78,8 @@ class AttemptError(Exception):
         retry_after: float | None = None,
         is_bad_body: bool = False,
     ) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        self.reason = scrub(reason)
+        super().__init__(self.reason)
         self.outcome = outcome
         self.status = status
         self.retry_after = retry_after
@@ -128,6 +127,8 @@ class Requester:
         self._connections = connections
         self._timeout = timeout
         self._headers = dict(headers)
+        learn_request("", headers)
+        self._learnt = ""
         self._has_authorization = any(name.lower() == "authorization" for name in headers)
         self.max_body = max_body
         self._allow_hosts = frozenset(host.lower() for host in allow_hosts)
@@ -173,6 +174,7 @@ class Requester:
         Raises:
             AttemptError: no usable answer came.
         """
+        self._learn(url)
         try:
             with self._deadlines.attempt():
                 answer, response = await self._request(url, label)
@@ -184,6 +186,13 @@ class Requester:
         if not response.note(label, is_proved=is_proved) or not (is_proved or await response.ends_well()):
             raise AttemptError(_STRAY, Outcome.RETRY, status=answer.status)
         return answer
+
+    def _learn(self, url: str) -> None:
+        """Note the secrets of a URL; those of most runs are the same for all tiles."""
+        secret = url.partition("?")[2] if "@" not in url else url
+        if secret != self._learnt:
+            learn_request(url, {})
+            self._learnt = secret
 
     async def _request(self, requested: str, label: Hashable) -> tuple[Answer, WatchedResponse]:
         assert self._session is not None, "the client is used inside `async with`"
@@ -207,7 +216,7 @@ class Requester:
                     is_own = is_own and is_same_place(url, target)
                     url = target
                     continue
-                return await self._read(response, requested), response
+                return await self._read(response), response
         raise AttemptError(f"more than {_MAX_REDIRECTS} redirects", Outcome.FAIL, status=response.status)
 
     def _headers_for(self, url: URL, route: Route, *, is_own: bool) -> dict[str, str]:
@@ -234,7 +243,7 @@ class Requester:
             raise failure from error
         is_weaker = response.url.scheme == "https" and target.scheme != "https"
         if not is_same and (is_weaker or (target.host or "").lower() not in self._allow_hosts):
-            host = f"{target.host}, without encryption" if is_weaker else target.host
+            host = one_line(target.host or "", _MAX_HOST) + (", without encryption" if is_weaker else "")
             raise AttemptError(
                 f"redirected to another host, {host}, which is not allowed",
                 Outcome.FAIL,
@@ -242,24 +251,19 @@ class Requester:
             )
         return target
 
-    async def _read(self, response: aiohttp.ClientResponse, requested: str) -> Answer:
+    async def _read(self, response: aiohttp.ClientResponse) -> Answer:
         kind = of_status(response.status, refusals=self._refusals)
         self._refusals = self._refusals + 1 if response.status in REFUSALS else 0
         if kind not in (Outcome.OK, Outcome.EMPTY):
             pause = retry_after(response.headers.get("Retry-After"), date=response.headers.get("Date"))
-            reason = await self._reason(response, requested)
+            reason = await _reason(response)
             raise AttemptError(reason, kind, status=response.status, retry_after=pause)
         if kind is Outcome.EMPTY:
-            return Answer(response.status, b"", response.headers, reason=await self._reason(response, requested))
+            return Answer(response.status, b"", response.headers, reason=await _reason(response))
         body = await self._body(response)
         if not body:
             raise AttemptError("the body is empty", Outcome.RETRY, status=response.status, is_bad_body=True)
         return Answer(response.status, body, response.headers)
-
-    async def _reason(self, response: aiohttp.ClientResponse, requested: str) -> str:
-        """Return the status and what the server says with it, without secrets."""
-        words = f"HTTP {response.status} {response.reason or ''}".rstrip() + await _words(response)
-        return scrub(words, secrets_of(requested, self._headers))  # aiohttp removes the user from the answer's own URL
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         if (response.content_length or 0) > self.max_body:
@@ -302,16 +306,11 @@ async def _begin(response: aiohttp.ClientResponse) -> bytes:
     return body
 
 
-async def _words(response: aiohttp.ClientResponse) -> str:
-    """Return the server's own words, if it sends JSON as TiTiler and API Gateway do."""
-    body = await _begin(response)
-    if response.content_type != "application/json":
-        return ""
-    try:
-        words = words_of(parse(body))
-    except ValueError:
-        return ""
-    return f": {words[:_MAX_WORDS]}" if words else ""
+async def _reason(response: aiohttp.ClientResponse) -> str:
+    """Return the status and what the server says with it, without secrets."""
+    status = f"HTTP {response.status} {one_line(response.reason or '', _MAX_PHRASE)}".rstrip()
+    words = one_line(words_in(await _begin(response), response.headers.get("Content-Type", "")), _MAX_WORDS)
+    return f"{status}: {words}" if words else status
 
 
 def _encoded(url: str) -> URL:

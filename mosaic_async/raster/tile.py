@@ -22,6 +22,7 @@ from rasterio.io import DatasetReader, MemoryFile
 
 from mosaic_async.errors import TileError
 from mosaic_async.raster.environment import decoding
+from mosaic_async.redaction import one_line
 
 _MAGIC = (
     (b"II*\0", "GTiff"),
@@ -44,6 +45,10 @@ _MAX_JP2_TILES = 4096
 """Tiles times components; OpenJPEG allocates some kilobytes for each before it reads a pixel."""
 _MAX_SIZE = 4096
 """Pixels per side; a larger first tile is a decompression bomb or not a tile."""
+_MAX_BEGIN = 2**16
+"""Bytes of an unknown body that are searched for secrets."""
+_MAX_DESCRIPTION = 200
+"""Characters of a band's name."""
 _MAX_BANDS = 1024
 
 Pixels = NDArray[Any]
@@ -139,7 +144,7 @@ def driver_of(body: bytes) -> str:
             return driver
     if body[:4] == b"RIFF" and body[8:12] == b"WEBP":
         return "WEBP"
-    raise TileError(f"the body is not an image of a known format: it begins with {body[:16]!r}")
+    raise TileError(f"the body is not an image of a known format: it begins with {_begin(body)!r}")
 
 
 @contextmanager
@@ -208,8 +213,18 @@ def _format_of(dataset: DatasetReader, *, mask_band: bool | None) -> TileFormat:
         nodata=dataset.nodata if MaskFlags.nodata in dataset.mask_flag_enums[0] else None,
         mask_band=mask_band,
         colorinterp=colorinterp,
-        descriptions=tuple(dataset.descriptions[:count]) if not _is_palette(dataset) else (),
+        descriptions=() if _is_palette(dataset) else tuple(map(_shown, dataset.descriptions[:count])),
     )
+
+
+def _begin(body: bytes) -> str:
+    """Return the first bytes of a body; a secret is removed before the text is cut."""
+    return one_line(body[:_MAX_BEGIN].decode("latin-1"), 16)
+
+
+def _shown(description: str | None) -> str | None:
+    """Return a band's description, which the output repeats, without secrets."""
+    return None if description is None else one_line(description, _MAX_DESCRIPTION)
 
 
 def _read(dataset: DatasetReader, tile_format: TileFormat) -> tuple[Pixels, Mask | None]:

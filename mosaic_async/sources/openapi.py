@@ -13,7 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.http.json_call import exchange
-from mosaic_async.redaction import redact
+from mosaic_async.redaction import scrub
 from mosaic_async.sources.dialects import DIALECTS, Dialect, from_openapi, is_tile_path
 
 REGISTER = r"/(searches|mosaic)/register$"
@@ -59,7 +59,7 @@ async def open_endpoint(url: str, *, headers: Mapping[str, str] | None = None) -
     url = url.split("?", maxsplit=1)[0].rstrip("/")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise UsageError(f"{redact(url)} is not the URL of a tiler", hint="it looks like https://host/mosaicjson")
+        raise UsageError(f"{scrub(url)} is not the URL of a tiler", hint="it looks like https://host/mosaicjson")
     folders = parts.path.rstrip("/").split("/")
     for depth in range(len(folders), 0, -1):
         root = urlunsplit((parts.scheme, parts.netloc, "/".join(folders[:depth]), "", ""))
@@ -97,7 +97,7 @@ def spoken_by(
     if opened.openapi is None:
         if dialect is None:
             raise SourceError(
-                f"{redact(opened.url)} has no OpenAPI description", hint=f"set ``dialect``: {', '.join(DIALECTS)}"
+                f"{scrub(opened.url)} has no OpenAPI description", hint=f"set ``dialect``: {', '.join(DIALECTS)}"
             )
         middle = register.removesuffix("/register") + "/{search_id}" if register else opened.prefix
         return opened.root + middle, dialect_named(dialect)
@@ -121,11 +121,11 @@ def _mosaic_prefix(opened: Endpoint, required: str | None) -> str:
                 found.append(prefix)
     if not found:
         raise SourceError(
-            f"{redact(opened.url)} has no tile routes of mosaics", hint="use the URL of the tiler's mosaic routes"
+            f"{scrub(opened.url)} has no tile routes of mosaics", hint="use the URL of the tiler's mosaic routes"
         )
     best = [prefix for prefix in found if prefix == opened.prefix] or [p for p in found if p.endswith("/mosaicjson")]
     if len(found) > 1 and not best and required:
         raise UsageError(
-            f"{redact(opened.url)} has several kinds of mosaics: {', '.join(found)}", hint="use the URL of one of them"
+            f"{scrub(opened.url)} has several kinds of mosaics: {', '.join(found)}", hint="use the URL of one of them"
         )
     return (best or found)[0]

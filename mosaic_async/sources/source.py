@@ -20,7 +20,7 @@ from mosaic_async.geo.area import Bounds
 from mosaic_async.geo.cover import Tile
 from mosaic_async.http.client import Client
 from mosaic_async.http.request import is_same_place
-from mosaic_async.redaction import redact
+from mosaic_async.redaction import learn, learn_request, scrub
 from mosaic_async.safe_json import parse
 from mosaic_async.sources.tilejson import TileJson
 
@@ -56,6 +56,8 @@ class TileSource:
     """What users should know, such as limits of the tiler that its answers do not show."""
 
     def __post_init__(self) -> None:
+        learn(self.secrets.values())
+        learn_request(self.template, self.headers)
         if not re.match(r"https?://[^/]", self.template, re.IGNORECASE):
             raise UsageError("a tile URL must begin with http:// or https:// and a host")
         found = {name.lstrip("-") for name in _PLACE.findall(self.template)}
@@ -232,4 +234,4 @@ def _shown(location: str | Path) -> str:
     """Return the location of a document without its query and user, which may hold secrets."""
     parts = urlsplit(str(location))
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else str(location)
-    return redact(shown)
+    return scrub(shown)

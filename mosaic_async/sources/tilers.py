@@ -20,7 +20,7 @@ import mercantile
 
 from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.http.json_call import Reply, exchange
-from mosaic_async.redaction import redact
+from mosaic_async.redaction import scrub
 from mosaic_async.safe_json import read
 from mosaic_async.sources.dialects import DIALECTS, TMS, Dialect, Params
 from mosaic_async.sources.openapi import REGISTER, Endpoint, dialect_named, kind_of, open_endpoint, spoken_by
@@ -89,7 +89,7 @@ async def awspds_mosaic(
     told = _tilejson(reply, url)
     template = told.template
     if not is_template(template):
-        raise SourceError(f"{redact(url)} returns a TileJSON without a tile URL")
+        raise SourceError(f"{scrub(url)} returns a TileJSON without a tile URL")
     if batch:
         template = template.replace("/tiles/", "/batch/", 1)
     source = TileSource(
@@ -273,7 +273,7 @@ async def _registered(opened: Endpoint, url: str, wanted: Search) -> str:
     found = reply.document if isinstance(reply.document, dict) else {}
     number = found.get("id") or found.get("searchid")
     if reply.status not in (200, 201) or not number:
-        raise SourceError(f"{redact(url)} does not register the search: {reply.words}")
+        raise SourceError(f"{scrub(url)} does not register the search: {reply.words}")
     return str(number)
 
 
@@ -334,8 +334,8 @@ def _with_pairs(source: TileSource, pairs: Params) -> TileSource:
 def _tilejson(reply: Reply, url: str) -> TileJson:
     if reply.status != 200 or not isinstance(reply.document, dict) or not reply.document.get("tiles"):
         hint = "check the headers" if reply.status in (401, 403) else "check the URL and the parameters"
-        raise SourceError(f"{redact(url)} returns {reply.words} and no TileJSON", hint=hint)
+        raise SourceError(f"{scrub(url)} returns {reply.words} and no TileJSON", hint=hint)
     try:
         return TileJson.parse(reply.document)
     except ValueError as error:
-        raise SourceError(f"{redact(url)} returns a malformed TileJSON: {error}") from error
+        raise SourceError(f"{scrub(url)} returns a malformed TileJSON: {error}") from error

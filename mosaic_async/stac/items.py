@@ -20,7 +20,7 @@ from requests import RequestException
 from shapely.geometry import shape
 
 from mosaic_async.errors import SourceError, UsageError
-from mosaic_async.redaction import redact
+from mosaic_async.redaction import scrub
 from mosaic_async.safe_json import parse
 from mosaic_async.sources.remote_json import bound_body, retries
 from mosaic_async.sources.stac_files import is_item, linked_documents, read_document, resolve_href, text_of
@@ -124,11 +124,11 @@ def search_api(
                     yield scene
     except (APIError, RequestException) as error:
         raise SourceError(
-            f"the STAC API at {redact(root)} does not answer the search: {_words(error)}",
+            f"the STAC API at {scrub(root)} does not answer the search: {_words(error)}",
             hint="check the URL, and which parts of the search the API supports",
         ) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise SourceError(f"{redact(root)} is not a STAC API: {error!r}") from error
+        raise SourceError(f"{scrub(root)} is not a STAC API: {error!r}") from error
 
 
 def search_files(path: str | Path, search: Search) -> Iterator[Scene]:
@@ -314,4 +314,4 @@ def _is_absolute(link: Mapping[str, Any]) -> bool:
 
 def _words(error: Exception) -> str:
     """Shorten a foreign error to one line without secrets."""
-    return redact(" ".join(str(error).split()))[:300]
+    return scrub(" ".join(str(error).split()))[:300]

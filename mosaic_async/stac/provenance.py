@@ -21,7 +21,7 @@ from shapely.geometry.base import BaseGeometry
 
 from mosaic_async.errors import SourceError
 from mosaic_async.geo.area import Area
-from mosaic_async.redaction import redact
+from mosaic_async.redaction import scrub
 from mosaic_async.sources.remote_json import get_json
 from mosaic_async.sources.stac_files import read_document, resolve_href
 from mosaic_async.sources.stac_query import Item, moment_of
@@ -66,7 +66,7 @@ def feature_of(item: Item, outline: BaseGeometry, location: str | None) -> dict[
         "properties": {
             "collection": item.get("collection"),
             "datetime": moment.isoformat() if moment else None,
-            "location": redact(location) if location else None,
+            "location": scrub(location) if location else None,
         },
     }
 
@@ -118,9 +118,9 @@ def _read(location: str) -> Item:
         else:
             item = read_document(Path(location))
     except (OSError, RasterioError, ValueError) as error:
-        raise SourceError(f"the scene {redact(location)} cannot be read: {type(error).__name__}") from error
+        raise SourceError(f"the scene {scrub(location)} cannot be read: {type(error).__name__}") from error
     if not isinstance(item, dict) or "id" not in item:
-        raise SourceError(f"the scene {redact(location)} is not a STAC item")
+        raise SourceError(f"the scene {scrub(location)} is not a STAC item")
     return item
 
 

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from mosaic_async.errors import RequestError, SourceError, TileError, UsageError
 from mosaic_async.http.client import USER_AGENT, Client
-from mosaic_async.redaction import redact
+from mosaic_async.redaction import scrub
 from tests.moods import Cut
 
 TILE = (3, 4, 2)
@@ -376,7 +376,7 @@ async def test_an_empty_body_with_200_is_a_failure_and_no_tile_without_data(serv
     ],
 )
 def test_secrets_are_cut_out_of_urls(url, shown):
-    assert redact(url) == shown
+    assert scrub(url) == shown
 
 
 async def test_a_pause_that_one_answer_asks_for_is_kept_by_all(serve):
