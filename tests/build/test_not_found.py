@@ -94,7 +94,7 @@ async def test_tiles_that_are_not_found_twice_are_empty_and_counted_apart(serve,
     assert report.as_dict()["tiles_not_found"] == 3
     assert all(tiler.hits[tile] >= 2 for tile in SEA)  # the probe may look at one, and a connection is proved by one
     assert sum(tiler.hits.values()) <= 16 + 3 + 16
-    assert tiler.hits[EMPTY] == 1
+    assert tiler.hits[EMPTY] in (1, 2)
     assert {event.tile for event in seen if isinstance(event, TileNotFound)} == {(x, y, z) for z, x, y in SEA}
     assert {event.tile for event in seen if isinstance(event, TileParked)} == {(x, y, z) for z, x, y in SEA}
     pixels, valid, (left, top) = expected(tiler.pattern, AREA, ZOOM, 256)
