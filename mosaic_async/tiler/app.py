@@ -110,7 +110,7 @@ def make_app(
     app.include_router(_only(factory.router, _ROUTES))
     add_handlers(app, is_private=door.secret is not None)
     app.add_middleware(_SceneHeaders)
-    app.add_middleware(Gate, traffic=traffic, deadline=limits.deadline)
+    app.add_middleware(Gate, traffic=traffic, deadline=limits.deadline, patience=limits.patience)
     if door.origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(door.origins), allow_methods=["GET", "POST"])
     app.add_middleware(Doorman, hosts=door.hosts, origins=door.origins, secret=door.secret)

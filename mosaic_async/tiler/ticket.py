@@ -29,8 +29,16 @@ class Ticket:
         Args:
             deadline: seconds from now.
         """
-        self._end = time.monotonic() + deadline
+        self.restart(deadline)
         self._is_abandoned = False
+
+    def restart(self, deadline: float) -> None:
+        """Start the clock again.
+
+        Args:
+            deadline: seconds from now.
+        """
+        self._end = time.monotonic() + deadline
 
     @property
     def remaining(self) -> float:

@@ -48,14 +48,18 @@ class Traffic:
 class Visit:
     """One request while it is served: its ticket, and its place in a lane."""
 
-    def __init__(self, traffic: Traffic, deadline: float) -> None:
+    def __init__(self, traffic: Traffic, *, deadline: float, patience: float) -> None:
         """Start the clock.
 
         Args:
             traffic: the lanes.
-            deadline: seconds from now.
+            deadline: seconds from a place in a lane to the end of the response.
+            patience: seconds to wait for a place.
         """
-        self.ticket = Ticket(deadline)
+        self.ticket = Ticket(patience)
+        self.clock = asyncio.timeout(patience)
+        """The clock of the task that waits for the end; it follows the ticket."""
+        self._deadline = deadline
         self._traffic = traffic
         self._lane: asyncio.Semaphore | None = None
         self.has_entered = False
@@ -67,11 +71,20 @@ class Visit:
         return self._lane is not None
 
     async def enter(self, *, is_plain: bool) -> None:
-        """Wait for a place in a lane."""
+        """Wait for a place in a lane.
+
+        Raises:
+            AbandonedError: nobody waits for the response any more.
+        """
         lane = self._traffic.plain if is_plain else self._traffic.dear
         await lane.acquire()
         self._lane = lane
         self.has_entered = True
+        if self.clock.expired():
+            raise AbandonedError
+        self.ticket.check()
+        self.ticket.restart(self._deadline)
+        self.clock.reschedule(asyncio.get_running_loop().time() + self._deadline)
 
     def leave(self) -> None:
         """Free the place for the next request; the response may still be on its way."""
@@ -117,26 +130,28 @@ class _Exit:
 class Gate:
     """Serves requests within their deadline, and stops the work of those whose client has gone."""
 
-    def __init__(self, app: ASGIApp, *, traffic: Traffic, deadline: float) -> None:
+    def __init__(self, app: ASGIApp, *, traffic: Traffic, deadline: float, patience: float | None = None) -> None:
         """Wrap an application.
 
         Args:
             app: the application.
             traffic: the lanes of this process.
-            deadline: seconds from the request to the end of the response.
+            deadline: seconds that a request may take once it has a place in a lane, and its body before that.
+            patience: seconds to wait for a place; None: as many.
         """
         self._app = app
         self._traffic = traffic
         self._deadline = deadline
+        self._patience = deadline if patience is None else patience
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             return
-        visit = Visit(self._traffic, self._deadline)
+        visit = Visit(self._traffic, deadline=self._deadline, patience=self._patience)
         exit_ = _Exit(send, visit)
         try:
-            async with asyncio.timeout(visit.ticket.remaining):
+            async with asyncio.timeout(self._deadline):
                 body = await _body(scope, receive)
         except TimeoutError:
             await exit_.refuse(scope, receive, 408, f"the request was not complete after {self._deadline:g} seconds")
@@ -152,7 +167,9 @@ class Gate:
             async with asyncio.TaskGroup() as tasks:
                 work = tasks.create_task(self._work(scope, visit, exit_, body))
                 gone = tasks.create_task(_until_gone(receive))
-                await asyncio.wait((work, gone), timeout=visit.ticket.remaining, return_when=asyncio.FIRST_COMPLETED)
+                with suppress(TimeoutError):
+                    async with visit.clock:
+                        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
                 visit.ticket.abandon()
                 if not gone.done():
                     await self._end(scope, receive, visit, exit_, is_done=work.done())
@@ -170,7 +187,7 @@ class Gate:
             reason = f"the request takes longer than the deadline of {self._deadline:g} seconds: request less at once"
             await exit_.refuse(scope, receive, 504, reason)
         else:
-            await exit_.refuse(scope, receive, 503, f"all workers are busy for {self._deadline:g} seconds: retry later")
+            await exit_.refuse(scope, receive, 503, f"all workers are busy for {self._patience:g} seconds: retry later")
 
     async def _work(self, scope: Scope, visit: Visit, exit_: _Exit, body: bytes) -> None:
         TICKET.set(visit.ticket)

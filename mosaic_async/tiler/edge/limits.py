@@ -20,12 +20,30 @@ class Limits:
     work: int
     """Values that are read, computed and combined for a tile; about 20 to 30 million take a second on one core."""
     deadline: float
-    """Seconds from the request to the end of the response."""
+    """Seconds from the start of the work to the end of the response."""
+    patience: float
+    """Seconds that a request waits for its turn, while it costs nothing."""
     plain_work: int = 2**26
     """Work up to which a request is plain. Dearer requests run one at a time, so that they do not delay plain ones."""
 
 
-PUBLIC = Limits(tile_size=2048, values_out=2**23, values_held=2**26, bytes_held=2**28, work=2**30, deadline=60.0)
+PUBLIC = Limits(
+    tile_size=2048,
+    values_out=2**23,
+    values_held=2**26,
+    bytes_held=2**28,
+    work=2**30,
+    deadline=60.0,
+    patience=300.0,
+)
 """For anyone who can reach the address."""
-OWN_RUN = Limits(tile_size=8192, values_out=2**27, values_held=2**36, bytes_held=2**40, work=2**36, deadline=900.0)
+OWN_RUN = Limits(
+    tile_size=8192,
+    values_out=2**27,
+    values_held=2**36,
+    bytes_held=2**40,
+    work=2**36,
+    deadline=900.0,
+    patience=900.0,
+)
 """For the run that started the tiler, which knows its secret: it only guards against mistakes."""

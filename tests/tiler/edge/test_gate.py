@@ -137,6 +137,18 @@ async def test_a_request_that_never_gets_a_place_is_told_to_retry():
     assert third.status == 200  # the place is free again
 
 
+async def test_waiting_for_a_place_costs_nothing_of_the_deadline():
+    traffic = Traffic()
+    long, short = Work(steps=150, is_plain=False), Work(steps=1, is_plain=False)
+    first = asyncio.ensure_future(Client(Gate(long, traffic=traffic, deadline=60)).run())
+    while not long.done:
+        await asyncio.sleep(0.01)
+    second = await Client(Gate(short, traffic=traffic, deadline=1, patience=60)).run()
+    assert (await first).status == second.status == 200
+    third = await Client(Gate(Work(), traffic=traffic, deadline=0.2, patience=60)).run()
+    assert third.status == 504
+
+
 async def test_work_that_never_checks_is_overdue_and_the_client_has_its_answer():
     traffic, release = Traffic(), threading.Event()
 
