@@ -36,7 +36,6 @@ _ENVIRONMENT = {
     "GDAL_HTTP_MAX_RETRY": "3",
     "GDAL_HTTP_RETRY_DELAY": "0.5",
     "MALLOC_ARENA_MAX": "2",  # glibc keeps what threads free; see github.com/developmentseed/titiler/issues/1477
-    "MALLOC_MMAP_THRESHOLD_": "262144",  # and returns large blocks only if their size is fixed beforehand
 }
 """Settings of the tiler processes. The caller's environment overrides them, but for what changes pixels."""
 _FORMATS = ("tif", "png", "jpg", "webp", "npy")
