@@ -54,7 +54,8 @@ def test_every_name_that_a_hint_marks_is_a_parameter_of_a_public_function():
 
 def test_a_hint_never_forgets_to_mark_a_parameter():
     known = parameters() - {"tiles"}  # a member of a TileJSON
-    assert [(place, name) for place, text in hints() for name in ONCE.findall(text) if name in known] == []
+    of_the_library = [(place, text) for place, text in hints() if not place.startswith(("tiler/awspds", "tiler/edge"))]
+    assert [(place, name) for place, text in of_the_library for name in ONCE.findall(text) if name in known] == []
 
 
 @pytest.mark.parametrize(
