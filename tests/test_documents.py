@@ -86,7 +86,7 @@ def test_every_variable_and_tag_in_a_document_is_in_the_code(document):
     text = document.read_text()
     code = [path for folder in ("mosaic_async", "tests") for path in (ROOT / folder).rglob("*.py")]
     source = "\n".join(path.read_text() for path in code if path != Path(__file__))
-    named = set(re.findall(r"\b[A-Z][A-Z0-9]+(?:_[A-Z0-9]+)+\b", text))
+    named = set(re.findall(r"\b[A-Z][A-Z0-9]+(?:_[A-Z0-9]+)+_?\b", text))
     assert {variable for variable in named if variable not in source} == set()
 
 
