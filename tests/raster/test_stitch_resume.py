@@ -15,7 +15,8 @@ import rasterio
 from mosaic_async.errors import ResourceError, StitchError
 from mosaic_async.raster import stitch
 from mosaic_async.raster.assembly import assemble, stitched_parts
-from mosaic_async.raster.digest import DIGEST, UNSIGNED
+from mosaic_async.raster.digest import DIGEST, UNSIGNED, recorded_digest
+from mosaic_async.raster.tiff import read_images
 from tests.pyramid_reader import assert_same_levels
 from tests.raster.test_stitch import build, encoding_of, grid_of, seal_parts
 
@@ -125,6 +126,15 @@ def kill_and_resume(sealed: Path, tmp_path: Path, point: int, monkeypatch: pytes
     gone = {(int(name[0]), int(name[2])) for name in {path.name for path in sealed.glob("?-?.tif")} - left}
     assert gone <= stitched_parts(GRID, folder, LABEL)
     return finish(folder).read_bytes()
+
+
+def test_a_kill_between_the_signature_and_publishing_loses_nothing(sealed, reference, tmp_path):
+    folder = copy_of(sealed, tmp_path)
+    output = finish(folder)
+    assert recorded_digest(read_images(output))
+    places = {tuple(map(int, top.name.partition(".")[0].split("-"))) for top in folder.glob("?-?.top.tif")}
+    assert stitched_parts(GRID, folder, LABEL) == places
+    assert finish(folder).read_bytes() == reference
 
 
 def test_a_kill_at_any_tenth_call_changes_no_byte(sealed, reference, tmp_path, monkeypatch):
