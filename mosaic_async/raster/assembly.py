@@ -1,6 +1,6 @@
 """From part COGs to the output: the levels above the parts, one file, validated, under its final name.
 
-It blocks, so it is called in a thread; it knows nothing of tiles and servers.
+It blocks, so it is called in a thread. It does not know tiles or servers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The journal of a stitch: which parts the unfinished output holds, and the checksum of what was copied for each.
 
 One line of JSON per fact, appended and flushed after the disk holds what it says. A line that is torn or damaged is
-dropped, and a wrong line proves nothing, because the checksums are compared with the output. It does not know TIFF.
+dropped, and a wrong line proves nothing, because the checksums are compared with the output.
+It does not know the TIFF format.
 """
 
 from __future__ import annotations

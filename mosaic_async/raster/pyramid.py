@@ -1,7 +1,7 @@
 """The levels above a part, made from the parts' smallest levels: the same canvas again, with tops instead of tiles.
 
-It knows nothing of tiles and servers. Memory stays that of one canvas however many parts there are, because the tops
-of a square of parts make one canvas, whose own top takes part in the next round.
+It does not know tiles or servers. Memory is that of one canvas, whatever the number of parts: the tops of a square of
+parts make one canvas, and its own top is used in the next round.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.plates import Plate
 
 _STEP = 4
-"""Levels a round: the tops of 16 x 16 parts make one canvas."""
+"""Levels per round: the tops of 16 x 16 parts make one canvas."""
 
 _UNPLACED = Affine(2, 0, 0, 0, -2, 0)
-"""These canvases lie nowhere: only their overviews are used."""
+"""These canvases have no place on the map: only their overviews are used."""
 
 Place = tuple[int, int]
 """(row, col) in blocks of a level."""
@@ -58,13 +58,13 @@ def build_upper_levels(grid: Grid, tops: Mapping[Place, Path], encoding: Encodin
 
 @dataclass(frozen=True)
 class _Square:
-    """The tops of up to 16 x 16 neighbours at one level, which become the levels above it."""
+    """The tops of up to 16 x 16 neighbours at one level, from which the levels above are made."""
 
     grid: Grid
     encoding: Encoding
     level: int
     levels: int
-    """How many levels are made of it."""
+    """How many levels are made from it."""
     place: Place
     """In squares."""
     members: Mapping[Place, Path]
@@ -73,16 +73,16 @@ class _Square:
 
     @property
     def path(self) -> Path:
-        """The COG: the tops' level and those made of it."""
+        """The COG: the level of the tops and the levels made from it."""
         return self.folder / f"{self.level}-{self.place[0]}-{self.place[1]}.tif"
 
     @property
     def top(self) -> Path:
-        """Its own smallest level, without loss."""
+        """A lossless copy of its own smallest level."""
         return self.path.with_suffix(".top.tif")
 
     def seal(self) -> None:
-        """Place the tops on a canvas and seal it."""
+        """Place the tops on a canvas, and seal it."""
         size = self.grid.block_size << _STEP
         height = min(size, _level_size(self.grid.height, self.level) - self.place[0] * size)
         width = min(size, _level_size(self.grid.width, self.level) - self.place[1] * size)
@@ -93,7 +93,7 @@ class _Square:
 
 
 def _squares(tops: Mapping[Place, Path]) -> dict[Place, dict[Place, Path]]:
-    """Group the tops by the square of 16 x 16 that they lie in; members keep their place inside it."""
+    """Group the tops by the square of 16 x 16 that they lie in, with their place inside it."""
     squares: dict[Place, dict[Place, Path]] = defaultdict(dict)
     for (row, col), path in tops.items():
         squares[row >> _STEP, col >> _STEP][row % 2**_STEP, col % 2**_STEP] = path
