@@ -6,6 +6,7 @@ ends with a parent that dies, even by `kill -9`.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import socket
@@ -33,6 +34,8 @@ _MAX_HEAD = 65_536
 """Bytes of the request line and all headers together."""
 _BEAT = 0.25
 """Seconds between two beats."""
+_SPARE = 512 * 2**20
+"""Bytes of memory from which free blocks are returned: glibc keeps what the threads of tiles have freed."""
 _GRACE = 5.0
 """Seconds after its deadline in which the work of a request may find its next check and stop."""
 
@@ -108,8 +111,11 @@ def family_of(host: str) -> socket.AddressFamily:
 
 def _beat(traffic: Traffic) -> None:
     """Report to the supervisor that this process lives, and how it is."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     while True:
         time.sleep(_BEAT)
+        if trim is not None and resident_memory() > _SPARE:
+            trim(0)
         is_overdue = traffic.overdue() > _GRACE
         print(OVERDUE if is_overdue else resident_memory(), flush=True)  # noqa: T201 - the supervisor reads it
 
