@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mosaic_async import redaction
+from mosaic_async.cli.main import print_unexpected
 from mosaic_async.errors import SourceError, TileError
 from mosaic_async.http.outcome import Outcome
 from mosaic_async.http.request import AttemptError
@@ -181,3 +182,14 @@ def test_the_reason_in_the_body_of_an_error_is_found(body, kind, words):
 def test_entities_of_strangers_are_not_expanded():
     bomb = b'<!DOCTYPE x [<!ENTITY a "boom"><!ENTITY f SYSTEM "file:///etc/passwd">]><title>&a;&f;&amp;</title>'
     assert words_in(bomb, "text/xml") == "&a;&f;&"
+
+
+def test_a_traceback_that_nobody_expected_shows_no_secret(capsys):
+    learn(["pass-w0rd!"])
+    try:
+        raise ValueError("https://me:pass-w0rd!@h/")
+    except ValueError as error:
+        print_unexpected(type(error), error, error.__traceback__)
+    shown = capsys.readouterr().err
+    assert "ValueError" in shown
+    assert "pass-w0rd!" not in shown

@@ -6,6 +6,9 @@ nothing of what the commands do.
 
 from __future__ import annotations
 
+import sys
+import traceback
+from types import TracebackType
 from typing import Any, NoReturn
 
 import click
@@ -19,6 +22,7 @@ from mosaic_async.cli.serve_command import serve
 from mosaic_async.cli.signals import Interrupted
 from mosaic_async.cli.verify_command import verify
 from mosaic_async.errors import MosaicError, StoppedError
+from mosaic_async.redaction import scrub
 
 
 class _Main(click.Group):
@@ -26,6 +30,7 @@ class _Main(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        sys.excepthook = print_unexpected
         try:
             return super().invoke(ctx)
         except MosaicError as error:
@@ -34,6 +39,11 @@ class _Main(click.Group):
         except Interrupted as interrupted:
             hint = "re-run the same command to resume" if ctx.invoked_subcommand == "build" else None
             _end(ctx, _interruption(interrupted), hint, interrupted.exit_code)
+
+
+def print_unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of an error that nobody expected, without secrets."""
+    click.echo(scrub("".join(traceback.format_exception(kind, error, trace))), err=True, nl=False)
 
 
 def _interruption(interrupted: Interrupted) -> str:

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from mosaic_async.errors import SourceError
 from mosaic_async.http.client import USER_AGENT
+from mosaic_async.redaction import learn_request
 from mosaic_async.sources.remote_json import get_json
 from mosaic_async.sources.stac_query import Item
 
@@ -160,6 +161,7 @@ class Signer:
         url = f"{self._endpoint}/{account}/{container}"
         try:
             found = get_json(url, headers=self._headers, timeout=_TIMEOUT, attempts=_ATTEMPTS)
+            learn_request(f"?{found['token']}", {})
             return _Token(str(found["token"]), datetime.fromisoformat(found["msft:expiry"]).timestamp())
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise SourceError(

@@ -20,7 +20,7 @@ from requests import RequestException
 from shapely.geometry import shape
 
 from mosaic_async.errors import SourceError, UsageError
-from mosaic_async.redaction import scrub
+from mosaic_async.redaction import learn_request, scrub
 from mosaic_async.safe_json import parse
 from mosaic_async.sources.remote_json import bound_body, retries
 from mosaic_async.sources.stac_files import is_item, linked_documents, read_document, resolve_href, text_of
@@ -108,6 +108,7 @@ def search_api(
     Raises:
         SourceError: the API is unreachable, refuses the search, or does not return items.
     """
+    learn_request(url, headers or {})
     root = url.rstrip("/").removesuffix("/search")
     body = search.body()
     if isinstance(search.filter, str):  # most servers read JSON only

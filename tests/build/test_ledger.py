@@ -69,7 +69,7 @@ class Runs(RuleBasedStateMachine):
         self.ledger = Ledger(self.grid, max_failures=self.max_failures, parks=self.parks, fails_not_found=self.fails)
         self.fates = dict.fromkeys(tiles_of(self.grid), "waiting")
         self.holes: dict[str, set[Tile]] = {}
-        self.told: list[Tile] = []
+        self.withdrawn: set[Tile] = set()
         self.closed = {name: set(record.missing) for name, (record, _) in self.disk.items()}
         self.is_swept = self.is_over = False
         for _, fates in self.disk.values():
@@ -105,7 +105,7 @@ class Runs(RuleBasedStateMachine):
         event = self.ledger.settle(tile, has_data=has_data)
         if self.fates[tile] == "waiting":
             self.fates[tile] = "placed" if has_data else "empty"
-            assert event == (TilePlaced(tile) if has_data else TileEmpty(tile))
+            assert event == (None if tile in self.withdrawn else TilePlaced(tile) if has_data else TileEmpty(tile))
         else:
             assert event is None
 
@@ -124,7 +124,7 @@ class Runs(RuleBasedStateMachine):
         elif self.fails or fate == "placed":
             expected = "failed", failure_of(tile)
         elif fate == "waiting":
-            expected = "not found", TileNotFound(tile)
+            expected = "not found", None if tile in self.withdrawn else TileNotFound(tile)
         else:
             expected = fate, None
         assert event == expected[1]
@@ -166,6 +166,21 @@ class Runs(RuleBasedStateMachine):
         self.ledger.begin_sweep()
         self.is_swept = True
         self.fates.update({tile: "waiting" for tile, fate in self.fates.items() if fate in ("parked", "doubted")})
+        self.begin_pass()
+
+    @precondition(lambda self: not self.open and not self.is_over)
+    @rule(data=st.data())
+    def withdraw(self, data):
+        tiles = data.draw(st.sets(st.sampled_from(sorted(self.fates)), max_size=4))
+        parts = {part.name for part in self.ledger.withdraw(tiles)}
+        assert parts == {part_name(row, col) for tile in tiles for row, col in self.grid.touches(tile)}
+        for name in parts:
+            self.disk.pop(name, None)
+            self.closed.pop(name, None)
+        settled = {tile for tile in tiles if self.fates[tile] in ("placed", "empty", "not found")}
+        self.withdrawn |= settled
+        doubted = {tile for tile in tiles if self.fates[tile] == "doubted"}
+        self.fates.update(dict.fromkeys(settled | doubted, "waiting"))
         self.begin_pass()
 
     @precondition(lambda self: not self.open and not self.is_over)
