@@ -10,6 +10,7 @@ import atexit
 import gc
 import importlib
 import json
+import logging
 import os
 import resource
 import select
@@ -179,6 +180,11 @@ def _become(request: Mapping[str, Any]) -> None:
     for name, *arguments in request["before"]:
         module, _, function = name.partition(":")
         getattr(importlib.import_module(module), function)(*arguments)
+
+
+def log_everything() -> None:
+    """Have every logger of this process write to stderr; called in the process of a run."""
+    logging.basicConfig(level=logging.NOTSET)
 
 
 def _warm() -> None:

@@ -12,7 +12,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -264,17 +263,12 @@ def test_a_token_is_found_nowhere_however_it_is_given(serve, tmp_path, way):
     folder = tmp_path / "out"
     folder.mkdir()
     args = ["build", template, folder / "out.tif", "--bounds", *BOUNDS, "-z", ZOOM, *options, "-v", "--json"]
-    debug = (
-        "import logging, sys; logging.basicConfig(level=0); from mosaic_async.cli.main import main; main(sys.argv[1:])"
-    )
     for accept in ([], ["--max-failures", "1"]):
-        done = subprocess.run(
-            [sys.executable, "-c", debug, *map(str, args + accept)],
-            capture_output=True, text=True, env=environment, timeout=60,
-        )  # fmt: skip
-        assert done.returncode == (0 if accept else 3), done.stderr
-        assert "you sent" in done.stderr
-        assert TOKEN not in done.stdout + done.stderr
+        before = [["tests.forks:log_everything"]]
+        stdout, stderr = run(*args, *accept, code=0 if accept else 3, env=environment, before=before)
+        assert "you sent" in stderr
+        assert "DEBUG:" in stderr
+        assert TOKEN not in stdout + stderr
         files = [path for path in folder.rglob("*") if path.is_file()]
         assert len(files) > 1
         assert [path.name for path in files if TOKEN.encode() in path.read_bytes()] == []

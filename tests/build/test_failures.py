@@ -391,9 +391,12 @@ async def test_a_server_that_goes_for_good_ends_the_run_with_all_kept(tmp_path, 
     assert_is_the_world(tmp_path / "out.tif", tiler, area, ZOOM)
 
 
-async def test_two_thousand_tiles_survive_everything_at_once(tmp_path, fast):
+@pytest.mark.parametrize(
+    ("area", "total"),
+    [((-30.0, -30.0, 32.0, 34.0), 500), pytest.param((-60.0, -60.0, 65.0, 64.0), 2000, marks=pytest.mark.slow)],
+)
+async def test_many_tiles_survive_everything_at_once(tmp_path, fast, area, total):
     """5 % 503, 2 % resets, 2 % cut, 1 % silence, 1 % garbage, random Retry-After, and a server that restarts."""
-    area, total = (-60.0, -60.0, 65.0, 64.0), 2000
     tiler = FakeTiler(pattern=Pattern(count=1), tile_size=128, latency=0.001)
     hurry = random.Random(1)
 
