@@ -198,7 +198,7 @@ class Requester:
         assert self._session is not None, "the client is used inside `async with`"
         url, is_own = _encoded(requested), True
         for _ in range(_MAX_REDIRECTS + 1):
-            route = await self._routes.to(url)
+            route = self._routes.known(url) or await self._routes.to(url)
             headers = self._headers_for(url, route, is_own=is_own)
             async with self._session.get(
                 url.with_user(None) if url.raw_user else url,

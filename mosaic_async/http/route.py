@@ -34,18 +34,19 @@ class Routes:
     """Finds the route to each origin once."""
 
     def __init__(self) -> None:
-        self._routes: dict[URL, Route] = {}
+        self._routes: dict[tuple[str, str], Route] = {}
+
+    def known(self, url: URL) -> Route | None:
+        """Return the route to the origin of `url`, if it was found before."""
+        return self._routes.get((url.scheme, url.raw_authority))
 
     async def to(self, url: URL) -> Route:
-        """Return the route to the origin of `url`.
+        """Find the route to the origin of `url`.
 
         Raises:
             ValueError: the URL has no host, or the proxy's URL is not valid.
         """
-        origin = url.origin()
-        route = self._routes.get(origin)
-        if route is None:
-            route = self._routes[origin] = await asyncio.to_thread(_find, origin)
+        route = self._routes[url.scheme, url.raw_authority] = await asyncio.to_thread(_find, url.origin())
         return route
 
 

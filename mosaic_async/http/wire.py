@@ -69,6 +69,8 @@ class Wires:
 
     def take_full(self) -> list[Wire]:
         """Return the idle wires that became full since the last call."""
+        if not self._full:
+            return self._full
         full, self._full = self._full, []
         return [wire for wire in full if wire.is_unproved]
 
@@ -142,7 +144,8 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         if self._is_doubtful:
             return False
         if is_proved:
-            self._unproved = {other: label for other, label in self._unproved.items() if other > number}
+            if self._unproved:
+                self._unproved = {other: label for other, label in self._unproved.items() if other > number}
         elif number > 1 and is_last:
             return False  # the last words of an idle server look like this, too
         elif not is_last:
