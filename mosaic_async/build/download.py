@@ -10,7 +10,7 @@ knows nothing of what becomes of the parts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -22,6 +22,7 @@ from mosaic_async.build.ledger import Ledger
 from mosaic_async.build.part_writer import PartWriter
 from mosaic_async.build.scene_tally import SceneTally
 from mosaic_async.build.tile_queue import OpenPart, Order, Orders
+from mosaic_async.build.to_its_end import to_its_end
 from mosaic_async.build.witness import NOT_FOUND, Witness
 from mosaic_async.build.work_folder import WorkFolder
 from mosaic_async.errors import RequestError, TileError
@@ -127,6 +128,9 @@ class Download:
                 await self._sweep()
                 await self._replace_doubtful()
             self.ledger.end()
+        except BaseException:
+            await self._withdraw(self._client.take_unproved())  # a later run has no connection to prove them on
+            raise
         finally:
             await self._parts.close()
 
@@ -151,11 +155,15 @@ class Download:
         """Request again the tiles whose answers may belong to other requests, and make their parts again."""
         await self._client.prove()
         while doubtful := self._client.take_doubtful():
-            for part in self.ledger.withdraw(doubtful):
-                await asyncio.to_thread(self._work.parts.revoke, part)
-            await self._work.spool.drop(doubtful)
+            await self._withdraw(doubtful)
             await self._pass(2 * self._effort.in_flight)
             await self._client.prove()
+
+    async def _withdraw(self, tiles: Collection[Tile]) -> None:
+        """Drop the bodies of tiles, and the parts that they are in."""
+        for part in self.ledger.withdraw(tiles):
+            await asyncio.to_thread(self._work.parts.revoke, part)
+        await self._work.spool.withdraw(tiles, files=map(self._spool_file, tiles))
 
     async def _fetch(self) -> None:
         while (order := await self._orders.next()) is not None:
@@ -282,7 +290,7 @@ class Download:
         cog = await self._parts.seal(part, tags=self.tags) if is_sealable else await self._parts.drop(part)
         if self._scenes:
             await self._work.save_scenes(self._scenes.as_dict())
-        await asyncio.to_thread(self._work.parts.declare, part, self.ledger.record(part, *cog))
+        await to_its_end(self._work.parts.declare, part, self.ledger.record(part, *cog))
         if is_sealable:
             self.ledger.finish(part, *cog)
             self._on_event(PartSealed(part.name, cog.nbytes))

@@ -236,10 +236,12 @@ class Ledger:
         tile = failure.tile
         if self.is_missing(tile):
             return None
+        if self._fate(tile) == _PLACED:  # another part has its data, so it is not empty
+            return self.miss(failure, is_passing=False)
         if not self._is_sweep:
             self._set(tile, _DOUBTED)
             return TileParked(tile, failure.reason)
-        if self._fails_not_found or self._fate(tile) == _PLACED:
+        if self._fails_not_found:
             return self.miss(failure, is_passing=False)
         if self._fate(tile) != _WAITING:
             return None

@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from mosaic_async.build.budget import BLOCK_CACHE, peak_rss
 from mosaic_async.build.conservation import check_blocks, check_tiles
@@ -29,6 +28,7 @@ from mosaic_async.build.probe import probe
 from mosaic_async.build.renewal import check_renewal, keep_sample
 from mosaic_async.build.run_state import RunState
 from mosaic_async.build.scene_tally import SceneTally
+from mosaic_async.build.to_its_end import to_its_end
 from mosaic_async.build.work_folder import WorkFolder
 from mosaic_async.errors import IncompleteError, SourceError, StoppedError, TileError
 from mosaic_async.events import (
@@ -49,8 +49,6 @@ from mosaic_async.raster.block_cache import small_block_cache
 from mosaic_async.raster.tile import TileFormat
 from mosaic_async.redaction import scrub
 
-_Params = ParamSpec("_Params")
-_Result = TypeVar("_Result")
 _MAX_BATCH = 50
 _MAX_REASONS = 100
 _SHOWN_REASONS = 20
@@ -177,7 +175,7 @@ class Run:
         """Rename the file to the output; before that, the folder records which file this is."""
         await work.announce(made, report.as_dict())
         try:
-            await _to_its_end(publish, made, self._output, overwrite=self._effort.overwrite)
+            await to_its_end(publish, made, self._output, overwrite=self._effort.overwrite)
         except Exception:
             await work.withdraw()
             raise
@@ -240,7 +238,13 @@ class Run:
     async def _probe(self, client: Client, cover: Cover, work: WorkFolder) -> TileFormat:
         """Learn what tiles look like."""
         batch = min(self._effort.in_flight, _MAX_BATCH)
-        return await probe(self._job, cover, client, work, batch=batch, scenes=self._scenes, on_event=self._on_event)
+        try:
+            return await probe(
+                self._job, cover, client, work, batch=batch, scenes=self._scenes, on_event=self._on_event
+            )
+        except BaseException:
+            await work.spool.withdraw(client.take_unproved(), files=())
+            raise
 
     async def _download(self, download: Download, grid: Grid, work: WorkFolder) -> int:
         """Download what is missing and return how many parts an earlier run finished."""
@@ -272,7 +276,7 @@ class Run:
         def on_progress(done: int, total: int) -> None:
             loop.call_soon_threadsafe(self._on_event, StitchProgress(done, total))
 
-        return await _to_its_end(
+        return await to_its_end(
             assemble,
             grid,
             layout.encoding,
@@ -318,13 +322,3 @@ class Run:
             yield
         finally:
             self._seconds[name] = time.monotonic() - started
-
-
-async def _to_its_end(function: Callable[_Params, _Result], *args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
-    """Run in a thread, and when cancelled wait for its end all the same: the folder stays locked while it writes."""
-    thread = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
-    try:
-        return await asyncio.shield(thread)
-    except asyncio.CancelledError:
-        await asyncio.wait([thread])
-        raise

@@ -179,8 +179,12 @@ class SourceComparison:
             return await asyncio.to_thread(function, *args)
 
     def _has_data(self, window: Window) -> bool:
-        with pinned(), rasterio.open(self.output, driver="GTiff") as dataset:
-            return bool(dataset.dataset_mask(window=window).any())
+        """Return whether the window has data; True if it cannot be read, which the comparison then reports."""
+        try:
+            with pinned(), rasterio.open(self.output, driver="GTiff") as dataset:
+                return bool(dataset.dataset_mask(window=window).any())
+        except (RasterioError, CPLE_BaseError):
+            return True
 
     def _difference(self, window: Window, of_tile: Window, body: bytes) -> str | None:
         try:

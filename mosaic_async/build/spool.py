@@ -16,7 +16,7 @@ import os
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -133,8 +133,13 @@ class Spool:
                 await self._write_waiting()
 
     async def read(self, tile: Tile) -> bytes | None:
-        """Return a body that is here; None, and it is dropped, if it is not what was written."""
-        body = await self._read(tile, self._places[tile])
+        """Return a body that is here; None, and it is dropped, if it is not what was written.
+
+        A body that another part has dropped meanwhile is None, too.
+        """
+        if (place := self._places.get(tile)) is None:
+            return None
+        body = await self._read(tile, place)
         if body is None:
             self._on_drop(f"tile {zxy(tile)}", "it is damaged in the spool")
             await self.drop([tile])
@@ -145,6 +150,19 @@ class Spool:
         async with self._turn:
             touched = {place.file for tile in tiles if (place := self._forget(tile))}
             await self._in_thread(partial(self._delete, [name for name in touched if not self._sizes[name]]))
+
+    async def withdraw(self, tiles: Collection[Tile], *, files: Iterable[str]) -> None:
+        """Delete all files that may hold one of the tiles, so that a later run does not find them either.
+
+        Args:
+            tiles: whose bodies may be wrong.
+            files: where they were to be written.
+        """
+        async with self._turn:
+            names = {*files, *(place.file for tile in tiles if (place := self._places.get(tile)))}
+            for tile in [tile for tile, place in self._places.items() if place.file in names]:
+                self._forget(tile)
+            await self._in_thread(partial(self._delete, names))
 
     def close(self) -> None:
         """Wait for what is being written, and end the thread; it blocks."""

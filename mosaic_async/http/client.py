@@ -267,6 +267,13 @@ class Client:
         """Return the labels of the answers that became doubtful since the last call; request these URLs again."""
         return self._requester.wires.take_doubtful()
 
+    def take_unproved(self) -> set[Any]:
+        """Return the labels of all answers that are not proved, the doubtful ones included, for a run that ends early.
+
+        Its other requests have been cut off, and with them the connections that could have proved something.
+        """
+        return self._requester.wires.take_unproved()
+
     async def _farewell(self, wire: Wire) -> None:
         is_probe = await self._enter()
         try:

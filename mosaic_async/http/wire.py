@@ -16,7 +16,7 @@ It knows nothing of tiles: the caller labels its answers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from contextlib import suppress
 from typing import Any, ClassVar
 
@@ -38,6 +38,7 @@ class Wires:
         self._open: set[Wire] = set()
         self._full: list[Wire] = []
         self._doubtful: set[Hashable] = set()
+        self._cut: set[Hashable] = set()
         self.is_trusted = True
         """Whether connections are kept alive; never again after the first stray."""
         self.is_ended_in_time = True
@@ -62,6 +63,20 @@ class Wires:
         """Return the labels of the answers that became doubtful since the last call."""
         doubtful, self._doubtful = self._doubtful, set()
         return doubtful
+
+    def note_cut(self, labels: Iterable[Hashable]) -> None:
+        """Note unproved answers of a wire that this side closes.
+
+        A request that has waited in vain shows that nothing was shifted; one that was cancelled shows nothing.
+        """
+        self._cut.update(labels)
+
+    def take_unproved(self) -> set[Hashable]:
+        """Return the labels of all answers that are not proved, the doubtful ones included."""
+        open_labels = (wire.unproved_labels for wire in self._open)
+        unproved = self.take_doubtful().union(self._cut, *open_labels) - {None}
+        self._cut = set()
+        return unproved
 
     def note_full(self, wire: Wire) -> None:
         """Note a wire whose unproved answers have reached their limit, so that a farewell is due."""
@@ -118,6 +133,11 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         """Whether the wire is idle and has unproved answers; a single answer has nothing that could shift it."""
         is_idle = not (self._is_busy or self._has_ended or self._farewell)
         return is_idle and self._answers > 1 and bool(self._unproved)
+
+    @property
+    def unproved_labels(self) -> Collection[Hashable]:
+        """The labels of the unproved answers; none once the server has ended the wire without another answer."""
+        return () if self._has_ended or self._answers == 1 else self._unproved.values()
 
     def begin(self) -> int:
         """Return the number of the answer that is due now, from 1."""
@@ -285,6 +305,7 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         elif self.is_unproved and not self._handler.should_close:
             self.retire()
         else:
+            self._wires.note_cut(self.unproved_labels)
             self._transport.close()
 
     def abort(self) -> None:

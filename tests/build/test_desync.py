@@ -10,6 +10,8 @@ import rasterio
 
 import mosaic_async.build.run
 from mosaic_async import IncompleteError, TilePlaced, build_mosaic
+from mosaic_async.build.part_files import PartFiles
+from mosaic_async.errors import ResourceError, SourceError
 from mosaic_async.http.client import Client
 from tests.desync import Desync, after, ahead, answer
 from tests.fake_tiler import FakeTiler, Pattern
@@ -106,3 +108,75 @@ async def test_a_healthy_server_gets_one_farewell_per_connection_where_tiles_nam
         report = await build(server, tmp_path / "out.tif", 4)
     assert report.tiles_total <= report.requests == server.hits.total() <= report.tiles_total + more
     assert server.connections <= 4
+
+
+class Refusing(Desync):
+    """Refuses everything after its 30th request until `is_refusing` is False."""
+
+    is_refusing = True
+
+    async def _answer(self, head, writer):
+        if self.is_refusing and self.hits.total() >= 30:
+            writer.write(answer(b"no", "text/plain", status="403 Forbidden"))
+        else:
+            await super()._answer(head, writer)
+
+
+async def refused(server: Refusing, output, connections: int) -> None:
+    with pytest.raises(SourceError):
+        await build(server, output, connections)
+    server.is_refusing = False
+
+
+async def cancelled(server: Refusing, output, connections: int) -> None:
+    """Cancel the run at the 20th tile, while other requests are under way."""
+    server.is_refusing, placed, run = False, 0, None
+
+    def on_event(event) -> None:
+        nonlocal placed
+        placed += isinstance(event, TilePlaced)
+        if placed == 20:
+            run.cancel()
+
+    run = asyncio.create_task(build(server, output, connections, on_event=on_event))
+    with pytest.raises(asyncio.CancelledError):
+        await run
+
+
+async def broken(server: Refusing, output, connections: int) -> None:
+    """Have the disk take no more than one sealed part."""
+    server.is_refusing = False
+    declare = PartFiles.declare
+
+    def fill(files, part, record):
+        declare(files, part, record)
+        raise OSError(28, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PartFiles, "declare", fill)
+        with pytest.raises(ResourceError):
+            await build(server, output, connections)
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+@pytest.mark.parametrize("end", [refused, cancelled, broken])
+async def test_a_run_that_ends_early_leaves_no_answer_that_no_connection_can_prove_any_more(tmp_path, end, connections):
+    """The fourth answer and those after it are shifted, and the run ends before the farewell that would show it."""
+    tiler = tiler_of("png")
+    with Refusing(tiler, ahead(answer(tiler.body((8, 0, 0)))), turns=range(4, 5)).running() as server:
+        await end(server, tmp_path / "out.tif", connections)
+        assert server.strays == 1
+        await build(server, tmp_path / "out.tif", connections)
+    assert_is_the_world(tmp_path / "out.tif", tiler, AREA, ZOOM)
+
+
+@pytest.mark.parametrize("end", [refused, cancelled, broken])
+async def test_a_run_that_ends_early_keeps_all_tiles_that_name_their_place(tmp_path, end):
+    tiler = tiler_of("tif")
+    with Refusing(tiler).running() as server:
+        await end(server, tmp_path / "out.tif", 4)
+        kept = set(server.hits)
+        report = await build(server, tmp_path / "out.tif", 4)
+        twice = sum(server.hits[tile] > 1 for tile in kept)
+    assert twice <= 4 + 4  # those under way
+    assert report.tiles_placed == report.tiles_total

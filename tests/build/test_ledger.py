@@ -119,10 +119,10 @@ class Runs(RuleBasedStateMachine):
 
     def not_find(self, part, tile):
         event, fate = self.ledger.not_find(failure_of(tile)), self.fates[tile]
-        if not self.is_swept:
-            expected = "doubted", TileParked(tile, "HTTP 500")
-        elif self.fails or fate == "placed":
+        if fate == "placed" or (self.is_swept and self.fails):
             expected = "failed", failure_of(tile)
+        elif not self.is_swept:
+            expected = "doubted", TileParked(tile, "HTTP 500")
         elif fate == "waiting":
             expected = "not found", None if tile in self.withdrawn else TileNotFound(tile)
         else:
@@ -252,6 +252,17 @@ def test_a_record_that_does_not_fit_its_part_is_made_again(fates):
     assert ledger.waiting == 9
     ledger.resume({"0-0": PartRecord(fates="ppeppeppp", nbytes=100)})
     assert (ledger.placed, ledger.empty, ledger.waiting) == (7, 2, 0)
+
+
+def test_a_tile_that_one_part_has_is_a_hole_and_not_empty_where_another_does_not_find_it():
+    grid = next(grid for grid in GRIDS if grid.clip)
+    tile = next(tile for tile in tiles_of(grid) if len(grid.touches(tile)) > 1)
+    ledger = Ledger(grid, max_failures=0, parks=True)
+    ledger.settle(tile, has_data=True)
+    assert ledger.not_find(failure_of(tile)) == failure_of(tile)
+    ledger.begin_sweep()
+    ledger.end()
+    assert (ledger.not_found, set(ledger.failed), ledger.is_complete) == (0, {tile}, False)
 
 
 def test_a_part_that_lacks_tiles_needs_nothing_but_them():

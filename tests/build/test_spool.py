@@ -225,3 +225,31 @@ def test_whatever_happens_to_a_file_no_body_is_wrong_and_all_others_are_there(da
 
     with TemporaryDirectory() as folder:
         asyncio.run(check(Path(folder)))
+
+
+async def test_a_body_that_another_part_has_just_dropped_is_none_and_no_damage(tmp_path):
+    await fill(tmp_path)
+    with opened(tmp_path) as spool:
+        await spool.drop(TILES[:1])
+        assert await spool.read(TILES[0]) is None
+        assert spool.dropped == []
+
+
+async def test_a_body_that_was_withdrawn_is_not_there_again_in_a_later_run(tmp_path):
+    """To drop it is not enough: its record stays in the file as long as others need that."""
+    await fill(tmp_path)
+    with opened(tmp_path) as spool:
+        await spool.write(Tile(0, 0, 0), b"other", file="0-1")
+        await spool.withdraw(TILES[:1], files=())
+        assert set(spool) == {Tile(0, 0, 0)}
+    assert await there(tmp_path) == ({}, [])
+
+
+async def test_a_body_whose_writing_was_cancelled_is_withdrawn_too(tmp_path):
+    with opened(tmp_path) as spool:
+        writing = asyncio.create_task(spool.write(TILES[0], BODIES[0], file="0-0"))
+        await asyncio.sleep(0)
+        writing.cancel()
+        await asyncio.wait([writing])
+        await spool.withdraw(TILES[:1], files=["0-0"])
+    assert await there(tmp_path) == ({}, [])

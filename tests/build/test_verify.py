@@ -17,6 +17,7 @@ from rasterio.io import MemoryFile
 
 from mosaic_async import SourceError, UsageError, VerifyReport, build_mosaic_sync, verify_mosaic
 from mosaic_async.build.verify import verify_file
+from mosaic_async.raster.tiff import read_images
 from tests.cli.test_main import run
 from tests.conftest import PARANA
 from tests.damage import KINDS, damaged, without_digest
@@ -412,6 +413,23 @@ async def test_tiles_outside_of_a_polygon_were_not_requested_and_are_no_holes(tm
         report = await compared(path, tiler)
         assert set(tiler.hits) <= built
     assert_sound(report)
+
+
+@pytest.mark.parametrize("mask", ["nodata", "alpha", "auto"])
+async def test_a_damaged_output_of_a_polygon_is_a_report_when_it_is_compared_too(tmp_path, mask):
+    """Whether a place has data is read from the bands themselves where they hold the mask."""
+    form = Form(mask=mask, nodata=0 if mask == "nodata" else None, count=1)
+    with FakeTiler(pattern=form.pattern()).running() as tiler:
+        path = form.build(tiler.template, tmp_path / "out.tif", POLYGON)
+        full = next(image for image in read_images(path) if image.level == 0 and not image.is_mask)
+        data = bytearray(path.read_bytes())
+        for start, count in zip(full.offsets.flat, full.counts.flat, strict=True):
+            data[start : start + count] = b"\xff" * count
+        path.write_bytes(data)
+        report = await compared(path, tiler)
+    assert report.block_faults
+    assert all("cannot be read" in fault.reason for fault in report.tile_faults)
+    assert report.tiles_compared == len(report.tile_faults) > 0
 
 
 async def test_a_converted_dtype_is_compared_as_it_was_stored(tmp_path):
