@@ -6,6 +6,7 @@ Requests of one connection are answered in order; `Desync.stray` answers those w
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import threading
 from collections import Counter
@@ -60,6 +61,14 @@ class Desync:
     """Numbers of the requests, from 1, that a stray follows."""
     empty: frozenset[Tile] = frozenset()
     latency: float = 0.002
+    most: int = 10**9
+    """Answers per connection; then the server closes it."""
+    announces: bool = True
+    """Whether the last of them says so."""
+    linger: float = 0.0
+    """Seconds until then."""
+    is_old: bool = False
+    """Whether the answers are HTTP/1.0, which keeps a connection only where it says so."""
     hits: Counter[Tile] = field(default_factory=Counter)
     connections: int = 0
     strays: int = 0
@@ -95,17 +104,19 @@ class Desync:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
-            while True:
+            for number in itertools.count(1):
                 head = await reader.readuntil(b"\r\n\r\n")
-                await self._answer(head, writer)
-                if b"connection: close" in head.lower():
+                is_last = number == self.most
+                await self._answer(head, writer, b"close" if is_last and self.announces else b"keep-alive")
+                if is_last or b"connection: close" in head.lower():
                     break
+            await asyncio.sleep(self.linger)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
 
-    async def _answer(self, head: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, head: bytes, writer: asyncio.StreamWriter, connection: bytes) -> None:
         found = _PATH.match(head)
         assert found is not None
         tile = (int(found[1]), int(found[2]), int(found[3]))
@@ -116,6 +127,9 @@ class Desync:
             proper = b"HTTP/1.1 204 No Content\r\n\r\n"
         else:
             proper = answer(self.tiler.body(tile), CONTENT_TYPES[self.tiler.ext])
+        proper = proper.replace(b"\r\n\r\n", b"\r\nConnection: " + connection + b"\r\n\r\n", 1)
+        if self.is_old:
+            proper = proper.replace(b"HTTP/1.1", b"HTTP/1.0", 1)
         if self.stray is None or turn not in self.turns:
             writer.write(proper)
             return

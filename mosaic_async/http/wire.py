@@ -8,6 +8,8 @@ server, shifts all later answers by one, and aiohttp notices neither. A `Wire` s
   the client expects. So a wire ends with a farewell: the last request again, marked `Connection: close`. If exactly
   one answer follows, the numbers of requests and answers agree, and no answer was shifted.
 * An answer that names its own place proves itself and all earlier ones on its wire. Those need no farewell.
+* A connection that ends before its farewell may take the missing answer with it, unless it was idle for a while. Its
+  unproved answers are doubtful, and later wires say farewell sooner.
 * The only answer of a connection is used once the server has ended it. After the first stray, all are of this kind.
 
 It knows nothing of tiles: the caller labels its answers.
@@ -25,10 +27,10 @@ from aiohttp.client_proto import ResponseHandler
 
 from mosaic_async.http.framing import after_answer
 
-_PROVE_EVERY = 128
-"""Unproved answers per wire; then a farewell follows, so that a stray never costs more of them."""
+_PROVE_EVERY = 96
+"""Unproved answers per wire; then a farewell follows, before Apache and older nginx end connections at a hundred."""
 _LINGER = 1.0
-"""Seconds for the server to end a connection after a farewell."""
+"""Seconds for the server to end a connection after a farewell, or to be silent until all it sends is there."""
 
 
 class Wires:
@@ -41,6 +43,8 @@ class Wires:
         self._cut: set[Hashable] = set()
         self.is_trusted = True
         """Whether connections are kept alive; never again after the first stray."""
+        self.prove_every = _PROVE_EVERY
+        """Unproved answers per wire, below what the server has ended connections at."""
         self.is_ended_in_time = True
         """Whether the server has always ended a connection soon after it announced so."""
 
@@ -58,6 +62,13 @@ class Wires:
         self.is_trusted = False
         for wire in self._open:
             wire.retire()
+
+    def note_early_end(self, answers: int, labels: Iterable[Hashable]) -> None:
+        """Note that a connection ended after so many answers, before its farewell: those with labels are doubtful."""
+        self._doubtful.update(labels)
+        self.prove_every = min(self.prove_every, answers // 2)
+        if self.prove_every < 2:
+            self.distrust(())
 
     def take_doubtful(self) -> set[Hashable]:
         """Return the labels of the answers that became doubtful since the last call."""
@@ -117,6 +128,8 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         self._answers = 0
         self._unproved: dict[int, Hashable] = {}
         self._is_busy = True
+        self._silent_since = asyncio.get_running_loop().time()
+        self._was_silent = False
         self._is_retired = False
         self._lingers = False
         self._has_ended = False
@@ -148,6 +161,7 @@ class Wire(asyncio.Transport, asyncio.Protocol):
     def end(self) -> None:
         """Note that aiohttp is done with the current answer."""
         self._is_busy = False
+        self._silent_since = asyncio.get_running_loop().time()
 
     def note(self, number: int, label: Hashable, *, is_proved: bool, is_last: bool) -> bool:
         """Note a complete answer, and return whether it can be used.
@@ -166,11 +180,11 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         if is_proved:
             if self._unproved:
                 self._unproved = {other: label for other, label in self._unproved.items() if other > number}
-        elif number > 1 and is_last:
+        elif number > 1 and (is_last or self._has_ended):
             return False  # the last words of an idle server look like this, too
         elif not is_last:
             self._unproved[number] = label
-            if len(self._unproved) == _PROVE_EVERY:
+            if len(self._unproved) >= self._wires.prove_every:
                 self.retire()
                 self._wires.note_full(self)
         return True
@@ -195,9 +209,20 @@ class Wire(asyncio.Transport, asyncio.Protocol):
     def doubt(self) -> None:
         """Report the unproved answers, and close the connection."""
         self._is_doubtful = True
-        self._wires.distrust(label for label in self._unproved.values() if label is not None)
-        self._unproved.clear()
+        self._wires.distrust(self._take_unproved())
         self.abort()
+
+    def _take_unproved(self) -> list[Hashable]:
+        labels = [label for label in self._unproved.values() if label is not None]
+        self._unproved.clear()
+        return labels
+
+    @property
+    def _is_silent(self) -> bool:
+        """Whether the server has sent nothing for so long that it owes nothing but the answer to a new request."""
+        if self._is_busy:
+            return self._was_silent
+        return asyncio.get_running_loop().time() - self._silent_since >= _LINGER
 
     def retire(self) -> None:
         """Have aiohttp send no further request here."""
@@ -249,12 +274,13 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         elif not self._is_busy:
             self._note_stray()
         else:
+            self._was_silent = False
             self._handler.data_received(data)
             if not self._is_busy and self._handler.should_close:
                 self.retire()  # before another task takes the connection with the surplus
 
     def _note_stray(self) -> None:
-        if self._lingers:
+        if self._lingers and not self._unproved:
             self.abort()
         else:
             self.doubt()
@@ -265,12 +291,14 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         self._handler.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note the end of the connection; an answer that was shifted would have come before."""
+        """Note the end of the connection; only if it was idle would an answer that was shifted have come before."""
         self._has_ended = True
         self._closed.set()
         self._wires.remove(self)
         if self._farewell is not None:
             self._farewell.put_nowait(b"")
+        elif self._answers > 1 and self._unproved and not self._is_silent:
+            self._wires.note_early_end(self._answers, self._take_unproved())
         self._handler.connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -286,6 +314,7 @@ class Wire(asyncio.Transport, asyncio.Protocol):
     def write(self, data: Any) -> None:
         """Send bytes of a request."""
         self._request = data if not self._is_busy else self._request + data
+        self._was_silent = self._is_silent
         self._is_busy = True
         self._transport.write(data)
 
@@ -301,7 +330,7 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         """Close the connection; one that is idle stays open for its farewell, one that is alone for its end."""
         if self._answers == 1 and not self._is_busy and self._rest_of_first is not None:
             self._lingers = True
-            asyncio.get_running_loop().call_later(_LINGER, self.abort)
+            asyncio.get_running_loop().call_later(2 * _LINGER, self.abort)  # `ends_alone` waits for the server before
         elif self.is_unproved and not self._handler.should_close:
             self.retire()
         else:
@@ -362,8 +391,9 @@ class WatchedResponse(aiohttp.ClientResponse):
 
     @property
     def _announces_end(self) -> bool:
+        options = self.headers.get("Connection", "").lower()
         is_old = self.version is not None and self.version < aiohttp.HttpVersion11
-        return is_old or "close" in self.headers.get("Connection", "").lower()
+        return "close" in options or (is_old and "keep-alive" not in options)
 
     async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
         """Wait for the head of the answer."""

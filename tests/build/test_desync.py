@@ -92,6 +92,17 @@ async def test_a_part_that_is_sealed_before_the_stray_shows_is_made_again(tmp_pa
     assert report.parts_total > 1
 
 
+@pytest.mark.parametrize("announces", [True, False])
+async def test_a_shift_that_ends_with_its_connection_leaves_no_wrong_pixel(tmp_path, announces):
+    tiler = tiler_of("png")
+    shift = ahead(answer(tiler.body((8, 0, 0))))
+    with Desync(tiler, shift, turns=range(4, 10**9, 30), most=12, announces=announces).running() as server:
+        report = await build(server, tmp_path / "out.tif", 1)
+        assert server.strays
+    assert_is_the_world(tmp_path / "out.tif", tiler, AREA, ZOOM)
+    assert report.tiles_placed == report.tiles_total
+
+
 async def test_georeferenced_tiles_recover_from_a_shift_with_one_retry(tmp_path):
     tiler = tiler_of("tif")
     with Desync(tiler, ahead(answer(tiler.body((8, 0, 0)), "image/tiff")), turns=range(9, 10)).running() as server:

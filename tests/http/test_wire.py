@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -135,8 +136,68 @@ async def test_a_connection_bears_only_so_many_unproved_answers(tiler):
     with Desync(tiler, latency=0).running() as server:
         bodies, client = await fetched(server, 1, tiles)
     assert bodies == {tile: tiler.body(tile) for tile in tiles}
-    assert server.connections == 3
-    assert client.requests == len(tiles) + 3
+    assert server.connections == 4
+    assert client.requests == len(tiles) + 4
+
+
+@pytest.mark.parametrize("connections", [1, 8])
+async def test_connections_that_http_1_0_keeps_are_kept(tiler, connections):
+    with Desync(tiler, is_old=True).running() as server:
+        bodies, client = await fetched(server, connections)
+    assert bodies == {tile: tiler.body(tile) for tile in TILES}
+    assert (server.connections, client.retries) == (connections, 0)
+    assert server.hits.total() <= len(TILES) + connections
+
+
+async def test_a_server_that_ends_connections_late_is_waited_for_once(tiler):
+    """Not once per tile: that would take half a minute."""
+    started = time.monotonic()
+    with Desync(tiler, most=1, linger=3).running() as server:
+        bodies, client = await fetched(server, 1)
+    assert bodies == {tile: tiler.body(tile) for tile in TILES}
+    assert client.requests == len(TILES)
+    assert time.monotonic() - started < len(TILES) / 2
+
+
+@pytest.mark.parametrize("announces", [True, False])
+@pytest.mark.parametrize("most", [2, 5, 12])
+async def test_a_shift_is_found_though_the_server_ends_the_connection_before_the_farewell(tiler, most, announces):
+    """The answer that is one too many for the client is one too few when the connection ends."""
+    shift = ahead(answer(b"another tile"), 0.001)
+    with Desync(tiler, shift, turns=range(2, 10**9, 20), most=most, announces=announces).running() as server:
+        bodies, _ = await fetched(server, 1)
+        assert server.strays
+    assert bodies == {tile: tiler.body(tile) for tile in TILES}
+
+
+@pytest.mark.parametrize("announces", [True, False])
+@pytest.mark.parametrize("most", [2, 3, 10])
+async def test_a_server_that_ends_connections_early_gets_farewells_earlier(tiler, most, announces):
+    tiles = [(9, x, y) for x in range(20) for y in range(10)]
+    with Desync(tiler, most=most, announces=announces, latency=0).running() as server:
+        bodies, client = await fetched(server, 1, tiles)
+    assert bodies == {tile: tiler.body(tile) for tile in tiles}
+    assert client.retries <= 5
+    assert server.hits.total() <= len(tiles) * (1 + 1 / (most // 2)) + most + 5
+
+
+async def test_a_server_that_ends_connections_at_a_hundred_gets_no_request_twice(tiler):
+    tiles = [(9, x, y) for x in range(30) for y in range(10)]
+    with Desync(tiler, most=100, latency=0).running() as server:
+        bodies, client = await fetched(server, 1, tiles)
+    assert bodies == {tile: tiler.body(tile) for tile in tiles}
+    assert (client.retries, client.requests) == (0, len(tiles) + 4)
+
+
+@pytest.mark.parametrize(("linger", "doubtful"), [(0, {1, 2, 3}), (1.5, set())])
+async def test_a_connection_that_ends_after_a_silence_leaves_no_doubt(tiler, linger, doubtful):
+    with Desync(tiler, most=3, announces=False, linger=linger).running() as server:
+        async with Client(concurrency=1) as client:
+            for x in (1, 2, 3):
+                async with client.get(server.template.format(z=8, x=x, y=0), label=x) as found:
+                    assert found.body == tiler.body((8, x, 0))
+            await asyncio.sleep(linger + 1)
+            assert client.take_doubtful() == doubtful
 
 
 async def test_two_answers_in_one_read_reach_no_task_that_waits_for_the_connection():
