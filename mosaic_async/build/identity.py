@@ -51,9 +51,9 @@ class Identity:
         """Return the identity of a job; it takes some milliseconds."""
         source = job.source
         template, credentials = without_credentials(_named(source.identity or source.template, source.secrets))
-        headers = {name.lower(): _named(value, source.secrets) for name, value in source.headers.items()}
-        secret = {name: value for name, value in headers.items() if _is_credential(name, _HEADERS)}
-        deciding = {name: value for name, value in headers.items() if name not in secret}
+        headers = sorted((name.lower(), _named(value, source.secrets)) for name, value in source.headers.items())
+        secret = [(name, value) for name, value in headers if _is_credential(name, _HEADERS)]
+        deciding = [header for header in headers if header not in secret]
         label = _digest(json.dumps(job.settings(), sort_keys=True), [template, deciding])
         return cls(label, _digest(label, [credentials, secret, dict(source.secrets)]))
 
@@ -68,7 +68,7 @@ def without_credentials(url: str) -> tuple[str, list[str]]:
     query = []
     for name, equals, value in pairs:
         shown = value
-        if _is_credential(unquote(name).lower(), _parameters(names)):
+        if _is_credential(unquote(name).lower(), _parameters(names)) and not _URL.search(unquote(value)):
             credentials.append(f"{name}={value}")
             shown = "***"
         elif nested := _URL.search(decoded := unquote(value)):

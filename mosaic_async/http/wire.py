@@ -64,7 +64,7 @@ class Wires:
             wire.retire()
 
     def note_early_end(self, answers: int, labels: Iterable[Hashable]) -> None:
-        """Note that a connection ended after so many answers, before its farewell: those with labels are doubtful."""
+        """Note that a connection ended before its farewell, after that many answers: those of `labels` are doubtful."""
         self._doubtful.update(labels)
         self.prove_every = min(self.prove_every, answers // 2)
         if self.prove_every < 2:

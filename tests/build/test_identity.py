@@ -51,6 +51,9 @@ DIFFERENT = {
     "an empty parameter": (f"{PLACE}?a", f"{PLACE}?a="),
     "a nested URL": (nested("v=2023"), nested("v=2024")),
     "a key in a nested URL": (nested("key=2023"), nested("key=2024")),
+    "a URL after a signed one": tuple(
+        f"{PLACE}?urls={quote(f'{COG}?sig=a,https://store.example/{year}.tif', safe='')}" for year in (2023, 2024)
+    ),
     "a fragment": (f"{PLACE}#a", f"{PLACE}#b"),
 }
 
@@ -68,6 +71,7 @@ def test_whatever_may_decide_pixels_makes_another_job(pair):
         ({}, {"X-Layer": "a"}),
         ({"Accept": "image/png"}, {"Accept": "image/tiff"}),
         ({"X-Key": "2023"}, {"X-Key": "2024"}),
+        ({"X-Layer": "2023", "x-layer": "all"}, {"X-Layer": "2024", "x-layer": "all"}),
         ({"X-Tenant-Token": "a"}, {"X-Tenant-Token": "b"}),
     ],
 )
