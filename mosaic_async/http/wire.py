@@ -63,10 +63,11 @@ class Wires:
         for wire in self._open:
             wire.retire()
 
-    def note_early_end(self, answers: int, labels: Iterable[Hashable]) -> None:
-        """Note that a connection ended before its farewell, after that many answers: those of `labels` are doubtful."""
+    def note_early_end(self, labels: Iterable[Hashable], *, limit: int | None) -> None:
+        """Doubt answers whose connection ended before its farewell: by the server after `limit` answers, or by us."""
         self._doubtful.update(labels)
-        self.prove_every = min(self.prove_every, answers // 2)
+        if limit is not None:
+            self.prove_every = min(self.prove_every, limit // 2)
         if self.prove_every < 2:
             self.distrust(())
 
@@ -130,9 +131,8 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         self._is_busy = True
         self._silent_since = asyncio.get_running_loop().time()
         self._was_silent = False
-        self._is_retired = False
-        self._lingers = False
-        self._has_ended = False
+        self._is_retired = self._lingers = False
+        self._has_ended = self._is_ended_by_server = False
         self._is_doubtful = False
         self._farewell: asyncio.Queue[bytes] | None = None
         self._first = bytearray()
@@ -172,6 +172,7 @@ class Wire(asyncio.Transport, asyncio.Protocol):
             is_proved: whether the answer names its place, so that it belongs to its request.
             is_last: whether the answer, or the client, announced the end of the connection.
         """
+        self._is_ended_by_server |= is_last
         has_surplus = self._handler.should_close and not (is_last or self._has_ended)
         if has_surplus and not self._is_doubtful:
             self.doubt()
@@ -220,9 +221,8 @@ class Wire(asyncio.Transport, asyncio.Protocol):
     @property
     def _is_silent(self) -> bool:
         """Whether the server has sent nothing for so long that it owes nothing but the answer to a new request."""
-        if self._is_busy:
-            return self._was_silent
-        return asyncio.get_running_loop().time() - self._silent_since >= _LINGER
+        silence = asyncio.get_running_loop().time() - self._silent_since
+        return self._was_silent if self._is_busy else silence >= _LINGER
 
     def retire(self) -> None:
         """Have aiohttp send no further request here."""
@@ -287,7 +287,7 @@ class Wire(asyncio.Transport, asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Note that the server sends no more."""
-        self._has_ended = True
+        self._has_ended = self._is_ended_by_server = True
         self._handler.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -298,7 +298,8 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         if self._farewell is not None:
             self._farewell.put_nowait(b"")
         elif self._answers > 1 and self._unproved and not self._is_silent:
-            self._wires.note_early_end(self._answers, self._take_unproved())
+            limit = self._answers if exc or self._is_ended_by_server else None
+            self._wires.note_early_end(self._take_unproved(), limit=limit)
         self._handler.connection_lost(exc)
 
     def pause_writing(self) -> None:
