@@ -130,8 +130,7 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         self._unproved: dict[int, Hashable] = {}
         self._is_busy = True
         self._silent_since = asyncio.get_running_loop().time()
-        self._was_silent = False
-        self._is_retired = self._lingers = False
+        self._was_silent = self._is_retired = self._lingers = False
         self._has_ended = self._is_ended_by_server = False
         self._is_doubtful = False
         self._farewell: asyncio.Queue[bytes] | None = None

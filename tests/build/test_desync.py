@@ -126,11 +126,11 @@ class Refusing(Desync):
 
     is_refusing = True
 
-    async def _answer(self, head, writer):
+    async def _answer(self, head, writer, connection):
         if self.is_refusing and self.hits.total() >= 30:
             writer.write(answer(b"no", "text/plain", status="403 Forbidden"))
         else:
-            await super()._answer(head, writer)
+            await super()._answer(head, writer, connection)
 
 
 async def refused(server: Refusing, output, connections: int) -> None:
