@@ -22,7 +22,7 @@ from rasterio.windows import Window
 from mosaic_async.build.body_checks import check_answer
 from mosaic_async.build.job import CLIP_TAG, ZOOM_TAG
 from mosaic_async.errors import RequestError, SourceError, TileError, UsageError
-from mosaic_async.geo.cover import WORLD, Tile
+from mosaic_async.geo.cover import MAX_ZOOM, WORLD, Tile
 from mosaic_async.http.client import Client
 from mosaic_async.raster.canvas import converted
 from mosaic_async.raster.environment import pinned
@@ -76,6 +76,8 @@ class TilePlaces:
     def _of(cls, dataset: DatasetReader) -> Self:
         tags, transform = dataset.tags(), dataset.transform
         zoom = int(tags[ZOOM_TAG])
+        if not 0 <= zoom <= MAX_ZOOM:
+            raise ValueError(zoom)
         tile_size = round(WORLD / (transform.a * 2**zoom))
         world = tile_size * 2**zoom
         places = cls(

@@ -97,7 +97,7 @@ class Spool:
 
     def has_own(self) -> bool:
         """Return whether any file begins with a record of this job; it blocks."""
-        return any(self._begins_with_own(path) for path in self.folder.glob("*"))
+        return any(self._begins_with_own(path) for path in self.folder.glob("*") if path.is_file())
 
     def has_body(self, tile: Tile) -> bool:
         """Return whether the tile is here and has data."""

@@ -253,3 +253,11 @@ async def test_a_body_whose_writing_was_cancelled_is_withdrawn_too(tmp_path):
         await asyncio.wait([writing])
         await spool.withdraw(TILES[:1], files=["0-0"])
     assert await there(tmp_path) == ({}, [])
+
+
+async def test_a_folder_among_the_files_is_let_be(tmp_path):
+    await fill(tmp_path)
+    (tmp_path / "0").mkdir()
+    with opened(tmp_path) as spool:
+        assert spool.has_own()
+        assert set(spool) == set(TILES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -451,6 +452,15 @@ async def test_what_cannot_be_compared_says_why(tmp_path, made):
         rasterio.shutil.copy(source, bare, driver="COG", COPY_SRC_MDD="NO")
     with pytest.raises(UsageError, match="does not record the zoom"):
         await verify_mosaic(bare, source="http://127.0.0.1:9/{z}/{x}/{y}.tif")
+
+
+@pytest.mark.parametrize("zoom", ["2000", "-1", "31", "many"])
+async def test_a_zoom_that_no_tile_has_is_not_believed(tmp_path, made, zoom):
+    path = shutil.copy(made(LOSSLESS[0])[0], tmp_path / "edited.tif")
+    with rasterio.open(path, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as dataset:
+        dataset.update_tags(MOSAIC_ZOOM=zoom)
+    with pytest.raises(UsageError, match="does not record the zoom"):
+        await verify_mosaic(path, source="http://127.0.0.1:9/{z}/{x}/{y}.tif")
 
 
 # The command ---------------------------------------------------------------------------------------------------------
