@@ -25,7 +25,8 @@ from mosaic_async.http.outcome import REFUSALS, Outcome, connect_timeout, of_err
 from mosaic_async.http.pacing import retry_after
 from mosaic_async.http.route import Route, Routes
 from mosaic_async.http.server_words import words_in
-from mosaic_async.http.wire import DroppedError, WatchedResponse, Wire, Wires, watched_by
+from mosaic_async.http.watched_response import DroppedError, WatchedResponse, watched_by
+from mosaic_async.http.wire import Wire, Wires
 from mosaic_async.redaction import learn_request, one_line, scrub
 
 USER_AGENT = f"mosaic-async/{version('mosaic-async')}"
