@@ -129,7 +129,7 @@ class Download:
                 await self._replace_doubtful()
             self.ledger.end()
         except BaseException:
-            await self._withdraw(self._client.take_unproved())  # a later run has no connection to prove them on
+            await self._withdraw(self._kept(self._client.take_unproved()))
             raise
         finally:
             await self._parts.close()
@@ -158,6 +158,13 @@ class Download:
             await self._withdraw(doubtful)
             await self._pass(2 * self._effort.in_flight)
             await self._client.prove()
+
+    def _kept(self, unproved: Iterable[Tile]) -> set[Tile]:
+        """Return the tiles that a later run would adopt, without a connection to prove them on.
+
+        A tile that was only not found is kept nowhere, and the next run requests it anyway.
+        """
+        return {tile for tile in unproved if tile in self._work.spool or self.ledger.is_settled(tile)}
 
     async def _withdraw(self, tiles: Collection[Tile]) -> None:
         """Drop the bodies of tiles, and the parts that they are in."""

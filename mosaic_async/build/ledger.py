@@ -193,6 +193,10 @@ class Ledger:
             return None
         return TilePlaced(tile) if has_data else TileEmpty(tile)
 
+    def is_settled(self, tile: Tile) -> bool:
+        """Return whether the tile is placed, or known to have no data."""
+        return self._fate(tile) in (_PLACED, _EMPTY, _NOT_FOUND)
+
     def withdraw(self, tiles: Collection[Tile]) -> list[Part]:
         """Let settled tiles wait again; return the parts that they touch, which have to be made again."""
         places = {place for tile in tiles for place in self._grid.touches(tile)}
@@ -203,7 +207,7 @@ class Ledger:
             self._given_up.add(part.name)
         for tile in tiles:
             fate = self._fate(tile)
-            if fate in (_PLACED, _EMPTY, _NOT_FOUND):
+            if self.is_settled(tile):
                 self._withdrawn.add(tile)
             if fate in (_PLACED, _EMPTY, _NOT_FOUND, _DOUBTED):
                 self._set(tile, _WAITING)
