@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import Phase, settings
+from rasterio._env import del_gdal_config  # not public, and the only way to take a setting back
 
 from mosaic_async import redaction
 from tests.fake_tiler import FakeTiler
@@ -51,6 +52,24 @@ def forget_secrets() -> Iterator[None]:
     """Let no test hide words that another one called a secret."""
     yield
     redaction._known.clear()
+
+
+@pytest.fixture
+def gdal_variable(monkeypatch) -> Iterator[Callable[[str, str], None]]:
+    """Set environment variables that GDAL reads, for one test.
+
+    When rasterio leaves an Env, it makes the variables that this Env overruled settings of GDAL, which stay.
+    """
+    names: list[str] = []
+
+    def set_variable(name: str, value: str) -> None:
+        names.append(name)
+        monkeypatch.setenv(name, value)
+
+    yield set_variable
+    monkeypatch.undo()
+    for name in names:
+        del_gdal_config(name)
 
 
 @pytest.fixture

@@ -130,8 +130,8 @@ def test_without_a_digest_the_pyramid_proves_a_lossless_file(made, tmp_path, for
     assert report.block_faults or report.header_fault, seed
 
 
-def test_the_environment_hides_no_damage(made, tmp_path, monkeypatch):
-    monkeypatch.setenv("GTIFF_IGNORE_READ_ERRORS", "YES")
+def test_the_environment_hides_no_damage(made, tmp_path, gdal_variable):
+    gdal_variable("GTIFF_IGNORE_READ_ERRORS", "YES")
     path, other = made(LOSSLESS[0])
     old = without_digest(path, tmp_path / "old.tif")
     assert damaged(old, other, "zeroed", 1, tmp_path / "bad.tif")

@@ -79,9 +79,9 @@ def test_what_cannot_be_stored_is_refused_with_a_reason(pixels, options, says):
 
 @pytest.mark.parametrize("resampling", ["average", "mode"])
 @pytest.mark.parametrize("profile", ["deflate", "zstd", "lzw", "lerc", "jpeg", "webp", "raw"])
-def test_overviews_are_compressed_as_the_image_is(tmp_path, monkeypatch, profile, resampling):
-    monkeypatch.setenv("COMPRESS_OVERVIEW", "LZMA")
-    monkeypatch.setenv("PREDICTOR_OVERVIEW", "2")
+def test_overviews_are_compressed_as_the_image_is(tmp_path, gdal_variable, profile, resampling):
+    gdal_variable("COMPRESS_OVERVIEW", "LZMA")
+    gdal_variable("PREDICTOR_OVERVIEW", "2")
     options = {"creation_options": {"BLOCKSIZE": "128"}, "overview_resampling": resampling}
     encoding = Encoding.of(tile(count=3), profile=profile, mask="none", **options)
     with Canvas(512, 512, 2, Affine(2, 0, 0, 0, -2, 0), encoding) as canvas:

@@ -99,8 +99,8 @@ def expected(tiles, tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_setting_in_the_environment_changes_nothing(tmp_path, tiles, monkeypatch, expected, name):
-    monkeypatch.setenv(name, SETTINGS[name])
+def test_a_setting_in_the_environment_changes_nothing(tmp_path, tiles, gdal_variable, expected, name):
+    gdal_variable(name, SETTINGS[name])
     assert dict(digests(tmp_path, tiles)) == expected
 
 
@@ -138,11 +138,11 @@ def test_processes_that_render_tiles_get_no_setting_that_changes_pixels():
     assert not undecided(SETTINGS).keys() & {"GDAL_CACHEMAX", "GTIFF_DONT_WRITE_BLOCKS", "GDAL_GEOREF_SOURCES"}
 
 
-def test_a_damaged_tile_is_refused_where_errors_are_to_be_ignored(tiles, monkeypatch):
+def test_a_damaged_tile_is_refused_where_errors_are_to_be_ignored(tiles, gdal_variable):
     body = (tiles / "internal mask").read_bytes()
     tile_format, middle = learn(body), len(body) // 2
     damaged = body[: middle - 40] + bytes(80) + body[middle + 40 :]
-    monkeypatch.setenv("GTIFF_IGNORE_READ_ERRORS", "YES")
+    gdal_variable("GTIFF_IGNORE_READ_ERRORS", "YES")
     with pytest.raises(TileError):
         decode(damaged, tile_format)
 
