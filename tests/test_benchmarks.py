@@ -23,7 +23,8 @@ def test_very_many_tiles_are_measured_in_one_command():
     command = [sys.executable, "-m", "benchmarks.million", "--tiles", "2500"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100, check=True)
     found = json.loads(done.stdout)
-    assert (found["tiles"], found["requests"], found["placed"]) == (2500, 2500, 250)
+    assert (found["tiles"], found["placed"]) == (2500, 250)
+    assert 2500 <= found["requests"] <= 2500 + 50  # one farewell per connection: empty tiles prove nothing
     assert found["peak_rss"] < 400 * 2**20
 
 
