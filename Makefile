@@ -10,7 +10,7 @@ TEST_TOOLS := blockbuster hypothesis pytest pytest-asyncio pytest-timeout
 demo: $(VENV)/.demo
 	$(RUN)/python examples/demo.py demo
 
-# What a change must pass, in five minutes on two cores; `test-all` adds what takes longer, `torture` included.
+# What a change must pass, in nine minutes on two cores; `test-all` adds what takes longer, `torture` included.
 PYTEST := $(RUN)/python -m pytest -q -rs -n auto --dist loadgroup
 
 test: $(VENV)/.dev
