@@ -26,7 +26,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
-import aiofiles
+import aiofiles.os
 
 from mosaic_async.build.proof import OnDrop, Proof
 from mosaic_async.events import zxy
@@ -197,9 +197,9 @@ class Spool:
     async def _read(self, tile: Tile, place: _Place) -> bytes | None:
         """Return a body if its record is, byte for byte, the one that was written."""
         try:
-            async with aiofiles.open(self.folder / place.file, "rb", executor=self._thread) as file:
-                await file.seek(place.start)
-                record = await file.read(_HEAD.size + place.length)
+            record = await _bytes_at(
+                self.folder / place.file, place.start, _HEAD.size + place.length, executor=self._thread
+            )
         except OSError:
             return None
         head, body = record[: _HEAD.size], record[_HEAD.size :]
@@ -274,3 +274,11 @@ class Spool:
 
     async def _in_thread(self, function: Callable[[], _Result]) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+
+@aiofiles.os.wrap
+def _bytes_at(path: Path, start: int, length: int) -> bytes:
+    """Read in one call to the thread, which closes the file even if the task that waits is cancelled."""
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(length)

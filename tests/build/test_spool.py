@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -261,3 +263,15 @@ async def test_a_folder_among_the_files_is_let_be(tmp_path):
     with opened(tmp_path) as spool:
         assert spool.has_own()
         assert set(spool) == set(TILES)
+
+
+async def test_a_read_that_is_cancelled_leaves_no_file_open(tmp_path):
+    await fill(tmp_path)
+    with opened(tmp_path) as spool:
+        for _ in range(20):
+            reading = asyncio.create_task(spool.read(TILES[0]))
+            await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.wait([reading])
+    gc.collect()
+    assert not [file for file in psutil.Process().open_files() if file.path.startswith(str(tmp_path))]
