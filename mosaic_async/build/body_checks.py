@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import mercantile
+
 from mosaic_async.errors import MisplacedTileError, TileError
 from mosaic_async.geo.cover import WORLD, Tile
+from mosaic_async.geo.grid_names import WEB_MERCATOR, crs_named
 from mosaic_async.http.request import Answer
 from mosaic_async.http.server_words import words_in
 from mosaic_async.raster.tile import TileFormat, driver_of
@@ -25,6 +28,8 @@ MAX_SIDE = 4096
 _MAX_BLOCK = 1024
 """Pixels per side that a tile's block may have if the tile is smaller."""
 _MAX_SAMPLES = 1025
+_LEAST_SIDE = 128
+"""Pixels per side of the smallest tile."""
 _ALLOWANCE = 2**20
 """Bytes that a body may have beside twice its pixels: headers, and a tiler's metadata."""
 _WORDS = re.compile(rb"[\x20-\x7e]+")
@@ -33,7 +38,6 @@ _MAX_TEXT = 2**16
 _MAX_WORDS, _MAX_KIND = 120, 60
 """Characters of the server's own words in a message."""
 _TEXTS = ("text/", "application/json", "application/xml", "application/problem+json", "application/xhtml")
-_MERCATOR = re.compile(r"EPSG/(?:\d[\d.]*/)?(3857|900913|3785)\b")
 _CODECS = frozenset((1, 5, 7, 8, 32773, 32946, 50000, 50001))
 """None, LZW, JPEG, deflate, packbits, deflate again, ZSTD and WebP."""
 _INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
@@ -45,9 +49,10 @@ _WANTED = dict.fromkeys((*_COSTS, 34735), _INTEGERS) | dict.fromkeys((33550, 339
 _MAX_DIRECTORIES = 32
 _MAX_ENTRIES = 512
 _MAX_VALUES = 4096
-_MODEL_TYPE, _RASTER_TYPE, _PROJECTED = 1024, 1025, 3072
+_MODEL_TYPE, _RASTER_TYPE, _GEOGRAPHIC, _PROJECTED, _PROJECTION = 1024, 1025, 2048, 3072, 3075
+"""GeoKeys."""
 _USER_DEFINED = 32767
-_MERCATOR_CODES = frozenset((3857, 3785, 900913, _USER_DEFINED))
+_MERCATOR_PROJECTION = 7
 
 
 def max_body(tile_format: TileFormat) -> int:
@@ -75,10 +80,8 @@ def check_answer(answer: Answer, tile: Tile, tile_format: TileFormat | None) -> 
     driver = driver_of(answer.body)
     if tile_format is not None and driver != tile_format.driver:
         raise TileError(f"the tile is a {driver}, the first tile was a {tile_format.driver}")
-    is_placed = _check_bbox(answer.headers, tile)
-    if driver == "GTiff":
-        is_placed |= _check_tiff(answer.body, tile, tile_format)
-    return is_placed
+    is_placed = driver == "GTiff" and _check_tiff(answer.body, tile, tile_format)
+    return _check_place_headers(answer.headers, tile, is_placed=is_placed)
 
 
 @dataclass(frozen=True)
@@ -191,30 +194,49 @@ def _check_cost(header: _Header, width: int, height: int, tile_format: TileForma
 
 def _check_corner(header: _Header, width: int, height: int, tile: Tile) -> bool:
     """Compare the place in a TIFF's header, and return whether it has one."""
+    _check_crs(header)
     corner = header.corner
     if corner is None:
         return False
-    code = header.key(_PROJECTED)
-    if header.key(_MODEL_TYPE) == 2 or (code is not None and code not in _MERCATOR_CODES):
-        raise TileError(f"the tile is in EPSG:{code}, not in EPSG:3857" if code else "the tile is in degrees")
     x, y, pixel_width, pixel_height = corner
     _check_place((x, y - height * pixel_height, x + width * pixel_width, y), tile, side=max(width, height))
     return True
 
 
-def _check_bbox(headers: Mapping[str, str], tile: Tile) -> bool:
-    """Compare the place in TiTiler's Content-Bbox, and return whether it has one.
+def _check_crs(header: _Header) -> None:
+    """Require that a TIFF is in Web Mercator, or does not say in what it is."""
+    code, projection = header.key(_PROJECTED), header.key(_PROJECTION)
+    if code in (None, _USER_DEFINED):
+        model = header.key(_MODEL_TYPE)
+        if model == 2 or (model is None and header.key(_GEOGRAPHIC) is not None):
+            raise TileError("the tile is in degrees, not in EPSG:3857")
+        if projection not in (None, _MERCATOR_PROJECTION):
+            raise TileError("the tile is in a projection of its own, not in EPSG:3857")
+    elif crs_named(f"EPSG:{code}") != WEB_MERCATOR:
+        raise TileError(f"the tile is in EPSG:{code}, not in EPSG:3857")
 
-    The tile's size in pixels is unknown here, but at least 128.
+
+def _check_place_headers(headers: Mapping[str, str], tile: Tile, *, is_placed: bool) -> bool:
+    """Compare the place in the headers of OGC API and TiTiler, and return whether these or the body have one.
+
+    A body that proves its own place overrules headers in another system. The tile's size in pixels is unknown here, but
+    at least 128.
     """
-    bbox, crs = headers.get("Content-Bbox"), headers.get("Content-Crs", "")
-    if bbox is None or not _MERCATOR.search(crs):
-        return False
+    bbox, crs = headers.get("Content-Bbox"), headers.get("Content-Crs")
+    name = crs_named(crs) if crs else None
+    if is_placed and name != WEB_MERCATOR:
+        return True
+    if crs and name != WEB_MERCATOR:
+        raise TileError(f"the tile is in {name or one_line(crs, _MAX_WORDS)!r}, not in EPSG:3857")
+    if bbox is None:
+        return is_placed
     try:
         west, south, east, north = (float(value) for value in bbox.split(","))
     except ValueError as error:
         raise TileError("the answer's Content-Bbox is not four numbers") from error
-    _check_place((west, south, east, north), tile, side=128)
+    found = (west, south, east, north)
+    if crs or not _is_close(found, mercantile.bounds(tile), 360 / 2**tile.z / _LEAST_SIDE):
+        _check_place(found, tile, side=_LEAST_SIDE)
     return True
 
 
@@ -223,11 +245,16 @@ def _check_place(found: tuple[float, float, float, float], tile: Tile, *, side: 
     size = WORLD / 2**tile.z
     west, north = tile.x * size - WORLD / 2, WORLD / 2 - tile.y * size
     expected = (west, north - size, west + size, north)
-    if not all(abs(a - b) <= size / side / 2 for a, b in zip(found, expected, strict=True)):  # NaN fails, too
+    if not _is_close(found, expected, size / side):
         places = " ".join(f"{value:.0f}" if math.isfinite(value) else str(value) for value in found)
         raise MisplacedTileError(
             f"the server sent another place than tile {tile.z}/{tile.x}/{tile.y}: {places} in metres"
         )
+
+
+def _is_close(found: Sequence[float], expected: Sequence[float], pixel: float) -> bool:
+    """Return whether four edges are equal within half a pixel; NaN is not."""
+    return all(abs(a - b) <= pixel / 2 for a, b in zip(found, expected, strict=True))
 
 
 def _first_words(body: bytes) -> str:

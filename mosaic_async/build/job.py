@@ -27,7 +27,7 @@ from mosaic_async.raster.encoding import (
     OverviewResampling,
 )
 from mosaic_async.raster.tile import TileFormat
-from mosaic_async.redaction import scrub
+from mosaic_async.redaction import one_line, scrub
 from mosaic_async.sources.source import TileSource
 
 OnError = Literal["park", "fail", "nodata"]
@@ -41,6 +41,8 @@ QUALITY_TAG = "MOSAIC_OVERVIEW_QUALITY"
 CLIP_TAG = "MOSAIC_CLIP"
 """Whether pixels outside of the area's polygons are cut out: YES or NO."""
 _SOFTWARE = f"mosaic-async {version('mosaic-async')}"
+_MAX_NAME = 60
+"""Characters of a name that a source gives."""
 _DEFAULT_TILE_SIZE = 256
 """Pixels per side, where neither the user nor the source says: what every generation of tilers sends."""
 
@@ -70,6 +72,11 @@ class Job:
             check_tile_size(self.known_tile_size)
         if self.zoom is None and self.source.maxzoom is None:
             raise UsageError("the source does not state its zooms", hint="set ``zoom``, the z of the tiles to request")
+        if grid := self.source.stated_grid:
+            raise UsageError(
+                f"the source names {one_line(grid, _MAX_NAME)} as the grid of its tiles, which is not Web Mercator",
+                hint="use the source's tiles of WebMercatorQuad (EPSG:3857)",
+            )
 
     @property
     def known_tile_size(self) -> int | None:

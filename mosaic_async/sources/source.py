@@ -22,6 +22,7 @@ from mosaic_async.http.client import Client
 from mosaic_async.http.request import is_same_place
 from mosaic_async.redaction import learn, learn_request, scrub
 from mosaic_async.safe_json import parse
+from mosaic_async.sources.grid_signs import grid_in_url
 from mosaic_async.sources.tilejson import TileJson
 
 _PLACE = re.compile(r"(?:\{|%7[Bb])(-?[xyz])(?:\}|%7[Dd])")
@@ -44,6 +45,8 @@ class TileSource:
     """Zoom at which tiles of 256 pixels have the data's own resolution; None when not known."""
     bounds: Bounds | None = None
     """West, south, east, north in degrees of the data; None when not known."""
+    grid: str | None = None
+    """Matrix set or coordinate system that its description names; None: its URL may name one."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Sent with every tile request; may hold secrets."""
     mask_band: bool | None = None
@@ -75,6 +78,11 @@ class TileSource:
         """Return the URL of one tile."""
         values = {"x": tile.x, "y": tile.y, "z": tile.z, "-y": 2**tile.z - 1 - tile.y}
         return _PLACE.sub(lambda match: str(values[match[1]]), self.template)
+
+    @property
+    def stated_grid(self) -> str | None:
+        """The matrix set or coordinate system that the source names, where that is not Web Mercator."""
+        return self.grid or grid_in_url(self.template)
 
     def with_params(self, params: Mapping[str, str]) -> TileSource:
         """Return the source with query parameters added to its template."""
@@ -125,6 +133,7 @@ async def from_tilejson(
             minzoom=told.minzoom,
             maxzoom=told.maxzoom,
             bounds=told.bounds,
+            grid=told.grid,
             headers=headers or {} if is_own else {},
         )
     except ValueError as error:

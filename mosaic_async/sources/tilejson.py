@@ -12,6 +12,7 @@ from typing import Any
 
 from mosaic_async.geo.area import Bounds
 from mosaic_async.geo.cover import MAX_ZOOM
+from mosaic_async.sources.grid_signs import grid_in_tilejson
 
 _MAX_TILE_SIZE = 4096
 
@@ -30,6 +31,8 @@ class TileJson:
     """Pixels per side; few documents have it."""
     is_south_up: bool
     """Whether rows are counted from the south (`scheme` is `tms`)."""
+    grid: str | None
+    """Its matrix set or coordinate system, as it names it; None for Web Mercator."""
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> TileJson:
@@ -46,8 +49,9 @@ class TileJson:
                 bounds=_bounds(document.get("bounds")),
                 tile_size=_optional_int(document, "tileSize", _MAX_TILE_SIZE),
                 is_south_up=document.get("scheme") == "tms",
+                grid=grid_in_tilejson(document),
             )
-        except (TypeError, OverflowError) as error:
+        except (TypeError, OverflowError, AttributeError) as error:
             raise ValueError(str(error)) from error
 
 
