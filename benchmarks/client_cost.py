@@ -19,7 +19,7 @@ from typing import cast
 import aiohttp
 import uvloop
 
-from mosaic_async.http.client import Client
+from mosaic_async.http.client import Client, Pace
 
 TURNS = 7
 _CONNECTIONS = 32
@@ -64,7 +64,7 @@ async def plain(urls: Iterator[str]) -> None:
 
 async def ours(urls: Iterator[str]) -> None:
     """Fetch all URLs with the project's client."""
-    async with Client(concurrency=_CONNECTIONS) as client:
+    async with Client(Pace(concurrency=_CONNECTIONS)) as client:
 
         async def work() -> None:
             for url in urls:

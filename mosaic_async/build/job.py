@@ -15,8 +15,8 @@ from mosaic_async.errors import UsageError
 from mosaic_async.geo.area import Area
 from mosaic_async.geo.cover import MAX_TILES
 from mosaic_async.geo.grid import check_tile_size, default_zoom
-from mosaic_async.http.client import ATTEMPTS, CONCURRENCY, MAX_OUTAGE, TIMEOUT
-from mosaic_async.http.limits import AUTO_CAP, Concurrency
+from mosaic_async.http.limits import Concurrency
+from mosaic_async.http.pace import USUAL_PACE, Pace
 from mosaic_async.raster.digest import DIGEST, UNSIGNED
 from mosaic_async.raster.encoding import (
     DEFAULT_MASK,
@@ -131,11 +131,11 @@ class Job:
 class Effort:
     """How hard a run tries and what it may use; nothing here changes a pixel of a complete output."""
 
-    concurrency: Concurrency = CONCURRENCY
+    concurrency: Concurrency = USUAL_PACE.concurrency
     rate: float | None = None
     """Requests per second; None: no limit."""
-    attempts: int = ATTEMPTS
-    timeout: float = TIMEOUT
+    attempts: int = USUAL_PACE.attempts
+    timeout: float = USUAL_PACE.timeout
     """Seconds per attempt."""
     memory: int = 2**30
     """Bytes."""
@@ -144,7 +144,7 @@ class Effort:
     """Tiles, or a share of them such as "1%"."""
     on_error: OnError = "park"
     not_found: NotFound = "empty"
-    max_outage: float = MAX_OUTAGE
+    max_outage: float = USUAL_PACE.max_outage
     """Seconds."""
     allow_hosts: Collection[str] = ()
     check_disk: bool = True
@@ -161,7 +161,18 @@ class Effort:
     @property
     def in_flight(self) -> int:
         """Maximum requests in flight."""
-        return AUTO_CAP if self.concurrency == "auto" else self.concurrency
+        return self.pace.in_flight
+
+    @property
+    def pace(self) -> Pace:
+        """How hard the client tries."""
+        return Pace(
+            concurrency=self.concurrency,
+            rate=self.rate,
+            attempts=self.attempts,
+            timeout=self.timeout,
+            max_outage=self.max_outage,
+        )
 
     def allowed_failures(self, tiles: int) -> int:
         """Return how many of `tiles` may stay holes."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -118,13 +118,8 @@ async def make_plan(job: Job, effort: Effort) -> MosaicPlan:
 
 
 def _client(job: Job, effort: Effort) -> Client:
-    return Client(
-        concurrency=1,
-        attempts=effort.attempts,
-        timeout=effort.timeout,
-        headers=job.source.headers,
-        allow_hosts=effort.allow_hosts,
-    )
+    pace = replace(effort.pace, concurrency=1)
+    return Client(pace, headers=job.source.headers, allow_hosts=effort.allow_hosts)
 
 
 async def _fetch(client: Client, url: str, tile: Tile) -> bytes:

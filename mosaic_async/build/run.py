@@ -218,12 +218,8 @@ class Run:
     def _client(self) -> Client:
         effort = self._effort
         return Client(
-            concurrency=effort.concurrency,
-            rate=effort.rate,
-            attempts=effort.attempts,
-            timeout=effort.timeout,
+            effort.pace,
             headers=self._job.source.headers,
-            max_outage=effort.max_outage,
             allow_hosts=effort.allow_hosts,
             on_retry=self._note_retry,
             on_trouble=lambda trouble: self._on_event(ServerTrouble(trouble.kind, trouble.seconds, trouble.reason)),

@@ -117,15 +117,7 @@ async def verify(
     if source is None or report.header_fault:
         return report
     places = await asyncio.to_thread(TilePlaces.of, output)
-    async with Client(
-        concurrency=effort.concurrency,
-        rate=effort.rate,
-        attempts=effort.attempts,
-        timeout=effort.timeout,
-        headers=source.headers,
-        max_outage=effort.max_outage,
-        allow_hosts=effort.allow_hosts,
-    ) as client:
+    async with Client(effort.pace, headers=source.headers, allow_hosts=effort.allow_hosts) as client:
         comparison = SourceComparison(output, source, client, places)
         await comparison.run(sample=sample, seed=seed, in_flight=effort.in_flight)
     compared = sorted(comparison.compared.items())

@@ -7,7 +7,6 @@ or a `SourceError` where no further request can succeed.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Hashable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -15,33 +14,16 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from mosaic_async.errors import RequestError, SourceError, UsageError
-from mosaic_async.http.limits import AUTO_CAP, AdaptiveLimit, Concurrency, Load, RateLimit, Slots
+from mosaic_async.errors import RequestError, SourceError
+from mosaic_async.http.limits import AdaptiveLimit, Load, RateLimit, Slots
 from mosaic_async.http.outcome import REFUSALS, Outcome
+from mosaic_async.http.pace import MONOTONIC, USUAL_PACE, Clock, Pace
 from mosaic_async.http.pacing import MAX_RETRY_AFTER, Breaker, Pause, RetryBudget, jitter
 from mosaic_async.http.request import MAX_BODY, USER_AGENT, Answer, AttemptError, Check, Requester
 from mosaic_async.http.retries import Retries
 from mosaic_async.http.wire import Wire
 
-__all__ = [
-    "ATTEMPTS",
-    "CONCURRENCY",
-    "MAX_BODY",
-    "MAX_OUTAGE",
-    "TIMEOUT",
-    "USER_AGENT",
-    "Answer",
-    "Check",
-    "Client",
-    "Trouble",
-]
-
-CONCURRENCY = 50
-ATTEMPTS = 5
-TIMEOUT = 120.0
-"""Seconds per attempt."""
-MAX_OUTAGE = 900.0
-"""Seconds that a server may be unavailable."""
+__all__ = ["MAX_BODY", "USER_AGENT", "Answer", "Check", "Client", "Clock", "Pace", "Trouble"]
 
 
 @dataclass(frozen=True)
@@ -73,59 +55,41 @@ class Client:
     """A polite HTTP client: `async with Client(...) as client`, then `async with client.get(url) as answer`.
 
     Args:
-        concurrency: maximum requests in flight; "auto" finds what the server can do, up to 256.
-        rate: requests per second; None does not limit.
-        attempts: maximum attempts per URL, the first included; a 500 gets at most 3, a body that fails its check 2.
-        timeout: seconds per attempt, from connecting to the last byte.
+        pace: how hard to try.
         headers: sent with every request, but only to the origin of the requested URL.
         max_body: maximum bytes of a body, after decompression; a larger one fails the request.
-        max_outage: seconds that the server may be unavailable before the client raises a `SourceError`.
         allow_hosts: hosts that redirects may lead to; no headers go there.
         on_retry: called before a wait with the URL, the failed attempt (from 1), the reason, and the seconds to wait.
         on_trouble: called when the server requests a pause, becomes unavailable, or returns.
-        sleep: replaced in tests.
-        clock: seconds that never decrease; replaced in tests.
-
-    Raises:
-        UsageError: a number is not above 0.
+        clock: for waits and pauses.
     """
 
     def __init__(
         self,
+        pace: Pace = USUAL_PACE,
         *,
-        concurrency: Concurrency = CONCURRENCY,
-        rate: float | None = None,
-        attempts: int = ATTEMPTS,
-        timeout: float = TIMEOUT,
         headers: Mapping[str, str] | None = None,
         max_body: int = MAX_BODY,
-        max_outage: float = MAX_OUTAGE,
         allow_hosts: Collection[str] = (),
         on_retry: Callable[[str, int, str, float], None] | None = None,
         on_trouble: Callable[[Trouble], None] | None = None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = MONOTONIC,
     ) -> None:
-        cap = AUTO_CAP if concurrency == "auto" else concurrency
-        numbers = (("concurrency", cap), ("attempts", attempts), ("timeout", timeout), ("max_outage", max_outage))
-        for name, value in numbers:
-            if not value > 0:
-                raise UsageError(f"{name} must be above 0, got {value}")
+        cap = pace.in_flight
         self._requester = Requester(
-            connections=cap, timeout=timeout, headers=headers or {}, max_body=max_body, allow_hosts=allow_hosts
+            connections=cap, timeout=pace.timeout, headers=headers or {}, max_body=max_body, allow_hosts=allow_hosts
         )
         self._permits = Slots(cap)
-        self._limit = AdaptiveLimit(cap) if concurrency == "auto" else None
+        self._limit = AdaptiveLimit(cap) if pace.concurrency == "auto" else None
         self._slots = Slots(self._limit.level if self._limit else cap)
-        self._rate = RateLimit(rate)
-        self._attempts = attempts
+        self._rate = RateLimit(pace.rate)
+        self._attempts = pace.attempts
         self._on_retry = on_retry
         self._on_trouble = on_trouble
-        self._sleep = sleep
         self._clock = clock
-        self._pause = Pause(clock)
+        self._pause = Pause(clock.now)
         self._budget = RetryBudget()
-        self._breaker = Breaker(max_outage, clock)
+        self._breaker = Breaker(pace.max_outage, clock.now)
         self.requests = 0
         """Attempts so far, retries included."""
         self.retries = 0
@@ -204,7 +168,7 @@ class Client:
                 self._on_retry(url, number, reason, wait)
 
         try:
-            answer = await retries.run(first, attempt, sleep=self._sleep, on_retry=on_retry)
+            answer = await retries.run(first, attempt, sleep=self._clock.sleep, on_retry=on_retry)
         except AttemptError as failure:
             raise _failed(failure, retries) from failure.__cause__
         self._budget.earn(retries.paid)
@@ -235,14 +199,14 @@ class Client:
         """Wait out pauses and outages, take a permit, and return whether this request probes for the server."""
         while True:
             if left := self._pause.left():
-                await self._sleep(left + jitter(min(1, left)))
+                await self._clock.sleep(left + jitter(min(1, left)))
             elif self._breaker.is_hopeless:
                 raise SourceError(
                     f"the server has been unavailable for {self._breaker.lasted:,.0f} seconds",
                     hint="all tiles so far are kept; re-run when the server returns, or raise ``max_outage``",
                 )
             elif self._breaker.is_open and not self._breaker.take_probe():
-                await self._sleep(self._breaker.wait())
+                await self._clock.sleep(self._breaker.wait())
             else:
                 is_probe = self._breaker.is_open
                 try:
@@ -299,7 +263,7 @@ class Client:
 
     async def _under_permit(self, url: str, check: Check | None, label: Hashable, *, is_probe: bool) -> Answer:
         """Make one request under a permit; keep the permit only if there is an answer."""
-        started = self._clock()
+        started = self._clock.now()
         try:
             await self._rate.wait()
             self.requests += 1
@@ -327,7 +291,7 @@ class Client:
         if failure is not None and failure.is_retried and failure.retry_after is not None:
             self._note_pause(failure, failure.retry_after)
         if self._limit is not None:
-            now = self._clock()
+            now = self._clock.now()
             self._limit.on_done(now, now - started, _load(failure))
             self._slots.resize(self._limit.level)
 

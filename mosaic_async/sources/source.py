@@ -18,7 +18,7 @@ from yarl import URL
 from mosaic_async.errors import RequestError, SourceError, UsageError
 from mosaic_async.geo.area import Bounds
 from mosaic_async.geo.cover import Tile
-from mosaic_async.http.client import Client
+from mosaic_async.http.client import Client, Pace
 from mosaic_async.http.request import is_same_place
 from mosaic_async.redaction import learn, learn_request, scrub
 from mosaic_async.safe_json import parse
@@ -28,6 +28,7 @@ from mosaic_async.sources.tilejson import TileJson
 _PLACE = re.compile(r"(?:\{|%7[Bb])(-?[xyz])(?:\}|%7[Dd])")
 """A placeholder, with literal or percent-encoded braces; any other brace is left as it is."""
 _MAX_TILEJSON = 2**20
+_PACE = Pace(timeout=60)
 _SHORTEST_SECRET = 6
 """Characters: a shorter text is not told from others that happen to be the same."""
 
@@ -200,7 +201,7 @@ async def _document(location: str, headers: Mapping[str, str], allow_hosts: Coll
     try:
         if _is_url(location):
             async with (
-                Client(headers=headers, timeout=60, max_body=_MAX_TILEJSON, allow_hosts=allow_hosts) as client,
+                Client(_PACE, headers=headers, max_body=_MAX_TILEJSON, allow_hosts=allow_hosts) as client,
                 client.get(location) as answer,
             ):
                 if not answer.body:

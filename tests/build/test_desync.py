@@ -12,7 +12,7 @@ import mosaic_async.build.run
 from mosaic_async import IncompleteError, TilePlaced, build_mosaic
 from mosaic_async.build.part_files import PartFiles
 from mosaic_async.errors import ResourceError, SourceError
-from mosaic_async.http.client import Client
+from mosaic_async.http.client import Client, Clock
 from tests.desync import Desync, after, ahead, answer
 from tests.fake_tiler import FakeTiler, Pattern
 from tests.http.test_wire import IDLE_404, IDLE_408, STRAYS
@@ -37,7 +37,7 @@ NAMED = {
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
     """Have the client wait a tenth of the time before a retry."""
-    client = functools.partial(Client, sleep=lambda seconds: asyncio.sleep(seconds / 10))
+    client = functools.partial(Client, clock=Clock(sleep=lambda seconds: asyncio.sleep(seconds / 10)))
     monkeypatch.setattr(mosaic_async.build.run, "Client", client)
 
 

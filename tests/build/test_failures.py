@@ -41,7 +41,7 @@ from mosaic_async import (
 )
 from mosaic_async.build.preflight import check_room
 from mosaic_async.cli.terminal import Progress
-from mosaic_async.http.client import Client
+from mosaic_async.http.client import Client, Clock
 from tests.build.spool_reader import spooled
 from tests.fake_tiler import FakeTiler, Pattern
 from tests.moods import BAD_BODIES, PASSING, Reset, at, cut_body, hang, now_and_then, reset, says, status, truncated
@@ -53,9 +53,8 @@ pytestmark = pytest.mark.usefixtures("unblocked_loop")
 @pytest.fixture
 def fast(monkeypatch):
     """Have clients sleep a hundredth of the time, by a clock that is a hundred times as fast."""
-    client = functools.partial(
-        Client, sleep=lambda seconds: asyncio.sleep(seconds / 100), clock=lambda: time.monotonic() * 100
-    )
+    clock = Clock(now=lambda: time.monotonic() * 100, sleep=lambda seconds: asyncio.sleep(seconds / 100))
+    client = functools.partial(Client, clock=clock)
     monkeypatch.setattr(mosaic_async.build.run, "Client", client)
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+from dataclasses import fields
 
 import pytest
 from aiohttp import web
 
 from mosaic_async.errors import RequestError, SourceError, TileError, UsageError
-from mosaic_async.http.client import USER_AGENT, Client
+from mosaic_async.http.client import USER_AGENT, Client, Clock, Pace
 from mosaic_async.redaction import scrub
 from tests.moods import Cut
 
 TILE = (3, 4, 2)
 OTHER_TILE = (3, 5, 2)
+
+
+PACE = {field.name for field in fields(Pace)}
 
 
 class Waits:
@@ -35,7 +39,8 @@ class Waits:
         return self.now
 
     def client(self, **options) -> Client:
-        return Client(sleep=self, clock=self.clock, **options)
+        pace = Pace(**{name: options.pop(name) for name in PACE & options.keys()})
+        return Client(pace, clock=Clock(now=self.clock, sleep=self), **options)
 
 
 def answering(*answers):
@@ -139,7 +144,7 @@ async def test_a_tile_that_backs_off_holds_no_permit(serve):
         asleep.set()
         await awake.wait()
 
-    async with Client(concurrency=1, sleep=sleep) as client:
+    async with Client(Pace(concurrency=1), clock=Clock(sleep=sleep)) as client:
         first = asyncio.ensure_future(get(client, url_of(tiler)))
         await asleep.wait()
         assert (await get(client, url_of(tiler, OTHER_TILE))).body
@@ -149,7 +154,7 @@ async def test_a_tile_that_backs_off_holds_no_permit(serve):
 
 async def test_a_permit_is_held_until_the_body_is_handed_on(serve):
     tiler = serve()
-    async with Client(concurrency=1) as client:
+    async with Client(Pace(concurrency=1)) as client:
         async with client.get(url_of(tiler)):
             second = asyncio.ensure_future(get(client, url_of(tiler, OTHER_TILE)))
             await asyncio.sleep(0.1)
@@ -160,7 +165,7 @@ async def test_a_permit_is_held_until_the_body_is_handed_on(serve):
 
 async def test_a_failed_request_gives_its_permit_back(serve):
     tiler = serve(mood=answering(status(400)))
-    async with Client(concurrency=1) as client:
+    async with Client(Pace(concurrency=1)) as client:
         with pytest.raises(RequestError):
             await get(client, url_of(tiler))
         async with asyncio.timeout(5):
@@ -169,7 +174,7 @@ async def test_a_failed_request_gives_its_permit_back(serve):
 
 async def test_a_cancelled_request_gives_its_permit_back(serve):
     tiler = serve(latency=5.0)
-    async with Client(concurrency=1) as client:
+    async with Client(Pace(concurrency=1)) as client:
         task = asyncio.ensure_future(get(client, url_of(tiler)))
         await asyncio.sleep(0.1)
         task.cancel()
@@ -261,7 +266,7 @@ async def test_a_body_that_is_said_to_be_too_large_is_not_waited_for(serve):
         return Cut(b"x", {"Content-Length": "1000000000000"}, hang=True)
 
     tiler = serve(mood=boast)
-    async with Client(timeout=5) as client:
+    async with Client(Pace(timeout=5)) as client:
         with pytest.raises(RequestError, match="larger than"):
             await get(client, url_of(tiler))
 
@@ -278,7 +283,7 @@ async def test_the_server_s_words_are_read_only_so_far_and_said_in_short(serve):
         return web.Response(status=400, body=body, content_type="application/json")
 
     tiler = serve(mood=talk)
-    async with Client(timeout=5) as client:
+    async with Client(Pace(timeout=5)) as client:
         with pytest.raises(RequestError, match="HTTP 400 Bad Request"):
             await get(client, url_of(tiler))
         with pytest.raises(RequestError, match="word word") as failure:
@@ -321,7 +326,7 @@ async def test_what_is_no_url_is_our_error():
 
 async def test_requests_in_flight_stay_below_the_limit(serve):
     tiler = serve(latency=0.02)
-    async with Client(concurrency=7) as client:
+    async with Client(Pace(concurrency=7)) as client:
         await asyncio.gather(*(get(client, url_of(tiler, (8, x, 7))) for x in range(60)))
     assert tiler.peak_in_flight == 7
 
@@ -329,7 +334,7 @@ async def test_requests_in_flight_stay_below_the_limit(serve):
 @pytest.mark.parametrize("options", [{"concurrency": 0}, {"attempts": 0}, {"timeout": 0}, {"rate": 0}])
 def test_numbers_that_cannot_be_are_usage_errors(options):
     with pytest.raises(UsageError):
-        Client(**options)
+        Client(Pace(**options))
 
 
 @pytest.mark.parametrize(
@@ -501,7 +506,7 @@ async def test_auto_finds_out_what_the_server_can_do(serve):
         return web.Response(body=b"body")
 
     tiler = serve(mood=eight_at_a_time)
-    async with Client(concurrency="auto") as client:
+    async with Client(Pace(concurrency="auto")) as client:
         await asyncio.gather(*(get(client, url_of(tiler, (12, x, 7))) for x in range(600)))
         assert 8 <= client.level <= 32
     assert tiler.peak_in_flight <= 64
@@ -512,7 +517,7 @@ async def test_auto_goes_down_when_the_server_says_too_many(serve):
         return web.Response(status=429) if tiler.in_flight > 4 else web.Response(body=b"body")
 
     tiler = serve(mood=strict, latency=0.005)
-    async with Client(concurrency="auto", attempts=9, sleep=lambda _: asyncio.sleep(0.01)) as client:
+    async with Client(Pace(concurrency="auto", attempts=9), clock=Clock(sleep=lambda _: asyncio.sleep(0.01))) as client:
         results = await asyncio.gather(
             *(get(client, url_of(tiler, (12, x, 7))) for x in range(400)), return_exceptions=True
         )

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from mosaic_async.errors import MisplacedTileError, RequestError
-from mosaic_async.http.client import Client
+from mosaic_async.http.client import Client, Clock, Pace
 from mosaic_async.http.framing import after_answer
 from mosaic_async.http.request import AttemptError, Requester
 from tests.desync import Desync, after, ahead, answer
@@ -64,7 +64,7 @@ def tiler():
 async def fetched(server: Desync, connections: int, tiles=TILES) -> tuple[dict[tuple, bytes | str], Client]:
     """Fetch tiles as a run does, those that are doubtful in the end once more; a string is why a tile failed."""
     bodies: dict[tuple, bytes | str] = {}
-    async with Client(concurrency=connections, sleep=lambda _: asyncio.sleep(0)) as client:
+    async with Client(Pace(concurrency=connections), clock=Clock(sleep=lambda _: asyncio.sleep(0))) as client:
         wanted = set(tiles)
         while wanted:
             left = iter(sorted(wanted))
@@ -192,7 +192,7 @@ async def test_a_server_that_ends_connections_at_a_hundred_gets_no_request_twice
 @pytest.mark.parametrize(("linger", "doubtful"), [(0, {1, 2, 3}), (1.5, set())])
 async def test_a_connection_that_ends_after_a_silence_leaves_no_doubt(tiler, linger, doubtful):
     with Desync(tiler, most=3, announces=False, linger=linger).running() as server:
-        async with Client(concurrency=1) as client:
+        async with Client(Pace(concurrency=1)) as client:
             for x in (1, 2, 3):
                 async with client.get(server.template.format(z=8, x=x, y=0), label=x) as found:
                     assert found.body == tiler.body((8, x, 0))
@@ -223,7 +223,7 @@ async def test_a_tile_of_another_place_ends_the_connection_and_is_fetched_on_ano
         return look
 
     with Desync(tiler, ahead(answer(b"another tile")), turns=range(5, 6)).running() as server:
-        async with Client(concurrency=1, sleep=lambda _: asyncio.sleep(0)) as client:
+        async with Client(Pace(concurrency=1), clock=Clock(sleep=lambda _: asyncio.sleep(0))) as client:
             for tile in TILES:
                 url = server.template.format(z=tile[0], x=tile[1], y=tile[2])
                 async with client.get(url, check=check(tile), label=tile) as found:
@@ -241,7 +241,7 @@ async def test_a_request_that_a_reset_ends_is_sent_once_and_counted(tiler):
         writer.transport.abort()
 
     with Desync(tiler, reset, turns=range(2, 10**9, 2)).running() as server:
-        async with Client(concurrency=1, sleep=lambda _: asyncio.sleep(0)) as client:
+        async with Client(Pace(concurrency=1), clock=Clock(sleep=lambda _: asyncio.sleep(0))) as client:
             for tile in TILES[:6]:
                 async with client.get(server.template.format(z=tile[0], x=tile[1], y=tile[2])) as found:
                     assert found.body == tiler.body(tile)
