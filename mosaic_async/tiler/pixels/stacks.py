@@ -12,16 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mosaic_async.tiler.pixels import geomedian
 from mosaic_async.tiler.pixels.ordering import CHUNK, filled, sort_in_place
 from mosaic_async.tiler.pixels.pixels import Pixels
 from mosaic_async.tiler.ticket import check_ticket
 
 _Values = NDArray[Any]
 _Valid = NDArray[np.bool_]
-_STEPS = 300
-"""Maximum steps of the geometric median; nearly all pixels settle within 40."""
-_SETTLED = 1e-5
-"""Share of the spread of a pixel's values below which a step counts as settled."""
 
 
 def median(scenes: Sequence[Pixels]) -> Pixels:
@@ -100,38 +97,12 @@ def medoid(scenes: Sequence[Pixels]) -> Pixels:
 
 
 def geometric_median(scenes: Sequence[Pixels]) -> Pixels:
-    """Return the point with the smallest sum of distances to all spectra of a pixel, by Weiszfeld's iteration.
+    """Return the point with the smallest sum of distances to all spectra of a pixel.
 
     Only scenes that are valid in all bands count. See Roberts, Mueller and McIntyre (2017), IEEE Transactions on
     Geoscience and Remote Sensing 55, 6254, https://doi.org/10.1109/TGRS.2017.2723896.
     """
-
-    def work(values: _Values, valid: _Valid) -> _Values:
-        weights = valid[:, np.newaxis].astype(np.float64)
-        spectra = np.where(valid[:, np.newaxis], values, 0).astype(np.float64)
-        middle: _Values = spectra.sum(axis=0) / np.maximum(weights.sum(axis=0), 1)
-        away = np.where(valid[:, np.newaxis], np.abs(spectra - middle), 0)
-        spread = np.maximum(away.max(axis=(0, 1)), np.finfo(np.float64).tiny)
-        moving = np.flatnonzero(valid.sum(axis=0) > 1)
-        for _ in range(_STEPS):
-            check_ticket()
-            moved = _weiszfeld(spectra[..., moving], weights[..., moving], middle[:, moving], spread[moving])
-            step = np.abs(moved - middle[:, moving]).max(axis=0)
-            middle[:, moving] = moved
-            moving = moving[step > _SETTLED * spread[moving]]
-            if not len(moving):
-                break
-        return middle
-
-    return _by_pixel(scenes, work)
-
-
-def _weiszfeld(spectra: _Values, weights: _Values, middle: _Values, spread: _Values) -> _Values:
-    """Take one step: the mean of the spectra, weighted by the inverse of their distance."""
-    distances = np.sqrt(((spectra - middle) ** 2).sum(axis=1, keepdims=True))
-    pull: _Values = weights / np.maximum(distances, 1e-9 * spread)
-    moved: _Values = (pull * spectra).sum(axis=0) / pull.sum(axis=0)
-    return moved
+    return _by_pixel(scenes, geomedian.geometric_median, chunk=geomedian.CHUNK)
 
 
 def _median(values: _Values, valid: _Valid) -> _Values:
@@ -174,22 +145,22 @@ def _by_band(scenes: Sequence[Pixels], work: Callable[[_Values, _Valid], _Values
     return Pixels(np.concatenate(parts).reshape(shape), valid.reshape(shape))
 
 
-def _by_pixel(scenes: Sequence[Pixels], work: Callable[[_Values, _Valid], _Values]) -> Pixels:
+def _by_pixel(scenes: Sequence[Pixels], work: Callable[[_Values, _Valid], _Values], chunk: int = CHUNK) -> Pixels:
     """Apply `work` to (scenes, bands, pixels), valid where all bands of a scene are valid."""
     shape = scenes[0].data.shape
     flat = [(scene.data.reshape(shape[0], -1), scene.whole.reshape(-1)) for scene in scenes]
     parts, valid = [], np.empty(flat[0][1].shape, bool)
-    for part in _chunks(valid.size):
-        chunk = np.stack([data[:, part] for data, _ in flat])
+    for part in _chunks(valid.size, chunk):
+        values = np.stack([data[:, part] for data, _ in flat])
         is_valid = np.stack([there[part] for _, there in flat])
-        parts.append(work(chunk, is_valid))
+        parts.append(work(values, is_valid))
         valid[part] = is_valid.any(axis=0)
     return Pixels(
         np.concatenate(parts, axis=1).reshape(shape), np.broadcast_to(valid.reshape(1, *shape[1:]), shape).copy()
     )
 
 
-def _chunks(size: int) -> Iterator[slice]:
-    for start in range(0, size, CHUNK):
+def _chunks(size: int, chunk: int = CHUNK) -> Iterator[slice]:
+    for start in range(0, size, chunk):
         check_ticket()
-        yield slice(start, start + CHUNK)
+        yield slice(start, start + chunk)
