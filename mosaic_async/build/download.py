@@ -47,6 +47,7 @@ class _Arrival:
     attempts: int = 0
     """That the body took; 0 for one from the work folder."""
     is_missing: bool = False
+    status: int = 200
 
 
 class Download:
@@ -154,17 +155,14 @@ class Download:
     async def _replace_doubtful(self) -> None:
         """Request again the tiles whose answers may belong to other requests, and make their parts again."""
         await self._client.prove()
-        while doubtful := self._client.take_doubtful():
+        while doubtful := self._kept(self._client.take_doubtful()):
             await self._withdraw(doubtful)
             await self._pass(2 * self._effort.in_flight)
             await self._client.prove()
 
-    def _kept(self, unproved: Iterable[Tile]) -> set[Tile]:
-        """Return the tiles that a later run would adopt, without a connection to prove them on.
-
-        A tile that was only not found is kept nowhere, and the next run requests it anyway.
-        """
-        return {tile for tile in unproved if tile in self._work.spool or self.ledger.is_settled(tile)}
+    def _kept(self, tiles: Iterable[Tile]) -> set[Tile]:
+        """Return the tiles that something was kept of; one that was only not found is requested again anyway."""
+        return {tile for tile in tiles if tile in self._work.spool or self.ledger.is_used(tile)}
 
     async def _withdraw(self, tiles: Collection[Tile]) -> None:
         """Drop the bodies of tiles, and the parts that they are in."""
@@ -189,6 +187,8 @@ class Download:
     async def _fetch_tile(self, order: Order) -> None:
         if self.ledger.is_missing(order.tile):  # another part has tried
             await self._queue.put(_Arrival(order, is_missing=True))
+        elif self.ledger.is_empty(order.tile):  # one answer decides for all parts
+            await self._queue.put(_Arrival(order))
         elif order.tile not in self._work.spool or not await self._from_folder(order):
             await self._request(order)
 
@@ -225,11 +225,14 @@ class Download:
         if not order.bodies:  # a second body is of the same scenes
             for scene in self._scenes.note(answer.headers):
                 self._on_event(SceneSkipped(scene, tile))
-        await self._queue.put(_Arrival(order, answer.body, answer.attempts))
+        await self._queue.put(_Arrival(order, answer.body, answer.attempts, status=answer.status))
 
     async def _not_find(self, order: Order, answer: Answer) -> None:
         """Doubt that a tile is empty, and after many in a row that the source is still there."""
         self._witness.note_not_found()
+        if self.ledger.has_data(order.tile):
+            await self._queue.put(_Arrival(order, attempts=answer.attempts, status=answer.status))
+            return
         url, attempts = scrub(self._job.source.url(order.tile)), order.attempts + answer.attempts
         event = self.ledger.not_find(TileFailed(order.tile, url, answer.reason, answer.status, attempts))
         if event is not None:
@@ -271,19 +274,21 @@ class Download:
                 await self._parts.place(part, tile, arrival.body)
             except TileError as error:
                 return await self._reject(arrival, error)
+        elif self.ledger.has_data(tile):
+            return await self._reject(arrival, TileError("another part has its data, but now it has none"))
         if (event := self.ledger.settle(tile, has_data=bool(arrival.body))) is not None:
             self._on_event(event)
         return None
 
     async def _reject(self, arrival: _Arrival, error: TileError) -> Order | None:
-        """Drop an unreadable body; return the order for another one, if the tile may have it."""
+        """Drop a body that cannot be used; return the order for another one, if the tile may have it."""
         order = arrival.order
         await self._work.spool.drop([order.tile])
         bodies, attempts = order.bodies + bool(arrival.attempts), order.attempts + arrival.attempts
         if bodies < _MAX_BODIES and attempts < self._effort.attempts:
             return replace(order, bodies=bodies, attempts=attempts)
         url = scrub(self._job.source.url(order.tile))
-        self._miss(TileFailed(order.tile, url, error.message, 200, attempts))
+        self._miss(TileFailed(order.tile, url, error.message, arrival.status, attempts))
         self.ledger.lack(order.opened.part, order.tile)
         return None
 

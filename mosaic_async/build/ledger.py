@@ -193,9 +193,18 @@ class Ledger:
             return None
         return TilePlaced(tile) if has_data else TileEmpty(tile)
 
-    def is_settled(self, tile: Tile) -> bool:
-        """Return whether the tile is placed, or known to have no data."""
-        return self._fate(tile) in (_PLACED, _EMPTY, _NOT_FOUND)
+    def has_data(self, tile: Tile) -> bool:
+        """Return whether a part has placed the tile."""
+        return self._fate(tile) == _PLACED
+
+    def is_empty(self, tile: Tile) -> bool:
+        """Return whether the tile is known to have no data: what one part was told holds for all."""
+        return self._fate(tile) in (_EMPTY, _NOT_FOUND)
+
+    def is_used(self, tile: Tile) -> bool:
+        """Return whether a part that is closed was made with what the server sent for the tile."""
+        records = (self._closed(part_name(row, col)) for row, col in self._grid.touches(tile))
+        return any(record is not None and tile not in record.missing for record in records)
 
     def withdraw(self, tiles: Collection[Tile]) -> list[Part]:
         """Let settled tiles wait again; return the parts that they touch, which have to be made again."""
@@ -207,7 +216,7 @@ class Ledger:
             self._given_up.add(part.name)
         for tile in tiles:
             fate = self._fate(tile)
-            if self.is_settled(tile):
+            if fate in (_PLACED, _EMPTY, _NOT_FOUND):
                 self._withdrawn.add(tile)
             if fate in (_PLACED, _EMPTY, _NOT_FOUND, _DOUBTED):
                 self._set(tile, _WAITING)
