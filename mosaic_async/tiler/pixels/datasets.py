@@ -36,6 +36,8 @@ _FACTS = 50_000
 _ANY = 2**31
 _SMALL = 2**20
 """Pixels per band up to which the mask of a whole file is read at once and kept."""
+_MASKS = 2**24
+"""Bytes of the masks that idle datasets of a process keep."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,15 @@ class Stack:
         if self._bare is None:
             self._bare = rasterio.open(_document(self.names, with_nodata=False), driver="VRT")
         return self._bare
+
+    @property
+    def mask_bytes(self) -> int:
+        """Bytes of the masks that `cover` remembers."""
+        return 0 if self._seen is None else self._seen[2].nbytes
+
+    def forget_masks(self) -> None:
+        """Let `cover` read masks anew."""
+        self._seen = None
 
     def close(self) -> None:
         """Close the datasets."""
@@ -156,15 +167,17 @@ def _holds(outer: _Range, inner: _Range) -> bool:
 
 
 class DatasetPool:
-    """Open, idle datasets; the one that is idle longest is closed first."""
+    """Open, idle datasets; the one that is idle longest is closed first, and loses its masks even earlier."""
 
-    def __init__(self, limit: int = _OPEN) -> None:
+    def __init__(self, limit: int = _OPEN, mask_limit: int = _MASKS) -> None:
         """Create an empty pool.
 
         Args:
             limit: maximum idle datasets.
+            mask_limit: maximum bytes of their masks.
         """
         self._limit = limit
+        self._mask_limit = mask_limit
         self._idle: OrderedDict[int, Stack] = OrderedDict()
         self._by_names: dict[tuple[str, ...], list[int]] = {}
         self._lock = threading.Lock()
@@ -212,8 +225,16 @@ class DatasetPool:
             self._idle[id(stack)] = stack
             self._by_names.setdefault(stack.names, []).append(id(stack))
             evicted = self._oldest() if len(self._idle) > self._limit else None
+            self._drop_masks()
         if evicted is not None:
             evicted.close()
+
+    def _drop_masks(self) -> None:
+        left = self._mask_limit
+        for stack in reversed(self._idle.values()):
+            left -= stack.mask_bytes
+            if left < 0:
+                stack.forget_masks()
 
     def _oldest(self) -> Stack:
         key, stack = self._idle.popitem(last=False)

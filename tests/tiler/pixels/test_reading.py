@@ -150,6 +150,24 @@ def test_files_on_other_grids_or_of_other_kinds_are_not_put_together(tmp_path):
     assert grouped((one, scene.files["B3"].href)) == ((one, scene.files["B3"].href),)
 
 
+def test_the_masks_of_idle_datasets_have_a_limit_in_bytes_and_are_read_again(tmp_path):
+    """The last used keep theirs; a single one beyond the limit keeps none; the pixels stay the same."""
+    hrefs = [made_band(tmp_path / f"{seed}.tif", np.s_[10:50, 10:50], seed=seed) for seed in range(6)]
+    with rasterio.open(hrefs[0]) as dataset:
+        bounds = rasterio.warp.transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
+    frame = frame_of(next(mercantile.tiles(*bounds, zooms=[12])), 256)
+    for limit, kept in ((0, 0), (90_000, 1), (300_000, 3), (10**9, 6)):
+        pool = DatasetPool(mask_limit=limit)
+        for _ in range(2):
+            for href in hrefs:
+                assert_same(read_layers(pool, [Layer(href)], frame), read_by_rio_tiler([href], frame))
+        remembered = []
+        for href in hrefs:
+            with pool.lent((href,)) as stack:
+                remembered.append(stack.mask_bytes)
+        assert remembered == [0] * (6 - kept) + [90_000] * kept
+
+
 def test_the_pool_keeps_so_many_datasets_and_closes_what_failed():
     files = [file.href for scene in scenes_of(COLORADO, 5) for file in scene.files.values()]
     pool = DatasetPool(limit=4)
