@@ -39,8 +39,9 @@ from mosaic_async.events import (
     TileRetried,
 )
 from mosaic_async.raster.inspection import BlockFault
+from mosaic_async.sources.opening import from_tilejson
 from mosaic_async.sources.rendering import Rendering
-from mosaic_async.sources.source import TileSource, from_template, from_tilejson
+from mosaic_async.sources.source import TileSource, from_template
 from mosaic_async.sources.tilers import awspds_mosaic, titiler_mosaic, titiler_search
 
 __version__ = version("mosaic-async")

@@ -26,7 +26,8 @@ from mosaic_async.geo.area import Area
 from mosaic_async.http.limits import Concurrency
 from mosaic_async.raster.encoding import MaskMode, OverviewResampling
 from mosaic_async.redaction import learn
-from mosaic_async.sources.source import TileSource, open_source
+from mosaic_async.sources.opening import open_source
+from mosaic_async.sources.source import TileSource
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
@@ -143,7 +144,9 @@ async def build_mosaic(
     path = await asyncio.to_thread(output_path, output, overwrite=overwrite)
     learn((secrets or {}).values())
     job = Job(
-        source=await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets),
+        source=await open_source(
+            source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets, tile_size=tile_size
+        ),
         area=Area.parse(area),
         zoom=zoom,
         tile_size=tile_size,
@@ -203,7 +206,9 @@ async def plan_mosaic(
     )
     learn((secrets or {}).values())
     job = Job(
-        source=await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets),
+        source=await open_source(
+            source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets, tile_size=tile_size
+        ),
         area=Area.parse(area),
         zoom=zoom,
         tile_size=tile_size,

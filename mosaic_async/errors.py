@@ -73,8 +73,16 @@ class RequestError(MosaicError):
 
     exit_code = 4
 
-    def __init__(self, message: str, *, status: int | None = None, attempts: int = 1, is_passing: bool = False) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        attempts: int = 1,
+        is_passing: bool = False,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
         self.status = status
         """HTTP status of the last answer; None without an answer."""
         self.attempts = attempts

@@ -28,6 +28,7 @@ from mosaic_async.raster.encoding import (
 )
 from mosaic_async.raster.tile import TileFormat
 from mosaic_async.redaction import one_line, scrub
+from mosaic_async.sources.coverage import check_coverage
 from mosaic_async.sources.source import TileSource
 
 OnError = Literal["park", "fail", "nodata"]
@@ -77,6 +78,7 @@ class Job:
                 f"the source names {one_line(grid, _MAX_NAME)} as the grid of its tiles, which is not Web Mercator",
                 hint="use the source's tiles of WebMercatorQuad (EPSG:3857)",
             )
+        check_coverage(self.source, self.area, self.tile_zoom)
 
     @property
     def known_tile_size(self) -> int | None:

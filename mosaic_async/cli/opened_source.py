@@ -15,8 +15,10 @@ from mosaic_async.cli.job_arguments import JobArguments
 from mosaic_async.errors import UsageError
 from mosaic_async.redaction import learn
 from mosaic_async.safe_json import parse
+from mosaic_async.sources.opening import open_source, with_secrets
+from mosaic_async.sources.placeholders import is_template
 from mosaic_async.sources.rendering import Rendering
-from mosaic_async.sources.source import TileSource, is_template, open_source, with_secrets
+from mosaic_async.sources.source import TileSource
 from mosaic_async.sources.tilers import rendered_by, with_rendering
 
 _EMBEDDED_ONLY = ("rounding", "reflectance", "cloud_mask")

@@ -24,8 +24,9 @@ from mosaic_async.redaction import scrub
 from mosaic_async.safe_json import read
 from mosaic_async.sources.dialects import DIALECTS, TMS, Dialect, Params
 from mosaic_async.sources.openapi import REGISTER, Endpoint, dialect_named, kind_of, open_endpoint, spoken_by
+from mosaic_async.sources.placeholders import is_template
 from mosaic_async.sources.rendering import Rendering
-from mosaic_async.sources.source import TileSource, from_template, is_template
+from mosaic_async.sources.source import TileSource, from_template
 from mosaic_async.sources.stac_query import Search
 from mosaic_async.sources.tilejson import TileJson
 

@@ -32,7 +32,7 @@ from mosaic_async.geo.area import Area
 from mosaic_async.geo.cover import Cover, Tile
 from mosaic_async.http.request import Answer
 from mosaic_async.raster.tile import decode, learn
-from mosaic_async.sources.source import from_tilejson
+from mosaic_async.sources.opening import from_tilejson
 from tests.fake_tiler import FakeTiler
 from tests.moods import at, says
 from tests.test_api import AREA, BAD, ZOOM

@@ -9,8 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mercantile import Tile
 
-from mosaic_async.errors import MosaicError, SourceError, UsageError
-from mosaic_async.sources.source import TileSource, from_template, from_tilejson, open_source
+from mosaic_async import plan_mosaic
+from mosaic_async.build.job import Job
+from mosaic_async.errors import MosaicError, RefusedError, SourceError, UsageError
+from mosaic_async.geo.area import Area
+from mosaic_async.sources.coverage import check_coverage
+from mosaic_async.sources.opening import from_tilejson, open_source
+from mosaic_async.sources.source import TileSource, from_template
 
 TILEJSON = {
     "tilejson": "2.1.0",
@@ -112,8 +117,11 @@ async def test_a_tms_scheme_counts_rows_from_the_south(tmp_path):
         '{"tiles": ["https://h/{z}/{x}/{y}"], "maxzoom": 99}',
         '{"tiles": ["https://h/{z}/{x}/{y}"], "maxzoom": "deep"}',
         '{"tiles": ["https://h/{z}/{x}/{y}"], "maxzoom": 1e999}',
-        '{"tiles": ["https://h/{z}/{x}/{y}"], "bounds": [1, 2]}',
-        '{"tiles": ["https://h/{z}/{x}/{y}"], "bounds": [NaN, 2, 3, 4]}',
+        '{"tiles": ["https://h/{z}/{x}/{y}"], "scheme": "zxy"}',
+        '{"tiles": ["https://h/{z}/{x}/{y}"], "scheme": ["tms"]}',
+        '{"tiles": ["https://h/{z}/{x}/{y}"], "tileSize": -1}',
+        '{"tiles": ["https://h/{z}/{x}/{y}"], "format": "pbf"}',
+        '{"tiles": ["https://h/{z}/{x}/{y}"], "vector_layers": [{"id": "roads"}]}',
         "[" * 100_000,
         '{"tiles": ["https://h/{z}/{x}/{y}"], "maxzoom": ' + "9" * 5000 + "}",
     ],
@@ -126,9 +134,105 @@ async def test_what_is_no_tilejson_is_a_source_error(tmp_path, text):
     assert error.value.exit_code in (2, 4)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("bounds", [1, 2]),
+        ("bounds", [float("nan"), 2, 3, 4]),
+        ("bounds", [-400000, 5000000, 300000, 6000000]),
+        ("bounds", [0, 9, 1, 3]),
+        ("bounds", [None, None, None, None]),
+        ("minzoom", "deep"),
+    ],
+)
+async def test_a_field_that_decides_no_pixel_is_left_out_with_a_note(tmp_path, field, value):
+    path = tmp_path / "tiles.json"
+    path.write_text(json.dumps({**TILEJSON, field: value}))
+    source = await from_tilejson(path)
+    assert getattr(source, field) is None
+    assert source.notes == (f"`{field}` of the TileJSON cannot be read and is left out",)
+
+
+async def test_a_tilejson_is_read_as_people_write_it(tmp_path):
+    path = tmp_path / "tiles.json"
+    written = {
+        "tiles": "https://h/{z}/{x}/{y}.png", "bounds": "-5.2, 47.2,-0.9,48.9", "minzoom": "0", "maxzoom": 14.0,
+        "scheme": "TMS", "encoding": "Terrarium", "center": "nowhere", "vector_layers": [], "attribution": None,
+    }  # fmt: skip
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(written).encode())
+    source = await from_tilejson(path)
+    assert (source.minzoom, source.maxzoom, source.bounds) == (0, 14, (-5.2, 47.2, -0.9, 48.9))
+    assert (source.url(Tile(0, 0, 2)), source.encoding, source.notes) == ("https://h/2/0/3.png", "terrarium", ())
+    path.write_text(json.dumps({"tiles": ["https://h/{z}/{x}/{y}"], "bounds": None, "maxzoom": 30, "minzoom": ""}))
+    source = await from_tilejson(path)
+    assert (source.minzoom, source.maxzoom, source.bounds, source.zooms) == (None, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("size", "template", "zoom"),
+    [
+        (None, "https://h/{z}/{x}/{y}.png", 14),
+        (256, "https://h/{z}/{x}/{y}.png", 14),
+        (512, "https://h/{z}/{x}/{y}.png", 14),  # its zooms count tiles of 512 pixels
+        ("512", "https://h/{z}/{x}/{y}@2x.png", 14),
+        (None, "https://h/{z}/{x}/{y}@2x.png", 13),  # TiTiler before 2: zooms count tiles of 256 pixels
+        (None, "https://h/{z}/{x}/{y}.tif?tilesize=512", 13),
+    ],
+)
+async def test_the_default_zoom_is_that_of_the_last_tiles_or_of_their_resolution(tmp_path, size, template, zoom):
+    path = tmp_path / "tiles.json"
+    path.write_text(json.dumps({"tiles": [template], "maxzoom": 14, "tileSize": size}))
+    job = Job(source=await from_tilejson(path), area=Area.parse((0, 0, 1, 1)))
+    assert job.tile_zoom == zoom
+
+
+FRANCE = (-5.2, 41.3, 9.6, 51.2)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "area"),
+    [
+        (FRANCE, (2, 48, 3, 49)),
+        (FRANCE, (9.65, 45, 9.7, 46)),  # the same tile at zoom 8
+        ((170, -20, -170, -10), (175, -18, -178, -12)),
+        ((170, -20, 190, -10), (-179, -18, -178, -12)),
+        ((-180, -90, 180, 90), (179, 84, -179, 85)),
+        (None, (48, 2, 49, 3)),
+    ],
+)
+def test_an_area_that_touches_a_tile_of_the_source_is_taken(bounds, area):
+    source = TileSource(template="https://h/{z}/{x}/{y}", bounds=bounds, zooms=(3, 8))
+    for zoom in (3, 8):
+        check_coverage(source, Area.parse(area), zoom)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "area", "hint"),
+    [
+        (FRANCE, (48, 2, 49, 3), "swapped"),
+        (FRANCE, {"type": "Polygon", "coordinates": [[(48, 2), (49, 2), (49, 3), (48, 2)]]}, "swapped"),
+        (FRANCE, (100, 45, 101, 46), "check the area"),
+        (FRANCE, (2, -49, 3, -48), "check the area"),
+        ((170, -20, -170, -10), (10, -18, 20, -12), "check the area"),
+    ],
+)
+async def test_an_area_outside_of_the_source_is_refused_before_any_work(bounds, area, hint):
+    source = TileSource(template="https://h.invalid/{z}/{x}/{y}", bounds=bounds)
+    with pytest.raises(RefusedError, match="outside of what the source covers") as error:
+        await plan_mosaic(source, area, zoom=8)
+    assert hint in str(error.value.hint)
+
+
+@pytest.mark.parametrize(("zoom", "word"), [(9, "above the source's highest, 8"), (2, "below the source's lowest, 3")])
+async def test_a_zoom_that_the_source_does_not_have_is_refused_before_any_work(zoom, word):
+    source = TileSource(template="https://h.invalid/{z}/{x}/{y}", zooms=(3, 8))
+    with pytest.raises(UsageError, match=word):
+        await plan_mosaic(source, (2, 48, 3, 49), zoom=zoom)
+
+
 @given(
     st.dictionaries(
-        st.sampled_from(["tiles", "minzoom", "maxzoom", "bounds", "scheme", "tileSize"]),
+        st.sampled_from(["tiles", "minzoom", "maxzoom", "bounds", "scheme", "tileSize", "encoding", "format"]),
         st.recursive(
             st.none() | st.integers() | st.floats() | st.text(max_size=20),
             lambda inner: st.lists(inner, max_size=4),

@@ -511,12 +511,12 @@ def test_a_tile_url_takes_a_rendering_when_its_dialect_is_named(serve, tmp_path)
 @pytest.mark.parametrize(
     "changes",
     [
-        {"tiles": "https://h/{z}/{x}/{y}.tif"},
+        {"tiles": {"a": "https://h/{z}/{x}/{y}.tif"}},
         {"tiles": [7]},
-        {"minzoom": "low"},
+        {"maxzoom": "low"},
         {"maxzoom": 99},
-        {"bounds": ["west", 0, 1, 1]},
-        {"bounds": [0, 5, 1, 5]},
+        {"scheme": "zxy"},
+        {"tileSize": -1},
     ],
     ids=repr,
 )

@@ -1,0 +1,134 @@
+"""The source of what a user passes: a source, a URL template, or the URL or path of a document that describes tiles."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from mosaic_async.errors import SourceError, UsageError
+from mosaic_async.sources.description import Description
+from mosaic_async.sources.placeholders import (
+    check_placeholders,
+    is_template,
+    size_in_url,
+    with_rows_from_south,
+    with_values,
+)
+from mosaic_async.sources.source import TileSource, from_template
+from mosaic_async.sources.tilejson import TileJson
+
+_SHORTEST_SECRET = 6
+"""Characters: a shorter text is not told from others that happen to be the same."""
+
+
+async def open_source(
+    source: str | Path | TileSource,
+    *,
+    headers: Mapping[str, str] | None = None,
+    params: Mapping[str, str] | None = None,
+    allow_hosts: Collection[str] = (),
+    secrets: Mapping[str, str] | None = None,
+    tile_size: int | None = None,
+) -> TileSource:
+    """Return the source of what a user passes, with all placeholders known.
+
+    Args:
+        source: a source, a URL template, or the URL or path of a TileJSON.
+        headers: sent with every request.
+        params: fill placeholders of the URL, or are added to its query.
+        allow_hosts: hosts that a TileJSON may name as well.
+        secrets: secret texts of the URL by name.
+        tile_size: pixels per side, where the URL leaves them to us; None: as the source states.
+
+    Raises:
+        UsageError: it is not a source, a placeholder is not known, or a secret cannot be told from other texts.
+        SourceError: the TileJSON cannot be fetched or read.
+    """
+    secrets = secrets or {}
+    _check_secrets(secrets)
+    if isinstance(source, TileSource):
+        template = with_secrets(source.template, secrets)
+        found = replace(source, template=template, headers={**source.headers, **(headers or {})})
+    elif is_template(location := with_secrets(str(source), secrets)):
+        location, params = with_values(location, params or {})
+        found = from_template(location, headers=headers)
+    else:
+        found = await from_tilejson(location, headers=headers, allow_hosts=allow_hosts)
+    found = found.with_params(params or {})
+    check_placeholders(found.template)
+    return replace(found, secrets={**found.secrets, **secrets}, tile_size=tile_size or found.tile_size)
+
+
+async def from_tilejson(
+    location: str | Path, *, headers: Mapping[str, str] | None = None, allow_hosts: Collection[str] = ()
+) -> TileSource:
+    """Return the source that a TileJSON (2.x or 3.0) at a URL or in a file describes.
+
+    Its first template is used, with its bounds and zooms. Where the document states a `tileSize`, its zooms count such
+    tiles. Otherwise they are read as those of 256-pixel tiles, whatever the `tilesize` in the template, as TiTiler 2
+    writes them (`/{tms}/tilejson.json`). A document from the network may name tiles of its own origin only, and headers
+    are never sent anywhere else.
+
+    Args:
+        location: URL or path.
+        headers: sent with every request to the document's origin.
+        allow_hosts: hosts that the template may name as well.
+
+    Raises:
+        SourceError: the document cannot be fetched, is not a TileJSON, or names another host.
+    """
+    return _of_tilejson(await Description.fetch(str(location), headers or {}, allow_hosts))
+
+
+def _of_tilejson(described: Description) -> TileSource:
+    try:
+        document = described.json
+    except ValueError as error:
+        raise SourceError(f"{described.name} is not JSON", hint="the URL may be that of a web page") from error
+    if not isinstance(document, dict):
+        raise SourceError(f"{described.name} is not a TileJSON: not a JSON object")
+    try:
+        told = TileJson.parse(document)
+        template = with_rows_from_south(told.template) if told.is_south_up else told.template
+        return described.source(
+            template,
+            tile_size=size_in_url(template) or told.tile_size,
+            minzoom=told.minzoom,
+            maxzoom=_maxzoom(told),
+            zooms=None if told.maxzoom is None else (0, told.maxzoom),
+            bounds=told.bounds,
+            grid=told.grid,
+            encoding=told.encoding,
+            notes=told.notes,
+        )
+    except ValueError as error:
+        raise SourceError(
+            f"{described.name} is not a TileJSON: {error}",
+            hint="a TileJSON is a JSON object whose `tiles` lists URL templates",
+        ) from error
+
+
+def _maxzoom(told: TileJson) -> int | None:
+    """Return the zoom at which tiles of 256 pixels have the resolution of the document's last tiles."""
+    if told.maxzoom is None or not told.tile_size:
+        return told.maxzoom
+    return told.maxzoom + round(math.log2(told.tile_size / 256))
+
+
+def with_secrets(url: str, secrets: Mapping[str, str]) -> str:
+    """Return a URL with each name in braces replaced by its secret."""
+    for name, secret in secrets.items():
+        for place in (f"{{{name}}}", f"%7B{name}%7D", f"%7b{name}%7d"):
+            url = url.replace(place, secret)
+    return url
+
+
+def _check_secrets(secrets: Mapping[str, str]) -> None:
+    for name, secret in secrets.items():
+        if not re.fullmatch(r"\w{2,}", name):
+            raise UsageError(f"{name!r} cannot name a secret", hint="use at least two letters, digits or underscores")
+        if len(secret) < _SHORTEST_SECRET:
+            raise UsageError(f"the secret {name} is too short", hint=f"use at least {_SHORTEST_SECRET} characters")

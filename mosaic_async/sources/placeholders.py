@@ -1,0 +1,226 @@
+"""The placeholders of a tile URL, as maps of all kinds write them, and what stands in their place for one tile.
+
+Braces are literal or percent-encoded, and a `$` may stand before them. Any other brace is left as it is. It knows
+nothing of how a URL is requested.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, quote, urlsplit
+
+import mercantile
+
+from mosaic_async.errors import UsageError
+from mosaic_async.geo.cover import WORLD, Tile
+
+_NAMED = re.compile(
+    r"\$?(?:\{|%7[Bb])([-!]?[A-Za-z][\w.-]*(?::[\w.,-]+)?|[0-9]-[0-9]|\w(?:,[A-Za-z]\w*)+)(?:\}|%7[Dd])"
+)
+_RANGE = re.compile(r"([a-z])-([a-z])|([0-9])-([0-9])")
+_DEFAULT_SIZE = 256
+"""Pixels per side of a tile whose URL leaves it to us."""
+_SUBDOMAINS = "abc"
+"""What `{s}` stands for, as in Leaflet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Filling:
+    """What a placeholder may depend on."""
+
+    tile: Tile
+    size: int
+    """Pixels per side."""
+    matrices: Mapping[int, str]
+
+    @property
+    def from_south(self) -> int:
+        return int(2**self.tile.z - 1 - self.tile.y)
+
+    @property
+    def bbox(self) -> str:
+        """West, south, east, north in EPSG:3857 metres; neighbours state the same number for the edge they share."""
+        west, east = (_edge(column, self.tile.z) for column in (self.tile.x, self.tile.x + 1))
+        north, south = (-_edge(row, self.tile.z) for row in (self.tile.y, self.tile.y + 1))
+        return f"{west!r},{south!r},{east!r},{north!r}"
+
+    @property
+    def matrix(self) -> str:
+        return self.matrices.get(self.tile.z, str(self.tile.z))
+
+
+def _edge(index: int, zoom: int) -> float:
+    """Return the metres at which a column of tiles begins."""
+    return float(WORLD * index / 2**zoom - WORLD / 2)
+
+
+_Value = Callable[[_Filling], object]
+_VALUES: dict[str, tuple[str, _Value]] = {
+    **dict.fromkeys(("z", "zoom", "level"), ("z", lambda at: at.tile.z)),
+    **dict.fromkeys(("x", "col", "tilecol"), ("x", lambda at: at.tile.x)),
+    **dict.fromkeys(("y", "row", "tilerow"), ("y", lambda at: at.tile.y)),
+    **dict.fromkeys(("-y", "!y", "ty", "reversey"), ("y", lambda at: at.from_south)),
+    **dict.fromkeys(("q", "quadkey"), ("xyz", lambda at: mercantile.quadkey(at.tile))),
+    **dict.fromkeys(("bbox-epsg-3857", "bbox"), ("xyz", lambda at: at.bbox)),
+    **dict.fromkeys(("width", "height"), ("", lambda at: at.size)),
+    "tilematrix": ("z", lambda at: at.matrix),
+    "r": ("", lambda at: f"@{at.size // 256}x" if at.size > 256 else ""),
+    "ratio": ("", lambda at: max(1, at.size // 256)),
+    "prefix": ("", lambda at: f"{at.tile.x % 16:x}{at.tile.y % 16:x}"),
+    "proj": ("", lambda _: "EPSG:3857"),
+    "wkid": ("", lambda _: 3857),
+}
+"""Which of x, y and z a placeholder states, and its text; of Leaflet, MapLibre, OpenLayers, JOSM, Esri and Cesium."""
+
+
+def is_template(text: str) -> bool:
+    """Return whether a text contains a placeholder, known or not."""
+    return _NAMED.search(text) is not None
+
+
+def unstated(template: str) -> list[str]:
+    """Return which of x, y and z the placeholders of a template do not state."""
+    stated = {axis for name in _names(template) for axis in _VALUES.get(name.lower(), ("",))[0]}
+    return sorted({"x", "y", "z"} - stated)
+
+
+def has(template: str, name: str) -> bool:
+    """Return whether a template contains a placeholder."""
+    return name in (found.lower() for found in _names(template))
+
+
+def fill(template: str, tile: Tile, *, size: int | None, matrices: Mapping[int, str]) -> str:
+    """Return the URL of one tile.
+
+    Args:
+        template: the URL with placeholders.
+        tile: what to request.
+        size: pixels per side; None when not known.
+        matrices: the name of each zoom's tile matrix, where it is not the number.
+    """
+    filling = _Filling(tile=tile, size=size or _DEFAULT_SIZE, matrices=matrices)
+
+    def text(found: re.Match[str]) -> str:
+        if known := _VALUES.get(found[1].lower()):
+            return str(known[1](filling))
+        hosts = _subdomains(found[1])
+        # The sum of both, as in Leaflet: neighbours differ, and a tile always has the same one.
+        return hosts[(tile.x + tile.y) % len(hosts)] if hosts else found[0]
+
+    return _NAMED.sub(text, template)
+
+
+def on_each_server(template: str) -> list[str]:
+    """Return the template of each server that its placeholders list; itself where they list none."""
+    lists = [hosts for name in _names(template) if (hosts := _subdomains(name))]
+
+    def at(index: int) -> str:
+        def text(found: re.Match[str]) -> str:
+            hosts = _subdomains(found[1])
+            return hosts[index % len(hosts)] if hosts else found[0]
+
+        return _NAMED.sub(text, template)
+
+    return [at(index) for index in range(max(map(len, lists), default=1))]
+
+
+def with_values(template: str, values: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Fill the placeholders that are not of tiles; return the template, and the values that have no placeholder."""
+    given = {name.lower(): value for name, value in values.items()}
+    used: set[str] = set()
+
+    def text(found: re.Match[str]) -> str:
+        name = found[1].lower()
+        if name not in given or _is_known(found[1]):
+            return found[0]
+        used.add(name)
+        return quote(given[name], safe="/:,")
+
+    filled = _NAMED.sub(text, template)
+    return filled, {name: value for name, value in values.items() if name.lower() not in used}
+
+
+def without_placeholders(template: str) -> str:
+    """Return what stands around the placeholders, none of which is a secret."""
+    return _NAMED.sub("", template)
+
+
+def with_rows_from_south(template: str) -> str:
+    """Return the template with its rows counted from the south."""
+    return _NAMED.sub(lambda found: "{-y}" if found[1].lower() in ("y", "row", "tilerow") else found[0], template)
+
+
+def check_placeholders(template: str) -> None:
+    """Check that all placeholders are known, and that a URL of maps states their CRS.
+
+    Raises:
+        UsageError: a placeholder is not known, or the CRS is missing.
+    """
+    if unknown := next((name for name in _names(template) if not _is_known(name)), None):
+        raise UsageError(
+            f"`{{{unknown}}}` is not a tile placeholder",
+            hint=f"set ``params`` {unknown}=…, or ``secrets`` {unknown}=… if it is secret",
+        )
+    query = {name.lower(): value for name, value in parse_qsl(urlsplit(template).query)}
+    if has(template, "bbox-epsg-3857") or has(template, "bbox"):
+        _check_map(urlsplit(template).path.lower(), query)
+
+
+def _check_map(path: str, query: Mapping[str, str]) -> None:
+    """Check that a request for a map states its CRS, which a server would otherwise choose."""
+    is_arcgis = path.endswith(("/export", "/exportimage"))
+    wanted = ("bboxSR", "imageSR") if is_arcgis else ("CRS",) if query.get("version") == "1.3.0" else ("SRS",)
+    is_wms = query.get("request", "").lower() == "getmap"
+    missing = [name for name in wanted if name.lower() not in query and not (is_wms and "crs" in query)]
+    if missing and (is_arcgis or is_wms):
+        code = "3857" if is_arcgis else "EPSG:3857"
+        raise UsageError(
+            f"the tile URL does not state {' and '.join(missing)}",
+            hint=" and ".join(f"set ``params`` {name}={code}" for name in missing),
+        )
+
+
+def size_in_url(template: str) -> int | None:
+    """Return the tile width in a URL in pixels: of `tilesize=512`, `@2x`, WIDTH and HEIGHT, or SIZE; None without one.
+
+    Raises:
+        UsageError: the URL requests maps that are not square.
+    """
+    query = {name.lower(): value for name, value in parse_qsl(urlsplit(template).query)}
+    if query.get("tilesize", "").isdigit():
+        return int(query["tilesize"])
+    scale = re.search(r"(?:\}|%7[Dd])@([1-4])x", template)
+    if scale:
+        return 256 * int(scale[1])
+    width, height = query.get("width", ""), query.get("height", "")
+    if "," in query.get("size", ""):
+        width, height = query["size"].split(",")[:2]
+    if width.isdigit() and height.isdigit() and width != height:
+        raise UsageError(f"the tile URL requests maps of {width} x {height} pixels", hint="make both the same")
+    if width.isdigit():
+        return int(width)
+    return _DEFAULT_SIZE if has(template, "width") else None
+
+
+def _names(template: str) -> Iterator[str]:
+    return (found[1] for found in _NAMED.finditer(template))
+
+
+def _is_known(name: str) -> bool:
+    return name.lower() in _VALUES or bool(_subdomains(name))
+
+
+def _subdomains(name: str) -> list[str]:
+    """Return the names of servers that a placeholder lists: `s`, `a-c`, `a,b,c` or `switch:a,b`; none otherwise."""
+    if name == "s":
+        return list(_SUBDOMAINS)
+    if name.lower().startswith("switch:"):
+        return name.partition(":")[2].split(",")
+    if "," in name:
+        return name.split(",")
+    if found := _RANGE.fullmatch(name):
+        first, last = (text for text in found.groups() if text)
+        return [chr(code) for code in range(ord(first), ord(last) + 1)]
+    return []
