@@ -55,6 +55,7 @@ async def build_mosaic(
     dtype: str | None = Job.dtype,
     mask: MaskMode = Job.mask,
     clip: bool = Job.clip,
+    all_touched: bool = Job.all_touched,
     part_size: int | None = Job.part_size,
     max_tiles: int = Effort.max_tiles,
     max_failures: int | str = Effort.max_failures,
@@ -76,7 +77,8 @@ async def build_mosaic(
 
     Args:
         source: an XYZ template, the URL or path of a TileJSON, or a `TileSource`.
-        area: `(west, south, east, north)` in degrees, west above east across the antimeridian; or GeoJSON polygons.
+        area: `(west, south, east, north)` in degrees, west above east across the antimeridian; or GeoJSON polygons,
+            whose edges are straight in degrees (RFC 7946).
         output: file to write.
         zoom: z of the tiles; None: the zoom of the data's own resolution, if the source states one.
         tile_size: tile width in pixels; None: as the source states, or as the first tile has.
@@ -96,6 +98,7 @@ async def build_mosaic(
         dtype: data type of the output; None: that of the tiles. Values are rounded and cut to its range.
         mask: how to mark pixels without data: internal, alpha, nodata, none; auto follows the tiles.
         clip: cut the output to the area's pixels, polygons included; False keeps whole tiles.
+        all_touched: with `clip`, keep all pixels that the polygons touch; False keeps those with their centre inside.
         part_size: part width in pixels; None: as the memory budget allows.
         max_tiles: refuse areas with more tiles than this.
         max_failures: tiles that may fail and stay holes without data, or their share, such as "0.5%".
@@ -157,6 +160,7 @@ async def build_mosaic(
         dtype=dtype,
         mask=mask,
         clip=clip,
+        all_touched=all_touched,
         part_size=part_size,
     )
     run = Run(job, effort, path, on_event or _ignore, stop)
@@ -187,6 +191,7 @@ async def plan_mosaic(
     dtype: str | None = Job.dtype,
     mask: MaskMode = Job.mask,
     clip: bool = Job.clip,
+    all_touched: bool = Job.all_touched,
     part_size: int | None = Job.part_size,
     max_tiles: int = Effort.max_tiles,
     allow_hosts: Collection[str] = Effort.allow_hosts,
@@ -219,6 +224,7 @@ async def plan_mosaic(
         dtype=dtype,
         mask=mask,
         clip=clip,
+        all_touched=all_touched,
         part_size=part_size,
     )
     return await make_plan(job, effort)

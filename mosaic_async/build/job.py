@@ -65,12 +65,16 @@ class Job:
     dtype: str | None = None
     mask: MaskMode = DEFAULT_MASK
     clip: bool = False
+    all_touched: bool = False
+    """Whether a clipped output keeps all pixels that the polygons touch, and not only those whose centre is inside."""
     part_size: int | None = None
     """Pixels per side; None: as large as the memory allows."""
 
     def __post_init__(self) -> None:
         if self.known_tile_size is not None:
             check_tile_size(self.known_tile_size)
+        if self.all_touched and not self.clip:
+            raise UsageError("``all_touched`` applies to a clipped output only", hint="set ``clip`` too")
         if self.zoom is None and self.source.maxzoom is None:
             raise UsageError("the source does not state its zooms", hint="set ``zoom``, the z of the tiles to request")
         if grid := self.source.stated_grid:
@@ -96,6 +100,10 @@ class Job:
     def settings(self) -> dict[str, Any]:
         """Return everything that decides the output's pixels beside what the source is sent, as JSON types."""
         values = asdict(replace(self, zoom=self.tile_zoom, tile_size=self.known_tile_size))
+        if not self.all_touched:
+            del values["all_touched"]  # jobs of a time before this option are the same jobs
+        if self.area.has_slopes:
+            values["edges"] = "straight in degrees"  # they once were straight in Web Mercator, and other tiles
         return {**values, "source": {"mask_band": self.source.mask_band}}
 
     def tags(self) -> dict[str, str]:

@@ -85,4 +85,5 @@ def _grid(job: Job, cover: Cover, tile_format: TileFormat, encoding: Encoding) -
         block_size=encoding.block_size,
         part_blocks=max(MAX_PART_BLOCKS, tile_format.size // encoding.block_size),
         clip=job.area if job.clip else None,
+        all_touched=job.all_touched,
     )

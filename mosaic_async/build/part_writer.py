@@ -122,8 +122,8 @@ class PartWriter:
             canvas = self._open(part)
         if canvas is None:
             return Cog()
-        if outline := grid.outline():
-            canvas.cut(outline)
+        if grid.has_outline:
+            canvas.cut(partial(grid.inside, part))
         files.make_room(part)
         if grid.is_single:
             canvas.seal(files.cog(part), tags=tags)

@@ -150,6 +150,11 @@ job_options = _all_of(
         "--tile-size", type=int, help="Tile width in pixels; default: from the source, or from the first tile."
     ),
     click.option("--clip", is_flag=True, help="Cut the output to the area; default: whole tiles."),
+    click.option(
+        "--all-touched",
+        is_flag=True,
+        help="With --clip: keep all pixels that polygons touch, not only by their centre.",
+    ),
     request_options,
     click.option(
         "--memory",

@@ -15,7 +15,7 @@ from typing import Any
 from mosaic_async.errors import RefusedError, UsageError
 
 MAX_LATITUDE = 85.0511287798066
-"""Degrees; where Web Mercator's square ends. Beyond it `mercantile.xy` is infinite and `supermercado.burn` hangs."""
+"""Degrees; where Web Mercator's square ends."""
 
 Bounds = tuple[float, float, float, float]
 """West, south, east, north in degrees."""
@@ -24,7 +24,9 @@ Ring = list[tuple[float, float]]
 Polygon = list[Ring]
 """The outer ring, then the holes."""
 _SQUARE = ((0, -180.0, 1), (0, 180.0, -1), (1, -MAX_LATITUDE, 1), (1, MAX_LATITUDE, -1))
-"""The extent of Web Mercator, as limits for `cut`."""
+"""The extent of Web Mercator, as limits for `_cut`."""
+_HAIR = 1e-10
+"""Degrees; a hundredth of a millimetre."""
 _COLLECTIONS = {"FeatureCollection": "features", "GeometryCollection": "geometries"}
 
 
@@ -54,6 +56,14 @@ class Area:
     def bounds(self) -> Bounds:
         """West, south, east, north in degrees."""
         return (self.west, self.south, self.east, self.north)
+
+    @property
+    def has_slopes(self) -> bool:
+        """Whether an edge of a polygon is neither a meridian nor a parallel: only such edges are curves on a grid."""
+        rings = (ring for polygon in self.polygons or () for ring in polygon)
+        return any(
+            start[0] != end[0] and start[1] != end[1] for ring in rings for start, end in pairwise([*ring, ring[0]])
+        )
 
     @classmethod
     def parse(cls, area: Sequence[float] | Mapping[str, Any]) -> Area:
@@ -85,15 +95,9 @@ class Area:
         """Yield each polygon, cut at ±180 degrees and at Web Mercator's latitudes; longitudes run from -180 to 180."""
         for polygon in self.polygons or ():
             for shift in (-360.0, 0.0, 360.0):
-                rings = [cut([(x + shift, y) for x, y in ring], _SQUARE) for ring in polygon]
+                rings = [_cut([(x + shift, y) for x, y in ring], _SQUARE) for ring in polygon]
                 if rings[0]:
                     yield [ring for ring in rings if ring]
-
-    def spans(self) -> list[tuple[float, float]]:
-        """Return the west and east edge, in degrees, of the box or of each piece."""
-        if self.polygons is None:
-            return [(self.west, self.east)]
-        return [(min(x for x, _ in ring), max(x for x, _ in ring)) for ring, *_ in self.pieces()]
 
 
 def _of_polygons(polygons: list[Polygon]) -> Area:
@@ -139,7 +143,7 @@ def _polygons(geojson: Mapping[str, Any]) -> Iterator[Polygon]:
 
 def _rings(coordinates: Sequence[Sequence[Sequence[float]]]) -> Polygon:
     """Return a polygon's rings without heights; it has an outer ring, and each ring has three corners or more."""
-    polygon = [[(float(corner[0]), float(corner[1])) for corner in ring] for ring in coordinates]
+    polygon = [[(_snapped(float(corner[0])), float(corner[1])) for corner in ring] for ring in coordinates]
     if not polygon or any(len(ring) < 3 for ring in polygon):
         raise ValueError("a polygon needs rings of at least three corners")
     if not all(math.isfinite(value) for ring in polygon for corner in ring for value in corner):
@@ -147,7 +151,12 @@ def _rings(coordinates: Sequence[Sequence[Sequence[float]]]) -> Polygon:
     return polygon
 
 
-def cut(ring: Ring, limits: Sequence[tuple[int, float, int]]) -> Ring:
+def _snapped(longitude: float) -> float:
+    """Return ±180 for what is meant to be it: Natural Earth's Russia ends at 180.00000000000006 degrees."""
+    return math.copysign(180.0, longitude) if abs(abs(longitude) - 180) < _HAIR else longitude
+
+
+def _cut(ring: Ring, limits: Sequence[tuple[int, float, int]]) -> Ring:
     """Cut a ring at each limit and close it; the result is empty if nothing remains.
 
     Args:
@@ -157,11 +166,6 @@ def cut(ring: Ring, limits: Sequence[tuple[int, float, int]]) -> Ring:
     for axis, value, side in limits:
         ring = _cut_half(ring, axis, value, side)
     return ring if ring[:1] == ring[-1:] else [*ring, ring[0]]
-
-
-def area_of(ring: Ring) -> float:
-    """Return the area of a closed ring, in squares of its unit (the shoelace formula)."""
-    return abs(sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in pairwise(ring))) / 2
 
 
 def _cut_half(ring: Ring, axis: int, limit: float, side: int) -> Ring:

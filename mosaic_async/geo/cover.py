@@ -1,24 +1,27 @@
 """Which tiles an area touches at one zoom: a rectangle of columns and rows, with holes for polygons.
 
-Only this module uses supermercado. It does not know pixels, bytes or servers.
+It does not know pixels, bytes or servers.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import TypeVar
 
 import mercantile
 import numpy as np
 from mercantile import Tile
 from numpy.typing import NDArray
-from supermercado.burntiles import burn
 
 from mosaic_async.errors import RefusedError, UsageError
-from mosaic_async.geo.area import Area, Bounds, Polygon, area_of, cut
+from mosaic_async.geo.area import Area, Bounds
+from mosaic_async.geo.cells import Box, Edges, Floats, Integers, cells_held
+from mosaic_async.geo.outline import outline
+
+_Number = TypeVar("_Number", float, Floats)
 
 __all__ = ["MAX_TILES", "MAX_ZOOM", "SNAP", "WORLD", "Cover", "Tile", "snapped", "x_share", "y_share"]
 
@@ -28,10 +31,8 @@ WORLD = mercantile.CE
 """Circumference of the equator in EPSG:3857 metres."""
 SNAP = 1e-13
 """Share of the world's width, 4 micrometres: an edge this close to a tile's edge counts as that edge."""
-_HAIR = 1e-6
-"""Share of a tile's width."""
 _MAX_SPREAD = 16
-"""A polygon is rasterised in memory, so its bounding box may hold at most this many times `max_tiles`."""
+"""A byte per tile of a polygon's bounding box is held, so that box may have at most this many times `max_tiles`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,8 @@ class Cover:
     rows: int
     mask: NDArray[np.bool_] | None = None
     """(rows, columns), True for a tile that the area touches; None if it touches all."""
+    edges: Edges | None = None
+    """Of the area's polygons, in tiles; columns exceed the last one across the antimeridian. None for a box."""
 
     @classmethod
     def of(cls, area: Area, zoom: int, *, max_tiles: int = MAX_TILES) -> Cover:
@@ -82,22 +85,29 @@ class Cover:
 
     def outward(self) -> Iterator[Tile]:
         """Yield every tile once, ring by ring from the centre."""
-        middle_column, middle_row = (self.columns - 1) // 2, (self.rows - 1) // 2
-        if self.mask is not None:
-            mask_rows, mask_columns = np.nonzero(self.mask)
-            distances = np.maximum(abs(mask_rows - middle_row), abs(mask_columns - middle_column))
-            for index in np.argsort(distances, kind="stable"):
-                yield self.tile(int(mask_columns[index]), int(mask_rows[index]))
-            return
         for radius in range(max(self.columns, self.rows)):
-            for row in range(max(0, middle_row - radius), min(self.rows, middle_row + radius + 1)):
-                step = 1 if abs(row - middle_row) == radius else 2 * radius
-                for column in range(middle_column - radius, middle_column + radius + 1, step):
-                    if 0 <= column < self.columns:
-                        yield self.tile(column, row)
+            rows, columns = self._ring(radius)
+            if self.mask is not None:
+                covered = self.mask[rows, columns]
+                rows, columns = rows[covered], columns[covered]
+            for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+                yield self.tile(column, row)
+
+    def _ring(self, radius: int) -> tuple[Integers, Integers]:
+        """Return the rows and columns of the cells at a distance from the centre, row by row."""
+        middle_column, middle_row = (self.columns - 1) // 2, (self.rows - 1) // 2
+        left, right = middle_column - radius, middle_column + radius
+        top, lower = middle_row - radius, middle_row + radius
+        line = np.arange(max(left, 0), min(right + 1, self.columns))
+        ends = np.array([column for column in (left, right) if 0 <= column < self.columns], dtype=np.int64)
+        between = np.arange(max(top + 1, 0), min(lower, self.rows))
+        first, last = (line[: len(line) * (0 <= row < self.rows)] for row in (top, lower))
+        last = last[: len(last) * (radius > 0)]
+        rows = [np.full(len(first), top), np.repeat(between, len(ends)), np.full(len(last), lower)]
+        return np.concatenate(rows), np.concatenate([first, np.tile(ends, len(between)), last])
 
 
-def x_share(longitude: float) -> float:
+def x_share(longitude: _Number) -> _Number:
     """Return the share of the world's width that lies between -180 degrees and a longitude."""
     return longitude / 360 + 0.5
 
@@ -128,58 +138,48 @@ def _of_polygons(area: Area, zoom: int, max_tiles: int) -> Cover:
     pieces = list(area.pieces())
     if not pieces:
         raise RefusedError("the polygons lie outside Web Mercator's latitudes, ±85.0511 degrees")
-    boxes = [_of_box(_bounds_of(piece), zoom) for piece in pieces]
+    width = 2**zoom
+    edges = outline(pieces, partial(_to_tiles, zoom))
+    boxes = _boxes(edges, width)
     for box in boxes:
-        _check_spread(box.count, zoom, max_tiles)
-    left, columns = _column_range(
-        np.unique(np.concatenate([np.arange(box.columns) + box.left for box in boxes])), 2**zoom
-    )
+        _check_spread(box.rows * box.columns, zoom, max_tiles)
+    left, columns = _column_range(boxes, width)
     top = min(box.top for box in boxes)
     rows = max(box.top + box.rows for box in boxes) - top
     _check_spread(columns * rows, zoom, max_tiles)
-    mask = np.zeros((rows, columns), dtype=np.bool_)
-    for piece, box in zip(pieces, boxes, strict=True):
-        for x, y in _touched(piece, box):
-            mask[y - top, (x - left) % 2**zoom] = True
-    return Cover(zoom, left, top, columns, rows, None if mask.all() else mask)
+    past = np.array([width if box.left < left else 0 for box in boxes])
+    shift = past[edges.polygon]
+    edges = replace(edges, x0=edges.x0 + shift, x1=edges.x1 + shift)
+    mask = cells_held(edges, Box(top, left, rows, columns), touched=True)
+    for box, more in zip(boxes, past, strict=True):
+        _keep_one(mask, box.top - top, box.left + int(more) - left, box)
+    return Cover(zoom, left, top, columns, rows, None if mask.all() else mask, edges)
 
 
-def _bounds_of(polygon: Polygon) -> Bounds:
-    longitudes, latitudes = zip(*polygon[0], strict=True)
-    return (min(longitudes), min(latitudes), max(longitudes), max(latitudes))
+def _to_tiles(zoom: int, longitude: Floats, latitude: Floats) -> tuple[Floats, Floats]:
+    """Return the columns and rows of places, in tiles of Web Mercator."""
+    y = np.log(np.tan(np.pi / 4 + np.radians(latitude) / 2)) / (2 * np.pi)
+    return x_share(longitude) * 2**zoom, (0.5 - y) * 2**zoom
 
 
-def _touched(polygon: Polygon, box: Cover) -> set[tuple[int, int]]:
-    """Find the (x, y) of the tiles in a box that share an area with a polygon.
-
-    supermercado relies on GDAL, which loses cells where corners lie exactly on cell edges. So the polygon is rasterised
-    in place and shifted slightly to each side. A tile that only a shifted copy finds counts if it shares an area.
-    """
-    sure = _burn(polygon, box, 0, 0)
-    near = set().union(*(_burn(polygon, box, dx, dy) for dx in (-_HAIR, _HAIR) for dy in (-_HAIR, _HAIR)))
-    world = 2**box.zoom
-    rings = [[(x_share(x) * world, y_share(y) * world) for x, y in ring] for ring in polygon]
-    least = _HAIR * min(1, area_of(rings[0]))
-    return sure | {tile for tile in near - sure if _shared_area(rings, *tile) > least} or {(box.left, box.top)}
-
-
-def _burn(polygon: Polygon, box: Cover, dx: float, dy: float) -> set[tuple[int, int]]:
-    """Rasterise a polygon shifted by shares of a tile, and drop the tiles that supermercado adds outside the box."""
-    tile = 360 / 2**box.zoom
-    rings = [[(x + dx * tile, y + dy * tile) for x, y in ring] for ring in polygon]
-    feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": rings}}
-    with warnings.catch_warnings():  # from mercantile, for the corner just past the world's last tile
-        warnings.simplefilter("ignore", FutureWarning)
-        tiles = np.asarray(burn([feature], box.zoom), dtype=np.int64)[:, :2]
-    inside = (tiles >= (box.left, box.top)) & (tiles < (box.left + box.columns, box.top + box.rows))
-    return {(int(x), int(y)) for x, y in tiles[inside.all(axis=1)]}
+def _boxes(edges: Edges, width: int) -> list[Box]:
+    """Return the cells around each polygon."""
+    first = np.flatnonzero(np.diff(edges.polygon, prepend=-1))
+    lows = (np.minimum.reduceat(values, first) for values in (edges.x0, edges.y0))
+    highs = (np.maximum.reduceat(values, first) for values in (edges.x0, edges.y0))
+    boxes = []
+    for west, north, east, south in zip(*lows, *highs, strict=True):
+        left, right = snapped(west / width, east / width, width)
+        top, lower = snapped(north / width, south / width, width)
+        top, lower = max(top, 0), min(lower, width)
+        boxes.append(Box(top, left % width, lower - top, min(right - left, width)))
+    return boxes
 
 
-def _shared_area(rings: Polygon, x: int, y: int) -> float:
-    """Return the area, in tiles, that a tile shares with a polygon whose unit is the tile."""
-    limits = ((0, x, 1), (0, x + 1, -1), (1, y, 1), (1, y + 1, -1))
-    outer, *holes = (area_of(cut(ring, limits)) for ring in rings)
-    return outer - sum(holes)
+def _keep_one(mask: NDArray[np.bool_], row: int, column: int, box: Box) -> None:
+    """Hold the first cell of a polygon that is too small to share an area with any."""
+    if not mask[row : row + box.rows, column : column + box.columns].any():
+        mask[row, column] = True
 
 
 def _check_spread(count: int, zoom: int, max_tiles: int) -> None:
@@ -190,12 +190,15 @@ def _check_spread(count: int, zoom: int, max_tiles: int) -> None:
         )
 
 
-def _column_range(columns: NDArray[np.int64], width: int) -> tuple[int, int]:
+def _column_range(boxes: Sequence[Box], width: int) -> tuple[int, int]:
     """Return the first column and their number; the range crosses the antimeridian if both world edges are touched."""
-    first, last = int(columns[0]), int(columns[-1])
-    if first > 0 or last < width - 1 or len(columns) == width:
-        return first, last - first + 1
-    gaps = np.diff(columns)
+    spans = sorted((box.left, box.left + box.columns) for box in boxes)
+    lefts, rights = (np.array(ends) for ends in zip(*spans, strict=True))
+    rights = np.maximum.accumulate(rights)
+    first, last = int(lefts[0]), int(rights[-1])
+    gaps = lefts[1:] - rights[:-1]
+    if first > 0 or last < width or not (gaps > 0).any():
+        return first, last - first
     widest = int(gaps.argmax())
-    left = int(columns[widest + 1])
-    return left, int(columns[widest]) - left + 1 + width
+    left = int(lefts[widest + 1])
+    return left, int(rights[widest]) - left + width

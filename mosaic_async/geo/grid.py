@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import mercantile
 import numpy as np
@@ -19,8 +18,9 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from mosaic_async.errors import RefusedError, UsageError
-from mosaic_async.geo.area import Area, Bounds, Ring
-from mosaic_async.geo.cover import MAX_ZOOM, SNAP, WORLD, Cover, Tile, snapped, x_share, y_share
+from mosaic_async.geo.area import Area, Bounds
+from mosaic_async.geo.cells import Box, cells_held
+from mosaic_async.geo.cover import MAX_ZOOM, WORLD, Cover, Tile, snapped, x_share, y_share
 
 COG_UNTILED_SIZE = 512
 """Pixels; a COG up to this size needs neither blocks nor overviews."""
@@ -69,7 +69,12 @@ class Grid:
     part_blocks: int = 16
     """Blocks per side of a part; a power of two."""
     clip: Area | None = None
-    """The output is cut to the pixels that this area's bounding box touches; None keeps whole tiles."""
+    """The output is cut to the pixels that this area's bounding box touches; None keeps whole tiles.
+
+    Pixels with their centre outside of its polygons, which are those of `cover`, are cut out.
+    """
+    all_touched: bool = False
+    """Whether all pixels that the polygons touch are kept, and not only those with their centre inside."""
 
     def __post_init__(self) -> None:
         check_tile_size(self.tile_size)
@@ -88,13 +93,18 @@ class Grid:
             return (0, 0, *full)
         world = self.tile_size * 2**self.cover.zoom
         col_off, row_off = self.cover.left * self.tile_size, self.cover.top * self.tile_size
-        spans = [snapped(x_share(west), x_share(east), world) for west, east in self.clip.spans()]
-        lefts = [(left - col_off) % world for left, _ in spans]
-        rights = [start + right - left for start, (left, right) in zip(lefts, spans, strict=True)]
-        top, lower = snapped(y_share(self.clip.north), y_share(self.clip.south), world)
-        if self.clip.polygons is None and max(rights) > full[0]:
-            raise RefusedError("an area as wide as the world cannot be clipped", hint="omit ``clip``")
-        return (min(lefts), max(top - row_off, 0), min(max(rights), full[0]), min(lower - row_off, full[1]))
+        if (edges := self.cover.edges) is not None:
+            width = 2**self.cover.zoom
+            left, right = snapped(edges.x0.min() / width, edges.x0.max() / width, world)
+            top, lower = snapped(edges.y0.min() / width, edges.y0.max() / width, world)
+        else:
+            left, right = snapped(x_share(self.clip.west), x_share(self.clip.east), world)
+            left, right = (left - col_off) % world + col_off, (left - col_off) % world + col_off + right - left
+            top, lower = snapped(y_share(self.clip.north), y_share(self.clip.south), world)
+            if right - col_off > full[0]:
+                raise RefusedError("an area as wide as the world cannot be clipped", hint="omit ``clip``")
+        left, right, top, lower = left - col_off, right - col_off, top - row_off, lower - row_off
+        return (left, max(top, 0), min(right, full[0]), min(lower, full[1]))
 
     @property
     def width(self) -> int:
@@ -209,18 +219,19 @@ class Grid:
         height = min(top + self.tile_size, part.height) - row_off
         return Window(col_off - left, row_off - top, width, height), Window(col_off, row_off, width, height)
 
-    def outline(self) -> list[dict[str, Any]]:
-        """Return the polygons that the output is clipped to, as GeoJSON in EPSG:3857 metres; a box has none."""
-        pieces = self.clip.pieces() if self.clip is not None else ()
-        return [
-            {"type": "Polygon", "coordinates": [self._projected(ring, rings[0]) for ring in rings]} for rings in pieces
-        ]
+    @property
+    def has_outline(self) -> bool:
+        """Whether pixels outside of polygons are cut out."""
+        return self.clip is not None and self.cover.edges is not None
 
-    def _projected(self, ring: Ring, outer: Ring) -> list[tuple[float, float]]:
-        """Project a ring, shifted past 180 degrees if the output extends there."""
-        is_past = min(x_share(x) for x, _ in outer) + SNAP < self.cover.left / 2**self.cover.zoom
-        origin = -0.5 if is_past else 0.5
-        return [(WORLD * (x_share(x) - origin), WORLD * (0.5 - y_share(y))) for x, y in ring]
+    def inside(self, part: Part, window: Window) -> NDArray[np.bool_]:
+        """Return which pixels of a window of a part the polygons hold, (height, width)."""
+        assert self.cover.edges is not None, "asked of an output that is cut to polygons"
+        top = self.cover.top * self.tile_size + self._extent[1] + part.row_off + window.row_off
+        left = self.cover.left * self.tile_size + self._extent[0] + part.col_off + window.col_off
+        edges = self.cover.edges.between(top / self.tile_size, (top + window.height) / self.tile_size)
+        box = Box(top, left, window.height, window.width)
+        return cells_held(edges.scaled(self.tile_size), box, touched=self.all_touched)
 
     def _corner(self, tile: Tile) -> tuple[int, int]:
         column, row = self.cover.place(tile)

@@ -6,7 +6,7 @@ time may use a canvas.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # not every error of GDAL becomes a RasterioError
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
-from rasterio.features import geometry_mask
 from rasterio.io import DatasetReader, DatasetWriter, MemoryFile
 from rasterio.windows import Window
 
@@ -118,13 +117,11 @@ class Canvas:
                 if self.encoding.mask == "internal":
                     self._dataset.write_mask(source.dataset_mask(window=window), window=window)
 
-    def cut(self, outline: Sequence[Mapping[str, Any]]) -> None:
-        """Invalidate every pixel whose centre lies outside polygons, GeoJSON in the canvas's coordinates."""
+    def cut(self, inside: Callable[[Window], NDArray[np.bool_]]) -> None:
+        """Invalidate every pixel that a function of windows does not hold; it returns (height, width)."""
         for row_off in range(0, self.height, self.encoding.block_size):
-            height = min(self.encoding.block_size, self.height - row_off)
-            window = Window(0, row_off, self.width, height)
-            transform = self._dataset.window_transform(window)
-            outside = geometry_mask(outline, (height, self.width), transform)
+            window = Window(0, row_off, self.width, min(self.encoding.block_size, self.height - row_off))
+            outside = ~inside(window)
             if outside.any():
                 self._blank(window, outside)
 

@@ -32,6 +32,21 @@ def identity(template: str = PLACE, headers: dict[str, str] | None = None, **opt
     return Identity.of(Job(source=source, area=Area.parse(AREA), zoom=ZOOM, **options))
 
 
+SQUARE = {"type": "Polygon", "coordinates": [[[0, 0], [10, 0], [10, 5], [0, 5], [0, 0]]]}
+SLOPES = {"type": "Polygon", "coordinates": [[[0, 0], [10, 0], [5, 5], [0, 0]]]}
+
+
+@pytest.mark.parametrize(
+    ("area", "begin", "is_kept"),
+    [((-4.0, 38.0, 4.0, 44.0), "29aed6f906f7e7ad", True), (SQUARE, "ecb7d5e03ebd68a3", True), (SLOPES, "7ea5b", False)],
+)
+def test_a_job_of_an_earlier_version_resumes_where_its_area_has_the_same_meaning(area, begin, is_kept):
+    """Edges that were straight in Web Mercator are straight in degrees now: only sloping ones are other edges."""
+    source = TileSource(template="https://tiler/{z}/{x}/{y}.tif?url=a")
+    label = Identity.of(Job(source=source, area=Area.parse(area), zoom=7, clip=True)).label
+    assert label.startswith(begin) is is_kept
+
+
 def nested(query: str) -> str:
     return f"{PLACE}?url={quote(f'{COG}?{query}', safe='')}"
 

@@ -21,6 +21,10 @@ FIJI_SPLIT = {
 }
 
 
+def spans(area: Area) -> list[tuple[float, float]]:
+    return sorted((min(x for x, _ in ring), max(x for x, _ in ring)) for ring, *_ in area.pieces())
+
+
 def test_bounds_are_kept_as_given():
     assert Area.parse((-5.2, 47.2, -0.9, 48.95)).bounds == (-5.2, 47.2, -0.9, 48.95)
 
@@ -55,13 +59,12 @@ def test_polygons_are_found_in_every_kind_of_geojson(geojson):
 
 def test_a_polygon_beyond_180_degrees_is_cut_into_two_pieces():
     area = Area.parse({"type": "Polygon", "coordinates": [[[170, 0], [190, 0], [190, 5], [170, 5], [170, 0]]]})
-    spans = sorted(area.spans())
-    assert spans == [(-180, -170), (170, 180)]
+    assert spans(area) == [(-180, -170), (170, 180)]
 
 
 def test_a_polygon_that_touches_the_antimeridian_stays_one_piece():
     area = Area.parse({"type": "Polygon", "coordinates": [[[170, 0], [180, 0], [180, 5], [170, 5], [170, 0]]]})
-    assert area.spans() == [(170, 180)]
+    assert spans(area) == [(170, 180)]
 
 
 def test_a_polygon_with_a_corner_at_the_pole_is_cut_and_keeps_its_slope():
