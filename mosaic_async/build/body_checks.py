@@ -20,7 +20,8 @@ from mosaic_async.geo.cover import WORLD, Tile
 from mosaic_async.geo.grid_names import WEB_MERCATOR, crs_named
 from mosaic_async.http.request import Answer
 from mosaic_async.http.server_words import words_in
-from mosaic_async.raster.tile import TileFormat, driver_of
+from mosaic_async.raster.form import TileFormat
+from mosaic_async.raster.tile import driver_of, known_driver
 from mosaic_async.redaction import one_line
 
 MAX_SIDE = 4096
@@ -30,6 +31,8 @@ _MAX_BLOCK = 1024
 _MAX_SAMPLES = 1025
 _LEAST_SIDE = 128
 """Pixels per side of the smallest tile."""
+_LARGEST_SAMPLE = 8
+"""Bytes: a byte may be followed by a double."""
 _ALLOWANCE = 2**20
 """Bytes that a body may have beside twice its pixels: headers, and a tiler's metadata."""
 _WORDS = re.compile(rb"[\x20-\x7e]+")
@@ -56,9 +59,13 @@ _MERCATOR_PROJECTION = 7
 
 
 def max_body(tile_format: TileFormat) -> int:
-    """Return the maximum bytes of a body of such a tile: twice its pixels with a mask, and some headers."""
-    mask = tile_format.nbytes // tile_format.count
-    return 2 * (tile_format.nbytes + mask) + _ALLOWANCE
+    """Return the maximum bytes of a body: twice the pixels of the widest tile with a mask, and some headers."""
+    return 2 * tile_format.size**2 * (_widest(tile_format) + 1) * _LARGEST_SAMPLE + _ALLOWANCE
+
+
+def _widest(tile_format: TileFormat) -> int:
+    """Return how many bands the widest tile may have: a grey one may be followed by tiles with colours."""
+    return max(tile_format.count, 3)
 
 
 def check_answer(answer: Answer, tile: Tile, tile_format: TileFormat | None) -> bool:
@@ -72,14 +79,13 @@ def check_answer(answer: Answer, tile: Tile, tile_format: TileFormat | None) -> 
     Raises:
         TileError: the body is not a tile, unlike the first one, another tile, or dangerous to decode.
     """
+    driver = known_driver(answer.body)
     kind = answer.headers.get("Content-Type", "").lower()
-    if kind.startswith(_TEXTS):
+    if driver is None and kind.startswith(_TEXTS):  # the first bytes overrule the media type, which servers guess
         words = words_in(answer.body, kind) or _first_words(answer.body)
         shown = one_line(kind.partition(";")[0], _MAX_KIND)
         raise TileError(f"the body is {shown}, not a tile: {one_line(words, _MAX_WORDS)!r}")
-    driver = driver_of(answer.body)
-    if tile_format is not None and driver != tile_format.driver:
-        raise TileError(f"the tile is a {driver}, the first tile was a {tile_format.driver}")
+    driver = driver or driver_of(answer.body)
     is_placed = driver == "GTiff" and _check_tiff(answer.body, tile, tile_format)
     return _check_place_headers(answer.headers, tile, is_placed=is_placed)
 
@@ -181,7 +187,7 @@ def _check_cost(header: _Header, width: int, height: int, tile_format: TileForma
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
         raise TileError(f"the tile claims {width:,} x {height:,} pixels")
     samples = header.one(277, 1)
-    if not 0 < samples <= (_MAX_SAMPLES if tile_format is None else tile_format.count + 1):
+    if not 0 < samples <= (_MAX_SAMPLES if tile_format is None else _widest(tile_format) + 1):
         raise TileError(f"the tile claims {samples:,} bands")
     block = (header.one(322, width), header.one(323, min(header.one(278, height), height)))
     most = max(width, height, _MAX_BLOCK)

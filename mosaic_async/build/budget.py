@@ -14,7 +14,7 @@ from pathlib import Path
 from mosaic_async.errors import ResourceError, UsageError
 from mosaic_async.geo.grid import Grid
 from mosaic_async.raster.encoding import Encoding
-from mosaic_async.raster.tile import TileFormat
+from mosaic_async.raster.form import TileFormat
 
 OPEN_PARTS = 4
 """Maximum canvases in memory: one being sealed, one waiting for that, one with late tiles, one being filled."""

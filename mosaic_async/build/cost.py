@@ -21,7 +21,8 @@ from mosaic_async.errors import UsageError
 from mosaic_async.geo.cover import Cover
 from mosaic_async.raster.canvas import Canvas
 from mosaic_async.raster.encoding import Encoding
-from mosaic_async.raster.tile import Mask, Pixels, TileFormat, decode
+from mosaic_async.raster.form import Mask, Pixels, TileFormat
+from mosaic_async.raster.tile import decode
 
 _COMMON_PROFILES = ("deflate", "zstd", "lzw", "webp", "jpeg", "lerc", "raw")
 _ANYWHERE = Affine(2, 0, 0, 0, -2, 0)

@@ -26,7 +26,7 @@ from mosaic_async.raster.encoding import (
     MaskMode,
     OverviewResampling,
 )
-from mosaic_async.raster.tile import TileFormat
+from mosaic_async.raster.form import TileFormat
 from mosaic_async.redaction import one_line, scrub
 from mosaic_async.sources.coverage import check_coverage
 from mosaic_async.sources.source import TileSource

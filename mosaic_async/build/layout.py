@@ -12,7 +12,7 @@ from mosaic_async.build.job import Effort, Job
 from mosaic_async.geo.cover import Cover
 from mosaic_async.geo.grid import COG_UNTILED_SIZE, Grid
 from mosaic_async.raster.encoding import Encoding
-from mosaic_async.raster.tile import TileFormat
+from mosaic_async.raster.form import TileFormat
 
 _MIN_BLOCK = 64
 

@@ -22,7 +22,7 @@ from mosaic_async.errors import RequestError, SourceError, TileError
 from mosaic_async.geo.area import Bounds
 from mosaic_async.geo.cover import Cover, Tile
 from mosaic_async.http.client import Client
-from mosaic_async.raster.tile import TileFormat
+from mosaic_async.raster.form import TileFormat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ async def make_plan(job: Job, effort: Effort) -> MosaicPlan:
     if body:
         tile_format = await asyncio.to_thread(learn_first, body, middle, job.source, job.known_tile_size)
     else:
-        tile_format = TileFormat(driver="GTiff", size=job.known_tile_size or 256, count=3, dtype="uint8")
+        tile_format = TileFormat(size=job.known_tile_size or 256, count=3, dtype="uint8")
     layout = prepare(job, effort, cover, tile_format)
     grid, encoding = layout.grid, layout.encoding
     raw = math.ceil(grid.width * grid.height * encoding.pixel_bytes)

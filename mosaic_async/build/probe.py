@@ -20,7 +20,8 @@ from mosaic_async.errors import RequestError, SourceError, TileError
 from mosaic_async.events import OnEvent, SceneSkipped, TileFetched, zxy
 from mosaic_async.geo.cover import Cover, Tile
 from mosaic_async.http.client import Answer, Client
-from mosaic_async.raster.tile import TileFormat, learn
+from mosaic_async.raster.form import TileFormat
+from mosaic_async.raster.tile import learn
 from mosaic_async.sources.source import TileSource
 
 _WRONG_AFTER = 32

@@ -46,7 +46,7 @@ from mosaic_async.geo.grid import Grid
 from mosaic_async.http.client import Client
 from mosaic_async.raster.assembly import assemble, publish, stitched_parts
 from mosaic_async.raster.block_cache import small_block_cache
-from mosaic_async.raster.tile import TileFormat
+from mosaic_async.raster.form import TileFormat
 from mosaic_async.redaction import scrub
 
 _MAX_BATCH = 50

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mosaic_async.geo.grid import check_tile_size
-from mosaic_async.raster.tile import TileFormat
+from mosaic_async.raster.form import TileFormat
 
 _MAX_BLOCKS = 2**16
 _MAX_BANDS = 1024

@@ -24,10 +24,10 @@ from mosaic_async.build.job import CLIP_TAG, ZOOM_TAG
 from mosaic_async.errors import RequestError, SourceError, TileError, UsageError
 from mosaic_async.geo.cover import MAX_ZOOM, WORLD, Tile
 from mosaic_async.http.client import Client
-from mosaic_async.raster.canvas import converted
 from mosaic_async.raster.environment import pinned
-from mosaic_async.raster.inspection import mask_mode
-from mosaic_async.raster.tile import Mask, Pixels, decode, learn
+from mosaic_async.raster.fitting import converted, mask_mode
+from mosaic_async.raster.form import Mask, Pixels
+from mosaic_async.raster.tile import decode, learn
 from mosaic_async.raster.tolerance import Codec, difference
 from mosaic_async.sources.source import TileSource
 

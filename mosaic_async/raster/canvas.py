@@ -27,9 +27,10 @@ from mosaic_async.errors import ResourceError
 from mosaic_async.raster import whole_file
 from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.environment import pinned
+from mosaic_async.raster.fitting import converted, fit, is_fit, read_stored
+from mosaic_async.raster.form import Mask, Pixels
 from mosaic_async.raster.halving import halve, is_exact
 from mosaic_async.raster.readback import check_blocks
-from mosaic_async.raster.tile import Mask, Pixels
 
 _CRS = "EPSG:3857"
 _SIDE = 512
@@ -58,7 +59,7 @@ class Canvas:
         """The overviews that `halve` makes, largest first; GDAL stores its own inside the canvas."""
         with pinned():
             self._dataset: DatasetWriter = self._memory.open(**self._creation())
-            self._dataset.colorinterp = self._colorinterp()
+            self._dataset.colorinterp = [ColorInterp[name] for name in encoding.all_colors]
             for index, name in enumerate(encoding.descriptions, start=1):
                 if name:
                     self._dataset.set_band_description(index, name)
@@ -109,13 +110,36 @@ class Canvas:
             raise ResourceError(f"{path} cannot be written: {error}", hint="free disk space, then resume") from error
 
     def restore(self, path: Path) -> None:
-        """Place what another canvas of this size kept."""
+        """Place what another canvas of this size kept or sealed, in this encoding or in a narrower one.
+
+        Raises:
+            TileError: this encoding cannot mark the pixels without data.
+        """
         with pinned(), rasterio.open(path) as source:
-            for row_off in range(0, source.height, self.encoding.block_size):
-                window = Window(0, row_off, source.width, min(self.encoding.block_size, source.height - row_off))
-                self._dataset.write(source.read(window=window), window=window)
-                if self.encoding.mask == "internal":
-                    self._dataset.write_mask(source.dataset_mask(window=window), window=window)
+            self._take(source)
+
+    def widened(self, encoding: Encoding) -> Canvas:
+        """Return a canvas with these pixels in a wider encoding; this one is closed.
+
+        Raises:
+            TileError: as for `restore`.
+        """
+        wider = Canvas(self.height, self.width, self.levels, self._transform, encoding)
+        with pinned():
+            wider._take(self._dataset)
+        self.close()
+        return wider
+
+    def _take(self, source: DatasetReader) -> None:
+        is_same = is_fit(source, self.encoding)
+        for row_off in range(0, source.height, self.encoding.block_size):
+            window = Window(0, row_off, source.width, min(self.encoding.block_size, source.height - row_off))
+            if not is_same:
+                self.place(*fit(read_stored(source, window), self.encoding), window)
+                continue
+            self._dataset.write(source.read(window=window), window=window)
+            if self.encoding.mask == "internal":
+                self._dataset.write_mask(source.dataset_mask(window=window), window=window)
 
     def cut(self, inside: Callable[[Window], NDArray[np.bool_]]) -> None:
         """Invalidate every pixel that a function of windows does not hold; it returns (height, width)."""
@@ -197,15 +221,6 @@ class Canvas:
         block = self.encoding.block_size
         layout = {"TILED": True, "BLOCKXSIZE": block, "BLOCKYSIZE": block, "INTERLEAVE": "PIXEL", "SPARSE_OK": True}
         return {"COMPRESS": "DEFLATE", "ZLEVEL": 1, "BIGTIFF": "IF_SAFER", **layout}
-
-    def _colorinterp(self) -> list[ColorInterp]:
-        """Return the meaning of every band: by default, GDAL treats the fourth of four bytes as an alpha band."""
-        given = [ColorInterp[name] for name in self.encoding.colorinterp]
-        rest = [ColorInterp.gray if not given else ColorInterp.undefined] + [
-            ColorInterp.undefined
-        ] * self.encoding.count
-        bands = (given + rest)[: self.encoding.count]
-        return bands + ([ColorInterp.alpha] if self.encoding.mask == "alpha" else [])
 
     def _place_mask(self, mask: Mask, window: Window) -> None:
         if self.encoding.mask == "internal":
@@ -294,13 +309,3 @@ def _repeats(size: int, levels: int) -> Iterator[tuple[int, int]]:
         units = -(-size >> level)  # columns, or rows, of the level
         if units % 2:
             yield (units - 1) << level, 1 << level
-
-
-def converted(pixels: Pixels, dtype: np.dtype[Any]) -> Pixels:
-    """Convert to a dtype: round for integers and clip to the range; NaN becomes 0."""
-    if pixels.dtype == dtype or dtype.kind == "f":
-        return pixels.astype(dtype, copy=False)
-    if pixels.dtype.kind == "f":
-        pixels = np.rint(np.nan_to_num(pixels, nan=0.0))
-    limits = np.iinfo(dtype)
-    return np.clip(pixels, limits.min, limits.max).astype(dtype)

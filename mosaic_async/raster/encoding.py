@@ -14,7 +14,7 @@ from rasterio.dtypes import in_dtype_range
 from rio_cogeo.profiles import cog_profiles
 
 from mosaic_async.errors import UsageError
-from mosaic_async.raster.tile import TileFormat
+from mosaic_async.raster.form import TileFormat
 
 MaskMode = Literal["auto", "internal", "alpha", "nodata", "none"]
 OverviewResampling = Literal["average", "nearest", "mode", "rms"]
@@ -113,6 +113,12 @@ class Encoding:
     def bands(self) -> int:
         """Bands in the file, an alpha band included."""
         return self.count + 1 if self.mask == "alpha" else self.count
+
+    @property
+    def all_colors(self) -> tuple[str, ...]:
+        """The meaning of every band, an alpha band included; GDAL alone takes the fourth of four bytes for one."""
+        rest = ("undefined" if self.colorinterp else "gray", *["undefined"] * self.count)
+        return (*self.colorinterp, *rest)[: self.count] + ("alpha",) * (self.mask == "alpha")
 
     @property
     def pixel_bytes(self) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_async.raster.tile import Mask, Pixels
+from mosaic_async.raster.form import Mask, Pixels
 
 _WIDE = {"uint8": "uint16", "uint16": "uint32", "uint32": "uint64", "int8": "int16", "int16": "int32", "int32": "int64"}
 """The dtype that holds the sum of four values."""

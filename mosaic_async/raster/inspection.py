@@ -18,15 +18,16 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 import rasterio
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.windows import Window
 
 from mosaic_async.raster.environment import pinned
+from mosaic_async.raster.fitting import mask_mode
+from mosaic_async.raster.form import Mask, Pixels
 from mosaic_async.raster.halving import halve, is_exact
 from mosaic_async.raster.tiff import TILE_HEIGHT, TILE_WIDTH, Image
-from mosaic_async.raster.tile import Mask, Pixels
 from mosaic_async.raster.tolerance import Codec, difference
 
 _SQUARE = 1024
@@ -73,16 +74,6 @@ class _Level:
         pixels, mask = self.read(inside)
         extra = ((0, int(twice.height - inside.height)), (0, int(twice.width - inside.width)))
         return np.pad(pixels, ((0, 0), *extra), mode="edge"), np.pad(mask, extra, mode="edge")
-
-
-def mask_mode(dataset: DatasetReader) -> str:
-    """Return how a dataset marks pixels without data: internal, alpha, nodata or none."""
-    flags = dataset.mask_flag_enums[0]
-    if ColorInterp.alpha in dataset.colorinterp:
-        return "alpha"
-    if MaskFlags.per_dataset in flags:
-        return "internal"
-    return "nodata" if MaskFlags.nodata in flags else "none"
 
 
 def inspect(

@@ -1,4 +1,4 @@
-"""What the bytes of one tile hold: pixels and a mask, read with the one expected driver, or a `TileError`.
+"""What the bytes of one tile hold: pixels and a mask, read with the driver of its first bytes, or a `TileError`.
 
 Only this module opens bytes from a server. It does not know where a tile goes.
 """
@@ -8,20 +8,18 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # not every error of GDAL becomes a RasterioError
-from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 
 from mosaic_async.errors import TileError
+from mosaic_async.raster import meaning
 from mosaic_async.raster.environment import decoding
+from mosaic_async.raster.form import Mask, Pixels, Reading, TileFormat
 from mosaic_async.redaction import one_line
 
 _MAGIC = (
@@ -47,44 +45,9 @@ _MAX_SIZE = 4096
 """Pixels per side; a larger first tile is a decompression bomb or not a tile."""
 _MAX_BEGIN = 2**16
 """Bytes of an unknown body that are searched for secrets."""
-_MAX_DESCRIPTION = 200
-"""Characters of a band's name."""
 _MAX_BANDS = 1024
-
-Pixels = NDArray[Any]
-Mask = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TileFormat:
-    """What every tile of a run looks like, learnt from the first tile that is not empty."""
-
-    driver: str
-    """GDAL's name of the format, or `npy`."""
-    size: int
-    """Pixels per side."""
-    count: int
-    """Bands of data, without a mask band."""
-    dtype: str
-    nodata: float | None = None
-    """From the tile's own tag, if that is its mask; None if the mask is a band or internal."""
-    mask_band: bool | None = None
-    """Whether the last band is the mask; None decides by its colour interpretation."""
-    colorinterp: tuple[str, ...] = ()
-    """Colour interpretation of the data bands."""
-    descriptions: tuple[str | None, ...] = ()
-    """Names of the data bands."""
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TileFormat:
-        """Make a format from the result of `dataclasses.asdict`, also after it was stored as JSON."""
-        lists = {name: tuple(values[name]) for name in ("colorinterp", "descriptions")}
-        return cls(**{**values, **lists})
-
-    @property
-    def nbytes(self) -> int:
-        """Uncompressed bytes per tile."""
-        return self.size * self.size * self.count * np.dtype(self.dtype).itemsize
+_PNG_DEPTH, _PNG_KIND, _PNG_GREY = 24, 25, 0
+"""Where the header of a PNG has its bits per sample and its kind of colours, and the kind of grey."""
 
 
 def learn(body: bytes, *, tile_size: int | None = None, mask_band: bool | None = None) -> TileFormat:
@@ -100,51 +63,74 @@ def learn(body: bytes, *, tile_size: int | None = None, mask_band: bool | None =
     """
     driver = driver_of(body)
     if driver == "npy":
-        shape, dtype = _npy_header(body)
-        tile_format = TileFormat(
-            driver=driver, size=shape[1], count=shape[0] - (mask_band is not False), dtype=dtype, mask_band=mask_band
-        )
-        height, width = shape[1:]
+        form, (height, width) = _npy_form(body, mask_band=mask_band)
     else:
         with _opened(body, driver) as dataset:
             height, width = dataset.shape
-            tile_format = _format_of(dataset, mask_band=mask_band)
+            form = meaning.form_of(dataset, mask_band=mask_band)
     if height != width or height > _MAX_SIZE or tile_size not in (None, height):
         wanted = f"{tile_size} x {tile_size}" if tile_size else f"square and up to {_MAX_SIZE} pixels per side"
         raise TileError(f"the tile has {width} x {height} pixels, it should be {wanted}")
-    if not 0 < tile_format.count <= _MAX_BANDS:
-        raise TileError(f"the tile has {tile_format.count} bands beside its mask")
-    return tile_format
+    if not 0 < form.count <= _MAX_BANDS:
+        raise TileError(f"the tile has {form.count} bands beside its mask")
+    return form
+
+
+def read(body: bytes, tile_format: TileFormat) -> Reading:
+    """Read a tile in its own form.
+
+    An extra last band is the mask, and its values above 0 are valid. This rule fits the 0 and 255 of old tilers in any
+    dtype, the -32768 and 32767 of int16 and the ±3.4e38 of float32 (rio-tiler 8 and later). The file's own mask,
+    transparent colour and nodata value count as well.
+
+    Args:
+        body: the tile.
+        tile_format: of the tiles so far; some form must hold them and this one.
+
+    Raises:
+        TileError: the tile is incomplete, is not an image of a known format, or has no form in common with the others.
+    """
+    driver = driver_of(body)
+    if driver == "npy":
+        return _read_npy(body, tile_format)
+    with _opened(body, driver) as dataset:
+        form = meaning.form_of(dataset, mask_band=tile_format.mask_band)
+        _check_form(form, dataset.shape, tile_format)
+        is_grey_png = driver == "PNG" and body[_PNG_KIND] == _PNG_GREY
+        return meaning.read(dataset, form, grey_bits=min(body[_PNG_DEPTH], 8) if is_grey_png else 8)
 
 
 def decode(body: bytes, tile_format: TileFormat) -> tuple[Pixels, Mask | None]:
-    """Read a tile's pixels, (bands, height, width), and its mask, (height, width), 255 where valid.
+    """Read a tile as `tile_format` has it.
 
-    An extra last band is the mask, and its values above 0 are valid. This rule fits the 0 and 255 of old tilers in any
-    dtype, the -32768 and 32767 of int16 and the ±3.4e38 of float32 (rio-tiler 8 and later). Without such a band, the
-    file's own mask or nodata value is used. None means that all pixels are valid.
+    Returns:
+        Pixels, (bands, height, width), and their mask, (height, width), 255 where valid; None if all are valid.
 
     Raises:
-        TileError: the tile is incomplete, has an unexpected format, or differs from the first tile in size, band count
-            or dtype.
+        TileError: the tile cannot be read, or `tile_format` does not hold its pixels.
     """
-    driver = driver_of(body)
-    if driver != tile_format.driver:
-        raise TileError(f"the tile is a {driver}, the first tile was a {tile_format.driver}")
-    if driver == "npy":
-        return _decode_npy(body, tile_format)
-    with _opened(body, driver) as dataset:
-        return _read(dataset, tile_format)
+    reading = read(body, tile_format)
+    form = tile_format.joined(reading.form)
+    if form.count != tile_format.count:
+        raise TileError(f"the tile's band count is {reading.form.count}, the first tile's was {tile_format.count}")
+    if form.dtype != tile_format.dtype:
+        raise TileError(f"the tile's dtype is {reading.form.dtype}, the first tile's was {tile_format.dtype}")
+    return reading.in_bands(form.count).astype(form.dtype, copy=False), reading.mask
 
 
 def driver_of(body: bytes) -> str:
     """Return the format by its first bytes; any other format, such as a VRT, is refused here."""
-    for magic, driver in _MAGIC:
-        if body.startswith(magic):
-            return driver
+    driver = known_driver(body)
+    if driver is None:
+        raise TileError(f"the body is not an image of a known format: it begins with {_begin(body)!r}")
+    return driver
+
+
+def known_driver(body: bytes) -> str | None:
+    """Return the format by its first bytes; None if they are not those of a tile."""
     if body[:4] == b"RIFF" and body[8:12] == b"WEBP":
         return "WEBP"
-    raise TileError(f"the body is not an image of a known format: it begins with {_begin(body)!r}")
+    return next((driver for magic, driver in _MAGIC if body.startswith(magic)), None)
 
 
 @contextmanager
@@ -199,77 +185,17 @@ def _jp2_stream(body: bytes) -> int:
         offset += size
 
 
-def _format_of(dataset: DatasetReader, *, mask_band: bool | None) -> TileFormat:
-    if _is_palette(dataset):
-        count, colorinterp = 3, ("red", "green", "blue")
-    else:
-        count = dataset.count - _has_mask_band(dataset, mask_band=mask_band)
-        colorinterp = tuple(band.name for band in dataset.colorinterp[:count])
-    return TileFormat(
-        driver=dataset.driver,
-        size=dataset.width,
-        count=count,
-        dtype=dataset.dtypes[0],
-        nodata=dataset.nodata if MaskFlags.nodata in dataset.mask_flag_enums[0] else None,
-        mask_band=mask_band,
-        colorinterp=colorinterp,
-        descriptions=() if _is_palette(dataset) else tuple(map(_shown, dataset.descriptions[:count])),
-    )
-
-
 def _begin(body: bytes) -> str:
     """Return the first bytes of a body; a secret is removed before the text is cut."""
     return one_line(body[:_MAX_BEGIN].decode("latin-1"), 16)
 
 
-def _shown(description: str | None) -> str | None:
-    """Return a band's description, which the output repeats, without secrets."""
-    return None if description is None else one_line(description, _MAX_DESCRIPTION)
-
-
-def _read(dataset: DatasetReader, tile_format: TileFormat) -> tuple[Pixels, Mask | None]:
-    """Check size, bands and dtypes before any pixel is read: a file of 122 bytes can claim gigabytes."""
-    _check("size", f"{dataset.width} x {dataset.height}", f"{tile_format.size} x {tile_format.size}")
-    _check("dtype", "/".join(sorted(set(dataset.dtypes))), tile_format.dtype)
-    if _is_palette(dataset):
-        _check("band count", 3, tile_format.count)
-        return _read_palette(dataset)
-    has_mask_band = _has_mask_band(dataset, mask_band=tile_format.mask_band)
-    _check("band count", dataset.count - has_mask_band, tile_format.count)
-    pixels = dataset.read()
-    if has_mask_band:
-        return pixels[:-1], _as_mask(pixels[-1])
-    flags = dataset.mask_flag_enums[0]
-    if MaskFlags.all_valid in flags or tile_format.mask_band is False:
-        return pixels, None
-    return pixels, dataset.dataset_mask()
-
-
-def _check(what: str, found: object, expected: object) -> None:
-    if found != expected:
-        raise TileError(f"the tile's {what} is {found}, the first tile's was {expected}")
-
-
-def _has_mask_band(dataset: DatasetReader, *, mask_band: bool | None) -> bool:
-    return dataset.colorinterp[-1] is ColorInterp.alpha if mask_band is None else mask_band
-
-
-def _is_palette(dataset: DatasetReader) -> bool:
-    return bool(dataset.colorinterp == (ColorInterp.palette,) and dataset.dtypes == ("uint8",))
-
-
-def _read_palette(dataset: DatasetReader) -> tuple[Pixels, Mask | None]:
-    """Replace indices by colours: a palette belongs to one tile and has no meaning in a mosaic."""
-    palette = np.zeros((256, 4), dtype=np.uint8)
-    for index, color in dataset.colormap(1).items():
-        palette[index] = color
-    colors = np.moveaxis(palette[dataset.read(1)], -1, 0)
-    mask = _as_mask(colors[3])
-    return np.ascontiguousarray(colors[:3]), None if mask.all() else mask
-
-
-def _as_mask(band: Pixels) -> Mask:
-    return np.multiply(band > 0, 255, dtype=np.uint8)
+def _check_form(form: TileFormat, shape: tuple[int, ...], tile_format: TileFormat) -> None:
+    """Check size, bands and dtype before any pixel is read: a file of 122 bytes can claim gigabytes."""
+    size = tile_format.size
+    if shape != (size, size):
+        raise TileError(f"the tile's size is {shape[1]} x {shape[0]}, the first tile's was {size} x {size}")
+    tile_format.joined(form)
 
 
 def _npy_header(body: bytes) -> tuple[tuple[int, int, int], str]:
@@ -286,14 +212,27 @@ def _npy_header(body: bytes) -> tuple[tuple[int, int, int], str]:
     return shape, dtype.name
 
 
-def _decode_npy(body: bytes, tile_format: TileFormat) -> tuple[Pixels, Mask | None]:
-    """Read an array; its last plane is the mask, as rio-tiler writes it, unless the source declares otherwise."""
-    has_mask = tile_format.mask_band is not False
-    shape, dtype = _npy_header(body)
-    _check("shape", shape, (tile_format.count + has_mask, tile_format.size, tile_format.size))
-    _check("dtype", dtype, tile_format.dtype)
+def _npy_form(body: bytes, *, mask_band: bool | None) -> tuple[TileFormat, tuple[int, int]]:
+    """Return the form and the shape of an array; its last plane is the mask, unless the source declares otherwise.
+
+    Half floats are read as floats, which hold them exactly and which every GeoTIFF can have.
+    """
+    (planes, height, width), dtype = _npy_header(body)
+    form = TileFormat(
+        size=width,
+        count=planes - (mask_band is not False),
+        dtype="float32" if dtype == "float16" else dtype,
+        mask_band=mask_band,
+    )
+    return form, (height, width)
+
+
+def _read_npy(body: bytes, tile_format: TileFormat) -> Reading:
+    form, shape = _npy_form(body, mask_band=tile_format.mask_band)
+    _check_form(form, shape, tile_format)
     try:
-        pixels = np.load(io.BytesIO(body), allow_pickle=False)
+        planes = np.load(io.BytesIO(body), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise TileError(f"the npy cannot be read: {error}") from error
-    return (pixels[:-1], _as_mask(pixels[-1])) if has_mask else (pixels, None)
+    mask = None if form.count == len(planes) else meaning.as_mask(planes[-1])
+    return Reading(form, planes[: form.count].astype(form.dtype, copy=False), mask)

@@ -18,7 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader, MemoryFile
 
 from mosaic_async.raster.environment import pinned
-from mosaic_async.raster.tile import Mask, Pixels
+from mosaic_async.raster.form import Mask, Pixels
 
 _PICTURES = {"JPEG": "JPEG_QUALITY", "WEBP": "WEBP_LEVEL"}
 """Codecs for pictures, and GDAL's name of their quality."""

@@ -13,7 +13,6 @@ import sys
 import threading
 import tracemalloc
 import zlib
-from dataclasses import replace
 
 import mercantile
 import numpy as np
@@ -155,7 +154,7 @@ def test_a_vrt_that_begins_like_an_image_is_not_opened_as_one(tmp_path, magic):
     with pytest.raises(TileError, match="cannot be read"):
         learn(body)
     with pytest.raises(TileError, match="cannot be read"):
-        decode(body, replace(PROFILE, driver="JPEG" if magic.startswith(b"\xff") else "PNG"))
+        decode(body, PROFILE)
 
 
 @pytest.mark.parametrize(
@@ -288,9 +287,12 @@ def test_a_place_within_half_a_pixel_is_that_place(shift):
         check(tiff(bounds=tuple(value + np.sign(shift) * pixel * 0.1 for value in moved)))
 
 
-def test_a_tile_of_another_format_is_found_while_its_request_has_attempts_left():
-    with pytest.raises(TileError, match="is a PNG, the first tile was a GTiff"):
-        check(FakeTiler(ext="png").body((7, 64, 49)))
+@pytest.mark.parametrize("kind", ["text/plain", "application/json", "text/html; charset=utf-8", ""])
+def test_the_first_bytes_of_a_tile_overrule_its_media_type(kind):
+    for body in (GOOD, *(FakeTiler(ext=ext).body((7, 64, 49)) for ext in ("png", "jpg", "webp", "npy"))):
+        check(body, Content_Type=kind)
+    with pytest.raises(TileError, match="is text/html, not a tile" if "html" in kind else "not"):
+        check(b"<!doctype html><title>oops</title>", Content_Type=kind)
 
 
 def test_an_array_without_bands_or_with_thousands_is_no_first_tile():

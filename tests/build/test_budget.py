@@ -15,7 +15,7 @@ from mosaic_async.geo.grid import Grid
 from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.tile import TileFormat
 
-TILE = TileFormat(driver="GTiff", size=256, count=3, dtype="uint8")
+TILE = TileFormat(size=256, count=3, dtype="uint8")
 ENCODING = Encoding.of(TILE)
 GRID = Grid(cover=Cover(zoom=10, left=0, top=0, columns=100, rows=100), tile_size=256)
 

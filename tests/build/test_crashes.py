@@ -187,7 +187,7 @@ def test_a_cog_whose_blocks_did_not_all_arrive_is_found_before_it_counts(tmp_pat
         1024,
         1,
         rasterio.Affine(2, 0, 0, 0, -2, 0),
-        Encoding.of(TileFormat(driver="GTiff", size=256, count=2, dtype="uint8")),
+        Encoding.of(TileFormat(size=256, count=2, dtype="uint8")),
     ) as canvas:
         canvas.place(pixels, mask.astype(np.uint8) * 255, rasterio.windows.Window(0, 0, 1024, 1024))
         canvas.seal(path)

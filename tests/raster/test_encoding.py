@@ -15,7 +15,7 @@ from mosaic_async.raster.tile import TileFormat
 
 
 def tile(count=3, dtype="uint8", **options):
-    return TileFormat(driver="GTiff", size=256, count=count, dtype=dtype, **options)
+    return TileFormat(size=256, count=count, dtype=dtype, **options)
 
 
 def test_auto_keeps_a_mask_inside_the_file():

@@ -56,7 +56,7 @@ def with_methods(kinds: list[tuple], methods: list[str]) -> list:
 
 def encoding_of(profile, dtype, count, mask, **options) -> Encoding:
     colors = ("red", "green", "blue") if count == 3 and dtype == "uint8" else ()
-    tile = TileFormat(driver="GTiff", size=BLOCK, count=count, dtype=dtype, colorinterp=colors)
+    tile = TileFormat(size=BLOCK, count=count, dtype=dtype, colorinterp=colors)
     options.setdefault("creation_options", {"BLOCKSIZE": str(BLOCK)})
     nodata = -3000.0 if mask == "nodata" else None
     return Encoding.of(tile, profile=profile, mask=mask, nodata=nodata, **options)

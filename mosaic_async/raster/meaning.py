@@ -1,0 +1,130 @@
+"""What the numbers of an opened tile mean: its form, its pixels, and which of them are valid.
+
+GDAL's reading is corrected where it is not what the format means. It knows nothing of where bytes come from.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.dtypes import in_dtype_range
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.io import DatasetReader
+
+from mosaic_async.raster.form import RGB, Mask, Palette, Pixels, Reading, TileFormat, same_nan
+from mosaic_async.redaction import one_line
+
+_PICTURES = frozenset(("PNG", "JPEG", "WEBP"))
+"""Formats that say themselves which band is the mask; a transparent colour is a mask and not a nodata value."""
+_NO_COLOR = (0, 0, 0, 0)
+_MAX_DESCRIPTION = 200
+"""Characters of a band's name."""
+
+
+def form_of(dataset: DatasetReader, *, mask_band: bool | None) -> TileFormat:
+    """Return the form of an opened tile, from its header.
+
+    Args:
+        dataset: the tile.
+        mask_band: as in `TileFormat`; pictures say it themselves.
+    """
+    palette = _palette(dataset)
+    count = 3 if palette else dataset.count - _has_mask_band(dataset, mask_band=mask_band)
+    names = dataset.descriptions[:count]
+    return TileFormat(
+        size=dataset.width,
+        count=count,
+        dtype=dataset.dtypes[0],
+        nodata=_nodata(dataset) if palette is None else None,
+        mask_band=mask_band,
+        colorinterp=RGB if palette else tuple(band.name for band in dataset.colorinterp[:count]),
+        descriptions=() if palette else tuple(map(_shown, names)),
+        palette=palette,
+    )
+
+
+def read(dataset: DatasetReader, form: TileFormat, *, grey_bits: int = 8) -> Reading:
+    """Read the pixels of an opened tile, and which of them are valid.
+
+    Args:
+        dataset: the tile.
+        form: its form.
+        grey_bits: bits per grey sample of a PNG; fewer than 8 are scaled to 8.
+    """
+    pixels = dataset.read()
+    mask: Mask | None = None
+    flags = dataset.mask_flag_enums[0]
+    if form.palette is not None:
+        mask = _opacity_mask(dataset, pixels[0], form.palette)
+    elif _has_mask_band(dataset, mask_band=form.mask_band):
+        pixels, mask = pixels[:-1], as_mask(pixels[-1])
+    elif MaskFlags.per_dataset in flags or (form.nodata is None and MaskFlags.nodata in flags):
+        mask = dataset.read_masks(1)  # one for all bands: inside the file, or a colour that is transparent
+    if grey_bits < 8:
+        pixels *= 255 // (2**grey_bits - 1)
+    if form.nodata is None:
+        return Reading(form, pixels, _unless_all(mask))
+    return with_gaps(form, pixels, mask)
+
+
+def with_gaps(form: TileFormat, pixels: Pixels, mask: Mask | None) -> Reading:
+    """Return a reading whose pixels with the form's nodata value are not valid, each band apart."""
+    nodata = np.asarray(form.nodata).astype(pixels.dtype)
+    gaps: NDArray[np.bool_] = np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
+    if not gaps.any():
+        return Reading(form, pixels, mask)
+    valid: NDArray[np.bool_] = ~np.all(gaps, axis=0)
+    if mask is not None:
+        valid &= mask > 0
+    is_partial = len(pixels) > 1 and bool((np.any(gaps, axis=0) & valid).any())
+    return Reading(form, pixels, as_mask(valid), gaps if is_partial else None)
+
+
+def as_mask(band: Pixels) -> Mask:
+    """Return a mask that is valid where a band is above 0."""
+    return np.multiply(band > 0, 255, dtype=np.uint8)
+
+
+def _unless_all(mask: Mask | None) -> Mask | None:
+    return None if mask is None or mask.all() else mask
+
+
+def _has_mask_band(dataset: DatasetReader, *, mask_band: bool | None) -> bool:
+    if mask_band is None or dataset.driver in _PICTURES:
+        return dataset.colorinterp[-1] is ColorInterp.alpha
+    return mask_band
+
+
+def _nodata(dataset: DatasetReader) -> float | None:
+    """Return the value that marks pixels without data in each band apart.
+
+    Values that differ between bands mark a pixel together, so they are a mask; a value beyond the dtype marks nothing.
+    """
+    nodata = dataset.nodata
+    if nodata is None or dataset.driver in _PICTURES or not in_dtype_range(nodata, dataset.dtypes[0]):
+        return None
+    return None if "NODATA_VALUES" in dataset.tags() else same_nan(float(nodata))
+
+
+def _palette(dataset: DatasetReader) -> Palette | None:
+    if dataset.colorinterp != (ColorInterp.palette,) or dataset.dtypes != ("uint8",):
+        return None
+    colors: dict[int, tuple[int, int, int, int]] = dataset.colormap(1)
+    return tuple(colors.get(index, _NO_COLOR) for index in range(max(colors) + 1))
+
+
+def _opacity_mask(dataset: DatasetReader, indices: Pixels, palette: Palette) -> Mask | None:
+    """Return where an index is that of a colour, which is not transparent, and not nodata."""
+    opacity = np.zeros(256, np.uint8)
+    opacity[: len(palette)] = [color[3] for color in palette]
+    if dataset.driver != "PNG" and dataset.nodata is not None and in_dtype_range(dataset.nodata, "uint8"):
+        opacity[int(dataset.nodata)] = 0
+    mask = as_mask(opacity[indices])
+    if MaskFlags.per_dataset in dataset.mask_flag_enums[0]:
+        mask = np.minimum(mask, dataset.read_masks(1))
+    return _unless_all(mask)
+
+
+def _shown(description: str | None) -> str | None:
+    """Return a band's description, which the output repeats, without secrets."""
+    return None if description is None else one_line(description, _MAX_DESCRIPTION)

@@ -1,0 +1,144 @@
+"""What the numbers of a tile mean, by oracles that are not GDAL: NumPy, Pillow and imagecodecs."""
+
+from __future__ import annotations
+
+import io
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from rasterio.io import MemoryFile
+
+from mosaic_async.raster.tile import decode, learn, read
+from tests.pictures import GREY, GREY_ALPHA, PALETTE, RGB, RGBA, png
+
+SIZE = 256
+RNG = np.random.default_rng(7)
+
+
+def samples(bands=None, depth=8):
+    shape = (SIZE, SIZE) if bands is None else (SIZE, SIZE, bands)
+    return RNG.integers(0, 2**depth, shape)
+
+
+def read_all(body):
+    """Return (bands, height, width) and which pixels are valid."""
+    pixels, mask = decode(body, learn(body))
+    return pixels, np.ones(pixels.shape[1:], bool) if mask is None else mask > 0
+
+
+def pillow(body):
+    """Return colours and opacity, (height, width, 4)."""
+    with Image.open(io.BytesIO(body)) as image:
+        return np.asarray(image.convert("RGBA"))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_grey_of_few_bits_is_scaled_to_eight_as_the_specification_says(depth, interlaced):
+    values = samples(depth=depth)
+    body = png(values, kind=GREY, depth=depth, interlaced=interlaced)
+    pixels, valid = read_all(body)
+    np.testing.assert_array_equal(pixels[0], values * 255 // (2**depth - 1))
+    np.testing.assert_array_equal(pixels[0], pillow(body)[..., 0])
+    assert valid.all()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_a_transparent_grey_is_a_mask_and_not_a_nodata_value(depth):
+    values = samples(depth=depth)
+    form = learn(body := png(values, kind=GREY, depth=depth, transparent=1))
+    pixels, valid = read_all(body)
+    assert form.nodata is None
+    np.testing.assert_array_equal(valid, values != 1)
+    np.testing.assert_array_equal(pixels[0], values if depth > 8 else values * 255 // (2**depth - 1))
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_transparent_colour_masks_by_all_three_values_together(depth):
+    values = samples(3, depth) % 4
+    form = learn(body := png(values, kind=RGB, depth=depth, transparent=(1, 2, 3)))
+    pixels, valid = read_all(body)
+    assert form.nodata is None
+    np.testing.assert_array_equal(valid, (values != (1, 2, 3)).any(axis=-1))
+    np.testing.assert_array_equal(pixels, np.moveaxis(values, -1, 0))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+@pytest.mark.parametrize("opacities", [None, (0,), (255, 0), (7, 128)])
+def test_a_transparent_entry_of_a_palette_is_not_a_nodata_value_of_the_colours(depth, opacities):
+    values = samples(depth=depth)
+    palette = RNG.integers(0, 3, (2**depth, 3))  # many colours hold the value of a transparent index
+    form = learn(body := png(values, kind=PALETTE, depth=depth, palette=palette, transparent=opacities))
+    pixels, valid = read_all(body)
+    opaque = np.full(2**depth, 255)
+    opaque[: len(opacities or ())] = opacities or ()
+    assert (form.nodata, form.count) == (None, 3)
+    np.testing.assert_array_equal(valid, opaque[values] > 0)
+    np.testing.assert_array_equal(pixels, np.moveaxis(palette[values], -1, 0))
+    np.testing.assert_array_equal(np.moveaxis(pixels, 0, -1), pillow(body)[..., :3])
+
+
+@pytest.mark.parametrize(("kind", "bands"), [(GREY_ALPHA, 2), (RGBA, 4)])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_opacity_is_a_mask_that_is_valid_above_zero(kind, bands, depth):
+    values = samples(bands, depth) % 3
+    pixels, valid = read_all(body := png(values, kind=kind, depth=depth, interlaced=depth == 8))
+    np.testing.assert_array_equal(valid, values[..., -1] > 0)
+    np.testing.assert_array_equal(pixels, np.moveaxis(values[..., :-1], -1, 0))
+    np.testing.assert_array_equal(imagecodecs.png_decode(body), values)
+
+
+def tiff(array, *, palette=None, tags=None, **options):
+    count, height, width = array.shape
+    with MemoryFile() as file:
+        with file.open(
+            driver="GTiff", count=count, height=height, width=width, dtype=array.dtype, **options
+        ) as dataset:
+            dataset.write(array)
+            if palette is not None:
+                dataset.write_colormap(1, palette)
+            dataset.update_tags(**(tags or {}))
+        return bytes(file.getbuffer())
+
+
+def test_a_nodata_value_is_one_of_each_band_apart():
+    array = samples(2).astype("int16").transpose(2, 0, 1)
+    array = np.where(array < 60, np.int16(-9999), array)
+    form = learn(body := tiff(array, nodata=-9999))
+    found = read(body, form)
+    assert form.nodata == -9999
+    np.testing.assert_array_equal(found.mask > 0, (array != -9999).any(axis=0))
+    np.testing.assert_array_equal(found.gaps, array == -9999)
+
+
+def test_nodata_values_that_differ_between_bands_mark_a_pixel_together():
+    array = (samples(3) % 4).astype("uint8").transpose(2, 0, 1)
+    form = learn(body := tiff(array, tags={"NODATA_VALUES": "1 2 3"}))
+    _, valid = read_all(body)
+    assert form.nodata is None
+    np.testing.assert_array_equal(valid, (array != np.array([1, 2, 3])[:, None, None]).any(axis=0))
+
+
+def test_the_nodata_value_of_a_palette_is_an_index():
+    array = (samples() % 5).astype("uint8")[None]
+    colors = {index: (index, 4 - index, 2, 255) for index in range(5)}
+    form = learn(body := tiff(array, palette=colors, nodata=2))
+    pixels, valid = read_all(body)
+    assert form.nodata is None
+    np.testing.assert_array_equal(valid, array[0] != 2)
+    np.testing.assert_array_equal(pixels[0], array[0])
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", -9999), ("uint8", float("nan")), ("int16", 70000)])
+def test_a_nodata_value_beyond_the_dtype_marks_nothing(dtype, nodata):
+    array = samples(1).astype(dtype).transpose(2, 0, 1)
+    stream = io.BytesIO()  # GDAL does not write such a value
+    tifffile.imwrite(stream, array[0], extratags=[(42113, "s", 0, f"{nodata:g}", True)], photometric="minisblack")
+    form = learn(body := stream.getvalue())
+    pixels, valid = read_all(body)
+    assert form.nodata is None
+    assert valid.all()
+    np.testing.assert_array_equal(pixels, array)
