@@ -22,6 +22,22 @@ def tiler() -> Any:
     return room
 
 
+def vector() -> Any:
+    """Return `mosaic_async.cli.vector_file`.
+
+    Raises:
+        UsageError: the extra `vector` is not installed.
+    """
+    try:
+        from mosaic_async.cli import vector_file as module  # noqa: PLC0415 - the extra may be missing
+    except ImportError as error:
+        raise UsageError(
+            f"areas in other files than GeoJSON require the extra `vector` ({error})",
+            hint="pip install 'mosaic-async[vector]', or write the area as GeoJSON",
+        ) from error
+    return module
+
+
 def stac() -> Any:
     """Return `mosaic_async.stac`.
 

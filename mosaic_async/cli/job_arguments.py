@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from mosaic_async.build.failed_tiles import area_of_tiles, read_tiles
+from mosaic_async.cli.area_file import area_in
 from mosaic_async.cli.options import RENDERING
 from mosaic_async.cli.parsing import (
     HEADERS_VARIABLE,
     PARAMS_VARIABLE,
     SECRETS_VARIABLE,
-    json_object,
     pairs_in_environment,
     split_list,
 )
@@ -87,12 +87,12 @@ def _tiles(options: dict[str, Any]) -> dict[str, Any] | None:
     return area_of_tiles(listed)
 
 
-def _area(bounds: tuple[float, ...] | None, file: IO[str] | None, tiles: dict[str, Any] | None) -> _Area:
+def _area(bounds: tuple[float, ...] | None, file: str | None, tiles: dict[str, Any] | None) -> _Area:
     if sum(given is not None for given in (bounds, file, tiles)) != 1:
         raise UsageError("the area is missing or set twice", hint="set one of --bounds W S E N, --area or --tiles")
     if tiles is not None:
         return tiles
-    return (bounds or ()) if file is None else json_object(file)
+    return (bounds or ()) if file is None else area_in(file)
 
 
 def _pairs(options: dict[str, Any], name: str, variable: str, separator: str) -> dict[str, str]:

@@ -141,9 +141,8 @@ job_options = _all_of(
     ),
     click.option(
         "--area",
-        type=click.File("r"),
-        metavar="FILE.geojson",
-        help="Area as GeoJSON polygons, instead of --bounds; - reads stdin.",
+        metavar="FILE",
+        help="Area as polygons, instead of --bounds: GeoJSON, - for stdin, or FILE[:LAYER] in any format of GDAL.",
     ),
     click.option("-z", "--zoom", type=int, help="Zoom of the tiles; default: the data's own resolution, if known."),
     click.option(

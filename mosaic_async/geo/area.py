@@ -7,22 +7,22 @@ Latitudes are cut at the edge of the Web Mercator square.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from mosaic_async.errors import RefusedError, UsageError
+from mosaic_async.geo.grid_names import DEGREES
+from mosaic_async.geo.systems import Ring, ring_in_degrees, system
 
 MAX_LATITUDE = 85.0511287798066
 """Degrees; where Web Mercator's square ends."""
 
 Bounds = tuple[float, float, float, float]
 """West, south, east, north in degrees."""
-Ring = list[tuple[float, float]]
-"""Longitude and latitude of each corner; in pieces the last corner repeats the first."""
 Polygon = list[Ring]
-"""The outer ring, then the holes."""
+"""The outer ring, then the holes, in degrees; in pieces the last corner of a ring repeats the first."""
 _SQUARE = ((0, -180.0, 1), (0, 180.0, -1), (1, -MAX_LATITUDE, 1), (1, MAX_LATITUDE, -1))
 """The extent of Web Mercator, as limits for `_cut`."""
 _HAIR = 1e-10
@@ -69,13 +69,15 @@ class Area:
     def parse(cls, area: Sequence[float] | Mapping[str, Any]) -> Area:
         """Read `(west, south, east, north)` in degrees, or a GeoJSON object with polygons.
 
+        A GeoJSON with a member `crs`, as it had before RFC 7946, is in that coordinate system.
+
         Raises:
             UsageError: the argument is neither four numbers nor GeoJSON polygons.
             RefusedError: a coordinate is not finite, the edges are in the wrong order, or the area lies outside
                 ±85.0511 degrees of latitude.
         """
         if isinstance(area, Mapping):
-            return _of_polygons(list(_polygons(area)))
+            return _of_polygons(list(_in_degrees(area, _polygons(area))))
         try:
             west, south, east, north = (float(value) for value in area)
         except (TypeError, ValueError) as error:
@@ -118,6 +120,20 @@ def _check_degrees(west: float, south: float, east: float, north: float) -> None
             f"{(west, south, east, north)} are not degrees of longitude and latitude",
             hint="coordinates are longitude, latitude in degrees (EPSG:4326), not metres",
         )
+
+
+def _in_degrees(geojson: Mapping[str, Any], polygons: Iterable[Polygon]) -> Iterator[Polygon]:
+    """Yield polygons in degrees, whatever coordinate system the GeoJSON names."""
+    member = geojson.get("crs")
+    if member is None:
+        yield from polygons
+        return
+    try:
+        crs = system(str(member["properties"]["name"]))
+    except (KeyError, TypeError) as error:
+        raise UsageError("the GeoJSON's `crs` names no coordinate system", hint="write it in degrees") from error
+    for polygon in polygons:
+        yield polygon if crs == system(DEGREES) else [ring_in_degrees(crs, ring) for ring in polygon]
 
 
 def _polygons(geojson: Mapping[str, Any]) -> Iterator[Polygon]:

@@ -12,11 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mosaic_async.geo.straight import Floats, Integers
+
 HAIR = 1e-6
 """Share of a cell: what polygons cover of a cell beyond this width counts as an area."""
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 
 class Box(NamedTuple):

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from mosaic_async.errors import RefusedError, UsageError
 from mosaic_async.geo.area import Area, Bounds
-from mosaic_async.geo.cells import Box, Edges, Floats, Integers, cells_held
+from mosaic_async.geo.cells import Box, Edges, cells_held
 from mosaic_async.geo.outline import outline
+from mosaic_async.geo.straight import Floats, Integers
 
 _Number = TypeVar("_Number", float, Floats)
 
