@@ -26,7 +26,7 @@ from mosaic_async.geo.area import Area
 from mosaic_async.http.limits import Concurrency
 from mosaic_async.raster.encoding import MaskMode, OverviewResampling
 from mosaic_async.redaction import learn
-from mosaic_async.sources.opening import open_source
+from mosaic_async.sources.opening import opened_source
 from mosaic_async.sources.source import TileSource
 
 _Params = ParamSpec("_Params")
@@ -63,6 +63,7 @@ async def build_mosaic(
     not_found: NotFound = Effort.not_found,
     max_outage: float = Effort.max_outage,
     allow_hosts: Collection[str] = Effort.allow_hosts,
+    ca: str | Path | None = None,
     check_disk: bool = Effort.check_disk,
     overwrite: bool = Effort.overwrite,
     resume: bool = Effort.resume,
@@ -110,6 +111,7 @@ async def build_mosaic(
             reports their number; "fail" lets them fail.
         max_outage: seconds to wait for an unavailable server before the run ends.
         allow_hosts: other hosts that redirects and a TileJSON's template may lead to; headers are not sent there.
+        ca: PEM file of certificate authorities to trust beside those of the system.
         check_disk: refuse to start if the disk has less room than the first tile suggests.
         overwrite: replace the output if it exists; False refuses.
         resume: resume an earlier call; False deletes what it left.
@@ -146,28 +148,29 @@ async def build_mosaic(
     )
     path = await asyncio.to_thread(output_path, output, overwrite=overwrite)
     learn((secrets or {}).values())
-    job = Job(
-        source=await open_source(
-            source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets, tile_size=tile_size
-        ),
-        area=Area.parse(area),
-        zoom=zoom,
-        tile_size=tile_size,
-        profile=profile,
-        creation_options=creation_options or {},
-        overview_resampling=overview_resampling,
-        nodata=nodata,
-        dtype=dtype,
-        mask=mask,
-        clip=clip,
-        all_touched=all_touched,
-        part_size=part_size,
-    )
-    run = Run(job, effort, path, on_event or _ignore, stop)
-    try:
-        return await run.build()
-    except (BaseExceptionGroup, OSError, ResourceError) as error:
-        raise _sole(error, path, run.disk_needed) from error
+    async with opened_source(
+        source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets, tile_size=tile_size, ca=ca
+    ) as found:
+        job = Job(
+            source=found,
+            area=Area.parse(area),
+            zoom=zoom,
+            tile_size=tile_size,
+            profile=profile,
+            creation_options=creation_options or {},
+            overview_resampling=overview_resampling,
+            nodata=nodata,
+            dtype=dtype,
+            mask=mask,
+            clip=clip,
+            all_touched=all_touched,
+            part_size=part_size,
+        )
+        run = Run(job, effort, path, on_event or _ignore, stop)
+        try:
+            return await run.build()
+        except (BaseExceptionGroup, OSError, ResourceError) as error:
+            raise _sole(error, path, run.disk_needed) from error
 
 
 async def plan_mosaic(
@@ -195,6 +198,7 @@ async def plan_mosaic(
     part_size: int | None = Job.part_size,
     max_tiles: int = Effort.max_tiles,
     allow_hosts: Collection[str] = Effort.allow_hosts,
+    ca: str | Path | None = None,
 ) -> MosaicPlan:
     """Estimate what `build_mosaic` takes. It fetches one tile, the one in the centre, and keeps no files.
 
@@ -210,24 +214,25 @@ async def plan_mosaic(
         allow_hosts=allow_hosts,
     )
     learn((secrets or {}).values())
-    job = Job(
-        source=await open_source(
-            source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets, tile_size=tile_size
-        ),
-        area=Area.parse(area),
-        zoom=zoom,
-        tile_size=tile_size,
-        profile=profile,
-        creation_options=creation_options or {},
-        overview_resampling=overview_resampling,
-        nodata=nodata,
-        dtype=dtype,
-        mask=mask,
-        clip=clip,
-        all_touched=all_touched,
-        part_size=part_size,
-    )
-    return await make_plan(job, effort)
+    async with opened_source(
+        source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets, tile_size=tile_size, ca=ca
+    ) as found:
+        job = Job(
+            source=found,
+            area=Area.parse(area),
+            zoom=zoom,
+            tile_size=tile_size,
+            profile=profile,
+            creation_options=creation_options or {},
+            overview_resampling=overview_resampling,
+            nodata=nodata,
+            dtype=dtype,
+            mask=mask,
+            clip=clip,
+            all_touched=all_touched,
+            part_size=part_size,
+        )
+        return await make_plan(job, effort)
 
 
 async def verify_mosaic(
@@ -245,6 +250,7 @@ async def verify_mosaic(
     timeout: float = Effort.timeout,
     max_outage: float = Effort.max_outage,
     allow_hosts: Collection[str] = Effort.allow_hosts,
+    ca: str | Path | None = None,
 ) -> VerifyReport:
     """Check an output: against its digest, against itself, and against its source.
 
@@ -267,6 +273,7 @@ async def verify_mosaic(
         timeout: seconds per attempt.
         max_outage: seconds that the server may be unavailable.
         allow_hosts: hosts that redirects, and a TileJSON's template, may lead to; headers are not sent there.
+        ca: PEM file of certificate authorities to trust beside those of the system.
 
     Returns:
         What was checked and what differs; `is_sound` sums it up.
@@ -286,12 +293,14 @@ async def verify_mosaic(
         allow_hosts=allow_hosts,
     )
     learn((secrets or {}).values())
-    opened = None
-    if source is not None:
-        opened = await open_source(source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets)
     path = Path(output)
     try:
-        return await verify(path, opened, effort, sample=sample, seed=seed)
+        if source is None:
+            return await verify(path, None, effort, sample=sample, seed=seed)
+        async with opened_source(
+            source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets, ca=ca
+        ) as found:
+            return await verify(path, found, effort, sample=sample, seed=seed)
     except (BaseExceptionGroup, OSError) as error:
         raise _sole(error, path, None) from error
 

@@ -12,7 +12,8 @@ MosaicError                 all errors below; exit code 1
 ├── StitchError             parts do not fit together: a bug, or edited files            1
 ├── RequestError            a URL failed in all attempts                                 4
 └── TileError               the bytes of a tile are wrong                                4
-    └── MisplacedTileError  they are those of another tile                               4
+    ├── MisplacedTileError  they are those of another tile                               4
+    └── PageError           they are a page or a document of the server, not a tile      4
 ```
 
 The last three are data inside a run, which one tile must not end: they become `TileFailed`. Messages are lower case and
@@ -46,6 +47,11 @@ class MosaicError(Exception):
     def hint(self) -> str | None:
         """What to try, with the library's names for its parameters; None where nothing is known."""
         return self.hint_in({})
+
+    @property
+    def marked_hint(self) -> str | None:
+        """The hint with the marks of its parameters, for another error that passes it on."""
+        return self._hint
 
     def hint_in(self, names: Mapping[str, str]) -> str | None:
         """Return the hint with other names for the library's parameters.
@@ -98,6 +104,10 @@ class TileError(MosaicError):
 
 class MisplacedTileError(TileError):
     """The answer holds another tile than the requested one."""
+
+
+class PageError(TileError):
+    """The answer is a page, or a document that states an exception, and not a tile; like a 503, it can be retried."""
 
 
 class IncompleteError(MosaicError):

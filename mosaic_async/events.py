@@ -117,6 +117,8 @@ class TileFailed:
     status: int | None
     """HTTP status of the last answer; None without an answer."""
     attempts: int
+    is_passing: bool = False
+    """Whether a later run may succeed: the server was in trouble, and did not refuse."""
 
 
 @dataclass(frozen=True)

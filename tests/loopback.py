@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -24,8 +25,8 @@ SERVERS = ("titiler.core==0.11.7", "titiler.mosaic==0.11.7", "moto[s3,server]>=5
 
 
 @contextmanager
-def running(app: web.Application) -> Iterator[str]:
-    """Serve from a thread until the block is left; gives the URL."""
+def running(app: web.Application, *, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """Serve from a thread until the block is left; gives the URL, of localhost where there is a certificate."""
     loop = asyncio.new_event_loop()
     started: list[int] = []
     ready = threading.Event()
@@ -34,7 +35,7 @@ def running(app: web.Application) -> Iterator[str]:
         asyncio.set_event_loop(loop)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         loop.run_until_complete(runner.setup())
-        loop.run_until_complete(web.TCPSite(runner, "127.0.0.1", 0).start())
+        loop.run_until_complete(web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start())
         started.append(runner.addresses[0][1])
         ready.set()
         loop.run_forever()
@@ -45,7 +46,7 @@ def running(app: web.Application) -> Iterator[str]:
     thread.start()
     assert ready.wait(10)
     try:
-        yield f"http://127.0.0.1:{started[0]}"
+        yield f"https://localhost:{started[0]}" if tls else f"http://127.0.0.1:{started[0]}"
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)

@@ -15,7 +15,7 @@ from typing import Any
 
 import mercantile
 
-from mosaic_async.errors import MisplacedTileError, TileError
+from mosaic_async.errors import MisplacedTileError, PageError, TileError
 from mosaic_async.geo.cover import WORLD, Tile
 from mosaic_async.geo.grid_names import WEB_MERCATOR, crs_named
 from mosaic_async.http.request import Answer
@@ -40,6 +40,7 @@ _MAX_TEXT = 2**16
 """Bytes of a body that is not a tile, for the words in its message."""
 _MAX_WORDS, _MAX_KIND = 120, 60
 """Characters of the server's own words in a message."""
+_BLANK, _MARKUP = b" \t\r\n\xef\xbb\xbf", (b"<", b"{")
 _TEXTS = ("text/", "application/json", "application/xml", "application/problem+json", "application/xhtml")
 _CODECS = frozenset((1, 5, 7, 8, 32773, 32946, 50000, 50001))
 """None, LZW, JPEG, deflate, packbits, deflate again, ZSTD and WebP."""
@@ -80,14 +81,21 @@ def check_answer(answer: Answer, tile: Tile, tile_format: TileFormat | None) -> 
         TileError: the body is not a tile, unlike the first one, another tile, or dangerous to decode.
     """
     driver = known_driver(answer.body)
-    kind = answer.headers.get("Content-Type", "").lower()
-    if driver is None and kind.startswith(_TEXTS):  # the first bytes overrule the media type, which servers guess
-        words = words_in(answer.body, kind) or _first_words(answer.body)
-        shown = one_line(kind.partition(";")[0], _MAX_KIND)
-        raise TileError(f"the body is {shown}, not a tile: {one_line(words, _MAX_WORDS)!r}")
+    if driver is None:  # the first bytes overrule the media type, which servers guess
+        _check_page(answer)
     driver = driver or driver_of(answer.body)
     is_placed = driver == "GTiff" and _check_tiff(answer.body, tile, tile_format)
     return _check_place_headers(answer.headers, tile, is_placed=is_placed)
+
+
+def _check_page(answer: Answer) -> None:
+    """Raise what a page or an exception document states, whose media type may be that of the requested image."""
+    kind = answer.headers.get("Content-Type", "").lower()
+    is_text = kind.startswith(_TEXTS) or "xml" in kind or "json" in kind
+    if is_text or answer.body.lstrip(_BLANK)[:1] in _MARKUP:
+        words = words_in(answer.body, kind) or _first_words(answer.body)
+        shown = one_line(kind.partition(";")[0], _MAX_KIND) if is_text else "a document"
+        raise PageError(f"the body is {shown}, not a tile: {one_line(words, _MAX_WORDS)!r}")
 
 
 @dataclass(frozen=True)

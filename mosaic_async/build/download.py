@@ -10,6 +10,7 @@ knows nothing of what becomes of the parts.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -91,6 +92,8 @@ class Download:
             parks=effort.on_error != "fail",
             fails_not_found=effort.not_found == "fail",
         )
+        self.hints: Counter[str] = Counter()
+        """What helps against failures that stay, by how many tiles have them."""
         self._witness = Witness(job, client, self.ledger.any_placed)
         self._queue: asyncio.Queue[_Arrival | None] = asyncio.Queue(queue_size(layout.tile_format))
         self._orders = Orders(self.ledger.tiles, lambda: self.is_stopped)
@@ -208,8 +211,11 @@ class Download:
                 if answer.status != NOT_FOUND:
                     await self._take(order, answer)
         except RequestError as error:
-            failure = TileFailed(tile, scrub(url), error.message, error.status, order.attempts + error.attempts)
-            self._miss(failure, is_passing=error.is_passing)
+            attempts, is_passing = order.attempts + error.attempts, error.is_passing
+            failure = TileFailed(tile, scrub(url), error.message, error.status, attempts, is_passing)
+            if error.marked_hint and not is_passing:
+                self.hints[error.marked_hint] += 1
+            self._miss(failure, is_passing=is_passing)
             await self._queue.put(_Arrival(order, is_missing=True))
         else:
             if answer.status == NOT_FOUND:

@@ -127,7 +127,9 @@ async def _fetch(client: Client, url: str, tile: Tile) -> bytes:
         async with client.get(url, check=partial(check_answer, tile=tile, tile_format=None)) as answer:
             return answer.body
     except RequestError as error:
-        raise SourceError(f"the tile in the centre could not be fetched: {error}", hint="check the URL") from error
+        raise SourceError(
+            f"the tile in the centre could not be fetched: {error.message}", hint=error.marked_hint or "check the URL"
+        ) from error
 
 
 def _download_seconds(seconds: float, tiles: int, effort: Effort) -> float:

@@ -127,12 +127,14 @@ def _check_failures(failures: list[RequestError], count: int) -> None:
         return
     last = failures[-1]
     if last.status is None:
-        raise SourceError(f"the source cannot be reached: {last}", hint="check host, port and network") from last
+        raise SourceError(
+            f"the source cannot be reached: {last.message}", hint=last.marked_hint or "check host, port and network"
+        ) from last
     if len(failures) >= min(_FEW, count):
         hints = {401: "check the token or the headers", 403: "check the token or the headers"}
         raise SourceError(
-            f"the first {len(failures)} tiles fail, the last with: {last}",
-            hint=hints.get(last.status, "check the URL and its parameters"),
+            f"the first {len(failures)} tiles fail, the last with: {last.message}",
+            hint=last.marked_hint or hints.get(last.status, "check the URL and its parameters"),
         ) from last
 
 

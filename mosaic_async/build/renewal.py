@@ -107,8 +107,8 @@ async def _fetch(job: Job, client: Client, tile: Tile) -> bytes:
             return answer.body
     except RequestError as error:
         raise SourceError(
-            f"the credentials changed, and tile {zxy(tile)} cannot be fetched to compare it: {error}",
-            hint="check the token or the headers",
+            f"the credentials changed, and tile {zxy(tile)} cannot be fetched to compare it: {error.message}",
+            hint=error.marked_hint or "check the token or the headers",
         ) from error
 
 

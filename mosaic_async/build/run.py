@@ -147,8 +147,7 @@ class Run:
             raise IncompleteError(
                 f"{report.tiles_failed:,} of {report.tiles_total:,} tiles failed",
                 report=report,
-                hint=f"re-run the same command to retry the {report.tiles_failed:,} failed tiles; "
-                f"details in {work.path.name}/{work.failed.name}",
+                hint=f"{_way_out(report, download.hints)}; details in {work.path.name}/{work.failed.name}",
             )
         if is_stopped:
             done = report.tiles_placed + report.tiles_empty
@@ -318,3 +317,14 @@ class Run:
             yield
         finally:
             self._seconds[name] = time.monotonic() - started
+
+
+def _way_out(report: MosaicReport, hints: Counter[str]) -> str:
+    """Return what helps against the failed tiles: another run against what is temporary, and otherwise an option."""
+    passing = sum(failure.is_passing for failure in report.failed)
+    ways = [f"re-run the same command to retry the {passing:,} failed tiles"] if passing else []
+    if staying := len(report.failed) - passing:
+        ways += [hint for hint, _ in hints.most_common(1)]
+        accept = "accept holes by ``max_failures``, or fix the source"
+        ways.append(f"{staying:,} of them will fail again: {accept}" if not hints else accept)
+    return "; ".join(ways)

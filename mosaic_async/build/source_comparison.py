@@ -159,8 +159,8 @@ class SourceComparison:
                 tasks.create_task(work())
         if self._failures and len(self._failures) == len(self.compared):
             raise SourceError(
-                f"none of {len(self.compared):,} tiles can be fetched: {self._failures[-1]}",
-                hint="check the source, its parameters and the headers",
+                f"none of {len(self.compared):,} tiles can be fetched: {self._failures[-1].message}",
+                hint=self._failures[-1].marked_hint or "check the source, its parameters and the headers",
             )
 
     async def _check(self, column: int, row: int) -> None:
@@ -173,7 +173,7 @@ class SourceComparison:
                 reason = await self._read(self._difference, window, of_tile, answer.body)
         except RequestError as error:
             self._failures.append(error)
-            reason = f"the tile cannot be fetched: {error}"
+            reason = f"the tile cannot be fetched: {error.message}"
         self.compared[tile] = TileFault(tile=tile, reason=reason) if reason else None
 
     async def _read(self, function: Callable[..., _Result], *args: object) -> _Result:

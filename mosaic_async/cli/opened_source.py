@@ -13,6 +13,7 @@ import click
 from mosaic_async.cli import extras
 from mosaic_async.cli.job_arguments import JobArguments
 from mosaic_async.errors import UsageError
+from mosaic_async.http.trust import trusting
 from mosaic_async.redaction import learn
 from mosaic_async.safe_json import parse
 from mosaic_async.sources.opening import open_source, with_secrets
@@ -35,20 +36,26 @@ async def opened(source: str, given: JobArguments) -> AsyncIterator[str | TileSo
     """
     learn(given.library["secrets"].values())
     _check_rendering(given)
+    with trusting(given.library["ca"]):
+        async with _rendered(source, given) as tiles:
+            if isinstance(tiles, TileSource):
+                _print_notes(tiles)
+            yield tiles
+
+
+@asynccontextmanager
+async def _rendered(source: str, given: JobArguments) -> AsyncIterator[str | TileSource]:
     size = {"tile_size": given.library["tile_size"]} if given.library["tile_size"] else {}
     if given.tiler:
         tiler, headers = with_secrets(given.tiler, given.library["secrets"]), given.library["headers"]
         rendering = Rendering(**given.rendering)
-        rendered = await rendered_by(tiler, source, rendering=rendering, dialect=given.dialect, headers=headers, **size)
-        _print_notes(rendered)
-        yield rendered
+        yield await rendered_by(tiler, source, rendering=rendering, dialect=given.dialect, headers=headers, **size)
     elif await asyncio.to_thread(is_tile_url, source):
         yield await _tile_url(source, given)
     elif given.dialect:
         raise UsageError("--dialect does not apply to the embedded tiler", hint="leave --dialect out, or set --tiler")
     else:
         async with extras.tiler().local_tiler(source, **given.rendering, **size) as local:
-            _print_notes(local)
             yield local
 
 

@@ -129,6 +129,12 @@ request_options = _all_of(
         metavar="HOST",
         help="Host that redirects and a TileJSON's template may lead to; headers are not sent there.",
     ),
+    click.option(
+        "--ca",
+        type=click.Path(exists=True, dir_okay=False),
+        metavar="FILE",
+        help="File of certificate authorities to trust beside those of the system; $SSL_CERT_FILE works too.",
+    ),
 )
 job_options = _all_of(
     click.option(

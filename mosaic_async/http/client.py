@@ -321,15 +321,20 @@ def _failed(failure: AttemptError, retries: Retries) -> RequestError:
     reason = failure.reason + (
         "; too many recent retries, so it is not retried now" if retries.is_out_of_budget else ""
     )
-    is_passing = failure.is_retried and not failure.is_bad_body
-    return RequestError(reason, status=failure.status, attempts=retries.failed, is_passing=is_passing)
+    return RequestError(
+        reason,
+        status=failure.status,
+        attempts=retries.failed,
+        is_passing=failure.is_passing,
+        hint=failure.hint,
+    )
 
 
 def _ended(failure: AttemptError) -> SourceError:
     """Return the error that ends the run, where every other request would fail too."""
     if failure.status in REFUSALS:
         return SourceError(f"the server refuses: {failure.reason}", hint="check the token or the headers")
-    return SourceError(f"the source cannot be reached: {failure.reason}", hint="check the URL and its certificate")
+    return SourceError(f"the source cannot be reached: {failure.reason}", hint=failure.hint or "check the URL")
 
 
 def _load(failure: AttemptError | None) -> Load:

@@ -14,8 +14,9 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from mosaic_async.errors import SourceError
 from mosaic_async.http.client import USER_AGENT
-from mosaic_async.http.outcome import Outcome, of_status
+from mosaic_async.http.outcome import Outcome, hint_of, of_status, reason_of
 from mosaic_async.http.server_words import words_in
+from mosaic_async.http.trust import trusted
 from mosaic_async.redaction import learn_request, one_line, scrub
 from mosaic_async.safe_json import parse
 
@@ -41,6 +42,10 @@ class Reply:
 class _AgainError(Exception):
     """One attempt failed, and another may succeed."""
 
+    def __init__(self, reason: str, hint: str | None = None) -> None:
+        super().__init__(reason)
+        self.hint = hint
+
 
 async def exchange(
     url: str, *, body: Any = None, headers: Mapping[str, str] | None = None, attempts: int = _ATTEMPTS
@@ -59,13 +64,16 @@ async def exchange(
     try:
         return await retrying(_attempt, url, body, headers or {})
     except _AgainError as error:
-        raise SourceError(f"no answer from {scrub(url)}: {error}", hint="check that the tiler is running") from error
+        raise SourceError(
+            f"no answer from {scrub(url)}: {error}", hint=error.hint or "check that the tiler is running"
+        ) from error
 
 
 async def _attempt(url: str, document: Any, headers: Mapping[str, str]) -> Reply:
     try:
         async with (
             aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=trusted()),
                 headers={"User-Agent": USER_AGENT, **headers},
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT, sock_connect=10),
                 trust_env=True,
@@ -78,7 +86,7 @@ async def _attempt(url: str, document: Any, headers: Mapping[str, str]) -> Reply
             kind = response.headers.get("Content-Type", "")
             reply = Reply(response.status, _parsed(body), _words(response.status, body, kind))
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise _AgainError(type(error).__name__) from error
+        raise _AgainError(reason_of(error, TIMEOUT), hint_of(error)) from error
     if of_status(reply.status) in (Outcome.RETRY, Outcome.THROTTLE):
         raise _AgainError(reply.words)
     return reply

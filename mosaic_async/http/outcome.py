@@ -87,6 +87,8 @@ def reason_of(error: BaseException, timeout: float) -> str:
             reason = f"no connection within {connect_timeout(timeout):g} seconds"
         case TimeoutError():
             reason = f"no answer within {timeout:g} seconds"
+        case aiohttp.ClientConnectorCertificateError():
+            reason = f"the certificate is not valid: {_verdict(error.certificate_error)}"
         case aiohttp.ClientSSLError() | aiohttp.InvalidURL():
             reason = f"{type(error).__name__}: the certificate or the URL is not valid"
         case aiohttp.ClientConnectorDNSError():
@@ -100,3 +102,20 @@ def reason_of(error: BaseException, timeout: float) -> str:
         case _:
             reason = f"the connection broke ({type(error).__name__})"
     return reason
+
+
+def hint_of(error: BaseException) -> str | None:
+    """Return what helps against an exception; None where nothing is known."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return "if an authority of your own signed it, name the authority's file by ``ca`` or in SSL_CERT_FILE"
+        case aiohttp.ClientSSLError():
+            return "check the server's encryption, or whether a proxy stands before it"
+        case aiohttp.InvalidURL():
+            return "check the URL"
+        case _:
+            return None
+
+
+def _verdict(error: BaseException) -> str:
+    return str(getattr(error, "verify_message", "") or type(error).__name__)

@@ -19,12 +19,14 @@ import aiohttp
 from aiohttp import encode_basic_auth
 from yarl import URL
 
-from mosaic_async.errors import MisplacedTileError, SourceError, TileError
+from mosaic_async.errors import MisplacedTileError, PageError, SourceError, TileError
+from mosaic_async.http.cookies import Cookies
 from mosaic_async.http.deadlines import Deadlines
-from mosaic_async.http.outcome import REFUSALS, Outcome, connect_timeout, of_error, of_status, reason_of
+from mosaic_async.http.outcome import REFUSALS, Outcome, connect_timeout, hint_of, of_error, of_status, reason_of
 from mosaic_async.http.pacing import retry_after
 from mosaic_async.http.route import Route, Routes
 from mosaic_async.http.server_words import words_in
+from mosaic_async.http.trust import trusted
 from mosaic_async.http.watched_response import DroppedError, WatchedResponse, watched_by
 from mosaic_async.http.wire import Wire, Wires
 from mosaic_async.redaction import learn_request, one_line, scrub
@@ -78,6 +80,8 @@ class AttemptError(Exception):
         status: int | None = None,
         retry_after: float | None = None,
         is_bad_body: bool = False,
+        is_page: bool = False,
+        hint: str | None = None,
     ) -> None:
         self.reason = scrub(reason)
         super().__init__(self.reason)
@@ -86,11 +90,19 @@ class AttemptError(Exception):
         self.retry_after = retry_after
         """Seconds to wait that the server requests."""
         self.is_bad_body = is_bad_body
+        self.hint = hint
+
+        self._is_page = is_page
 
     @property
     def is_retried(self) -> bool:
         """Whether another attempt may succeed."""
         return self.outcome in (Outcome.RETRY, Outcome.THROTTLE)
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether a later run may succeed; a wrong tile stays wrong, and a page may be that of a server in trouble."""
+        return self.is_retried and (self._is_page or not self.is_bad_body)
 
     @property
     def is_timeout(self) -> bool:
@@ -137,12 +149,15 @@ class Requester:
         self._session: aiohttp.ClientSession | None = None
         self._routes = Routes()
         self._deadlines = Deadlines(timeout)
+        self._cookies = Cookies()
         self.wires = Wires()
         self.bytes_received = 0
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections, ttl_dns_cache=300, keepalive_timeout=60),
+            connector=aiohttp.TCPConnector(
+                limit=self._connections, ttl_dns_cache=300, keepalive_timeout=60, ssl=trusted()
+            ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout(self._timeout)),
             headers={"User-Agent": USER_AGENT},
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -209,6 +224,7 @@ class Requester:
                 proxy_headers=route.proxy_headers,
             ) as response:
                 assert isinstance(response, WatchedResponse)
+                self._cookies.keep(response)
                 if response.status in (301, 302, 303, 307, 308):
                     target = self._redirected(response)
                     await _begin(response)
@@ -231,6 +247,9 @@ class Requester:
             headers.update(route.proxy_headers)
         if not self.wires.is_trusted:
             headers["Connection"] = "close"
+        if (cookies := self._cookies.of(url)) is not None:
+            own_name = next((name for name in headers if name.lower() == "cookie"), "Cookie")
+            headers[own_name] = "; ".join(filter(None, (headers.get(own_name), cookies)))
         return headers
 
     def _redirected(self, response: aiohttp.ClientResponse) -> URL:
@@ -244,11 +263,15 @@ class Requester:
             raise failure from error
         is_weaker = response.url.scheme == "https" and target.scheme != "https"
         if not is_same and (is_weaker or (target.host or "").lower() not in self._allow_hosts):
-            host = one_line(target.host or "", _MAX_HOST) + (", without encryption" if is_weaker else "")
+            host = one_line(target.host or "", _MAX_HOST)
+            manner = ", without encryption" if is_weaker else ""
             raise AttemptError(
-                f"redirected to another host, {host}, which is not allowed",
+                f"redirected to another host, {host}{manner}, which is not allowed",
                 Outcome.FAIL,
                 status=response.status,
+                hint="check the URL: it leads to a server without encryption"
+                if is_weaker
+                else f"if the redirect is right, add {host} to ``allow_hosts``; headers are not sent there",
             )
         return target
 
@@ -284,7 +307,7 @@ class Requester:
 
 def _unanswered(error: Exception, timeout: float) -> AttemptError:
     """Return the failure of an attempt without an answer."""
-    return AttemptError(reason_of(error, timeout), of_error(error))
+    return AttemptError(reason_of(error, timeout), of_error(error), hint=hint_of(error))
 
 
 def _examine(check: Check, answer: Answer, response: WatchedResponse) -> bool:
@@ -294,7 +317,14 @@ def _examine(check: Check, answer: Answer, response: WatchedResponse) -> bool:
     except TileError as error:
         if isinstance(error, MisplacedTileError) and response.number > 1:
             response.wire.doubt()
-        raise AttemptError(error.message, Outcome.RETRY, status=answer.status, is_bad_body=True) from error
+        raise AttemptError(
+            error.message,
+            Outcome.RETRY,
+            status=answer.status,
+            is_bad_body=True,
+            is_page=isinstance(error, PageError),
+            hint=error.marked_hint,
+        ) from error
 
 
 async def _begin(response: aiohttp.ClientResponse) -> bytes:

@@ -53,7 +53,7 @@ class Description:
         except RequestError as error:
             raise SourceError(
                 f"no TileJSON at {shown(location)}: {error.message}",
-                hint=error.hint or "check the URL; for 401 or 403, check the headers",
+                hint=error.marked_hint or "check the URL; for 401 or 403, check the headers",
             ) from error
         except OSError as error:
             raise SourceError(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from mosaic_async.errors import SourceError, UsageError
+from mosaic_async.http.trust import trusting
 from mosaic_async.sources.description import Description
 from mosaic_async.sources.placeholders import (
     check_placeholders,
@@ -22,6 +24,38 @@ from mosaic_async.sources.tilejson import TileJson
 
 _SHORTEST_SECRET = 6
 """Characters: a shorter text is not told from others that happen to be the same."""
+
+
+@asynccontextmanager
+async def opened_source(
+    source: str | Path | TileSource,
+    *,
+    headers: Mapping[str, str] | None = None,
+    params: Mapping[str, str] | None = None,
+    allow_hosts: Collection[str] = (),
+    secrets: Mapping[str, str] | None = None,
+    tile_size: int | None = None,
+    ca: str | Path | None = None,
+) -> AsyncIterator[TileSource]:
+    """Yield the source of what a user passes, for as long as the block needs it.
+
+    Args:
+        source: as for `open_source`.
+        headers: sent with every request.
+        params: fill placeholders of the URL, or are added to its query.
+        allow_hosts: hosts that a TileJSON may name as well.
+        secrets: secret texts of the URL by name.
+        tile_size: pixels per side, where the URL leaves them to us; None: as the source states.
+        ca: PEM file of certificate authorities to trust in the block, beside those of the system.
+
+    Raises:
+        UsageError: as `open_source`, or the file of authorities cannot be read.
+        SourceError: as `open_source`.
+    """
+    with trusting(ca):
+        yield await open_source(
+            source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets, tile_size=tile_size
+        )
 
 
 async def open_source(

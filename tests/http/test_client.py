@@ -244,13 +244,30 @@ async def test_an_already_quoted_url_is_sent_as_it_is(serve):
     assert tiler.queries_seen == ["url=a%2Fb&c=%2C,&j=%7B%22a%20b%22%7D"]
 
 
-async def test_a_cookie_that_a_server_sets_is_not_kept(serve):
-    tiler = serve(mood=answering(status(200, {"Set-Cookie": "session=abc; Path=/"}, b"body")))
+async def test_a_cookie_goes_back_to_the_origin_that_set_it_and_to_no_other(serve):
+    cookie = {"Set-Cookie": "session=abcdefghij; Path=/; HttpOnly"}
+    tiler, other = serve(mood=answering(status(200, cookie, b"body"))), serve()
+    async with Client(headers={"Cookie": "mine=1"}) as client:
+        await get(client, url_of(tiler))
+        await get(client, url_of(tiler))
+        await get(client, url_of(other))
+    assert [seen["Cookie"] for seen in tiler.headers_seen] == ["mine=1", "mine=1; session=abcdefghij"]
+    assert [seen["Cookie"] for seen in other.headers_seen] == ["mine=1"]
+    assert "abcdefghij" not in scrub("the server repeats abcdefghij")
+    async with Client() as client:  # the next run begins anew
+        await get(client, url_of(tiler))
+    assert "Cookie" not in tiler.headers_seen[-1]
+
+
+@pytest.mark.parametrize(
+    ("cookie", "returned"),
+    [("a=1; Path=/elsewhere", None), ("a=1; Max-Age=0", None), ("a=1; Secure", None), ("a=1; Path=/3", "a=1")],
+)
+async def test_a_cookie_is_kept_as_long_and_as_wide_as_it_states(serve, cookie, returned):
+    tiler = serve(mood=answering(status(302, {"Set-Cookie": cookie, "Location": "/3/5/2.tif"})))
     async with Client() as client:
-        answer = await get(client, url_of(tiler))
-        await get(client, url_of(tiler, OTHER_TILE))
-    assert "Cookie" not in tiler.headers_seen[1]
-    assert "session" not in repr(answer)
+        await get(client, url_of(tiler))
+    assert tiler.headers_seen[-1].get("Cookie") == returned
 
 
 async def test_headers_without_end_are_malformed_and_named_without_the_url(serve):

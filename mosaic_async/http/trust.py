@@ -1,0 +1,50 @@
+"""Which certificates are trusted beside those of the system: a file that holds for all requests of a block.
+
+It knows nothing of the requests.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from mosaic_async.errors import UsageError
+
+_FILE: ContextVar[str | None] = ContextVar("_FILE", default=None)
+
+
+@contextmanager
+def trusting(file: str | Path | None) -> Iterator[None]:
+    """Trust the certificate authorities in a file for the block, beside those of the system; None: those alone.
+
+    Raises:
+        UsageError: the file cannot be read as certificates.
+    """
+    _context(None if file is None else str(file))
+    token = _FILE.set(None if file is None else str(file))
+    try:
+        yield
+    finally:
+        _FILE.reset(token)
+
+
+def trusted() -> ssl.SSLContext | bool:
+    """Return what verifies servers here, as aiohttp takes it."""
+    return _context(_FILE.get())
+
+
+def _context(file: str | None) -> ssl.SSLContext | bool:
+    if file is None:
+        return True
+    context = ssl.create_default_context()
+    try:
+        context.load_verify_locations(file)
+    except OSError as error:  # also of the ssl module
+        raise UsageError(
+            f"{file} cannot be read as certificates: {error.strerror or error}",
+            hint="``ca`` is a PEM file with the certificates of authorities",
+        ) from error
+    return context
