@@ -11,7 +11,9 @@ demo: $(VENV)/.demo
 	$(RUN)/python examples/demo.py demo
 
 # What a change must pass, in nine minutes on two cores; `test-all` adds what takes longer, `torture` included.
-PYTEST := $(RUN)/python -m pytest -q -rs -n auto --dist loadgroup
+# More workers than cores: a quarter of the time tests wait.
+WORKERS := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 )))
+PYTEST := $(RUN)/python -m pytest -q -rs -n $(WORKERS) --dist loadgroup
 
 test: $(VENV)/.dev
 	$(PYTEST) --cov

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,8 +35,16 @@ WITH_SERVERS = {"test_routes", "test_signing", "test_tilers", "test_tilers_pgsta
 """Modules whose tests share servers that take seconds to start: one worker runs all tests of such a module."""
 
 
+TRACED_SETS = 2
+"""Sets of parameters per test whose lines count for the coverage: more rarely reach new lines, and tracing is dear."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    sets: Counter[str] = Counter()
     for item in items:
+        sets[item.nodeid.partition("[")[0]] += 1
+        if sets[item.nodeid.partition("[")[0]] > TRACED_SETS:
+            item.add_marker(pytest.mark.no_cover)
         if item.path.stem in WITH_SERVERS:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
 

@@ -133,7 +133,7 @@ FORMATS = st.sampled_from(
     masked=st.booleans(),
     many=st.booleans(),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_tile_of_every_area_zoom_size_and_format_lands_in_its_place(
     tmp_path_factory, west, south, width, height, zoom, tile_size, fmt, masked, many
 ):

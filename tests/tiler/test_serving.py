@@ -154,7 +154,9 @@ async def test_selections_of_whole_scenes_are_numpy_s():
     ("folder", "bands", "tile"),
     [
         pytest.param(NEW_YORK, ("B4", "B3"), mercantile.tile(-74.6, 41.0, 9), marks=needs_new_york, id="new-york"),
-        pytest.param(COLORADO, ("b5", "b4"), mercantile.tile(-106.914, 40.288, 14), id="colorado"),
+        pytest.param(
+            COLORADO, ("b5", "b4"), mercantile.tile(-106.914, 40.288, 14), marks=pytest.mark.slow, id="colorado"
+        ),
     ],
 )
 async def test_selections_of_real_scenes_are_numpy_s(folder, bands, tile):

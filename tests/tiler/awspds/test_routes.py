@@ -178,8 +178,10 @@ def test_a_filter_that_the_endpoint_cannot_apply_is_refused(endpoint):
 
 @pytest.mark.parametrize(
     ("recipe", "bands", "expected_of"),
-    [(MEDIAN, (4, 3, 2), median_of), (GREENEST, (4, 3, 2, 5), greenest_of)],
-    ids=["median", "greenest"],
+    [
+        pytest.param(MEDIAN, (4, 3, 2), median_of, marks=pytest.mark.slow, id="median"),
+        pytest.param(GREENEST, (4, 3, 2, 5), greenest_of, id="greenest"),
+    ],
 )
 def test_its_two_recipes_end_in_a_cog(recipe, bands, expected_of, endpoint, scenes, tmp_path):
     results = create(endpoint, search(CORNER))
