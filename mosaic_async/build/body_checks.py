@@ -40,6 +40,7 @@ _MAX_TEXT = 2**16
 """Bytes of a body that is not a tile, for the words in its message."""
 _MAX_WORDS, _MAX_KIND = 120, 60
 """Characters of the server's own words in a message."""
+_PAGES = (b"<html", b"<!doctype", b"<?xml")
 _BLANK, _MARKUP = b" \t\r\n\xef\xbb\xbf", (b"<", b"{")
 _TEXTS = ("text/", "application/json", "application/xml", "application/problem+json", "application/xhtml")
 _CODECS = frozenset((1, 5, 7, 8, 32773, 32946, 50000, 50001))
@@ -92,10 +93,11 @@ def _check_page(answer: Answer) -> None:
     """Raise what a page or an exception document states, whose media type may be that of the requested image."""
     kind = answer.headers.get("Content-Type", "").lower()
     is_text = kind.startswith(_TEXTS) or "xml" in kind or "json" in kind
-    if is_text or answer.body.lstrip(_BLANK)[:1] in _MARKUP:
-        words = words_in(answer.body, kind) or _first_words(answer.body)
+    text = answer.body[:_MAX_TEXT].lstrip(_BLANK)
+    words = words_in(text, kind) if is_text or text[:1] in _MARKUP else ""
+    if is_text or words or text.lower().startswith(_PAGES):
         shown = one_line(kind.partition(";")[0], _MAX_KIND) if is_text else "a document"
-        raise PageError(f"the body is {shown}, not a tile: {one_line(words, _MAX_WORDS)!r}")
+        raise PageError(f"the body is {shown}, not a tile: {one_line(words or _first_words(text), _MAX_WORDS)!r}")
 
 
 @dataclass(frozen=True)

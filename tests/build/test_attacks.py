@@ -376,7 +376,7 @@ async def test_a_tilejson_s_template_is_of_http_and_its_own_host(serve, template
 
 async def test_headers_like_a_bomb_and_json_without_end_are_refused(serve):
     tiler = serve()
-    tiler.documents["/big.json"] = {"tiles": ["x" * 2_000_000]}
+    tiler.documents["/big.json"] = {"tiles": ["x" * 20_000_000]}
     with pytest.raises(SourceError, match="larger than"):
         await from_tilejson(f"{tiler.url}/big.json")
 

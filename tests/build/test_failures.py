@@ -84,8 +84,10 @@ async def test_a_body_that_is_not_the_tile_twice_fails_its_tile_and_no_other(ser
     with pytest.raises(IncompleteError) as error:
         await build_mosaic(tiler.template, AREA, tmp_path / "out.tif", zoom=ZOOM)
     (failure,) = error.value.report.failed
-    assert (failure.tile, failure.attempts, tiler.hits[BAD]) == (mercantile.Tile(64, 49, 7), 2, 2)
-    assert tiler.requests == 17
+    hits = 4 if failure.is_passing else 2  # a page is parked, and requested again at the end
+    assert failure.is_passing == (mood in {"a page", "JSON", "a page that says it is a tile"})
+    assert (failure.tile, failure.attempts, tiler.hits[BAD]) == (mercantile.Tile(64, 49, 7), 2, hits)
+    assert tiler.requests == 15 + hits
 
 
 async def test_a_single_attempt_is_a_single_attempt_whatever_is_wrong(serve, tmp_path, fast):
