@@ -21,13 +21,14 @@ from mosaic_async.build.job import Effort, Job
 from mosaic_async.build.layout import Layout
 from mosaic_async.build.ledger import Ledger
 from mosaic_async.build.part_writer import PartWriter
+from mosaic_async.build.recheck import recheck
 from mosaic_async.build.scene_tally import SceneTally
 from mosaic_async.build.tile_queue import OpenPart, Order, Orders
 from mosaic_async.build.to_its_end import to_its_end
 from mosaic_async.build.witness import NOT_FOUND, Witness
 from mosaic_async.build.work_folder import WorkFolder
 from mosaic_async.errors import RequestError, TileError
-from mosaic_async.events import OnEvent, PartSealed, SceneSkipped, TileFailed, TileFetched
+from mosaic_async.events import OnEvent, PartSealed, PieceDropped, SceneSkipped, TileFailed, TileFetched
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import part_name
 from mosaic_async.http.client import Answer, Check, Client
@@ -124,6 +125,7 @@ class Download:
         self._client.limit_body(max_body(self._layout.tile_format))
         in_flight = self._effort.in_flight
         try:
+            await self._drop_unproved()
             await self._drop_done(self._work.spool)  # a killed run may have left what it had just finished with
             # Twice as many fetchers as permits: a tile that backs off keeps its task but not its permit.
             await self._pass(2 * in_flight)
@@ -132,9 +134,6 @@ class Download:
                 await self._sweep()
                 await self._replace_doubtful()
             self.ledger.end()
-        except BaseException:
-            await self._withdraw(self._kept(self._client.take_unproved()))
-            raise
         finally:
             await self._parts.close()
 
@@ -162,10 +161,24 @@ class Download:
             await self._withdraw(doubtful)
             await self._pass(2 * self._effort.in_flight)
             await self._client.prove()
+        await self._work.spool.sync()
+
+    async def _drop_unproved(self) -> None:
+        """Check the answers that an earlier run was killed before it had proved, and drop those that may be wrong."""
+        doubtful = await recheck(self._job, self._client, self._work.arrivals, self._is_kept)
+        if doubtful:
+            reason = "an earlier run was killed before it had proved that they are the requested ones"
+            self._on_event(PieceDropped(f"{len(doubtful)} tiles", reason))
+            await self._withdraw(doubtful)
+        await self._work.spool.drop_unproved()
+        await self._work.spool.sync()
 
     def _kept(self, tiles: Iterable[Tile]) -> set[Tile]:
         """Return the tiles that something was kept of; one that was only not found is requested again anyway."""
-        return {tile for tile in tiles if tile in self._work.spool or self.ledger.is_used(tile)}
+        return set(filter(self._is_kept, tiles))
+
+    def _is_kept(self, tile: Tile) -> bool:
+        return tile in self._work.spool or self.ledger.is_used(tile)
 
     async def _withdraw(self, tiles: Collection[Tile]) -> None:
         """Drop the bodies of tiles, and the parts that they are in."""
@@ -227,7 +240,7 @@ class Download:
         self._witness.note_found(tile, has_data=bool(answer.body))
         if answer.body:
             self._on_event(TileFetched(tile, len(answer.body)))
-        await self._work.spool.write(tile, answer.body, file=self._spool_file(tile))
+        await self._work.spool.write(tile, answer.body, file=self._spool_file(tile), arrival=answer.arrival)
         if not order.bodies:  # a second body is of the same scenes
             for scene in self._scenes.note(answer.headers):
                 self._on_event(SceneSkipped(scene, tile))
@@ -236,6 +249,8 @@ class Download:
     async def _not_find(self, order: Order, answer: Answer) -> None:
         """Doubt that a tile is empty, and after many in a row that the source is still there."""
         self._witness.note_not_found()
+        if answer.arrival is not None:
+            self._work.arrivals.note(answer.arrival, order.tile, None)
         if self.ledger.has_data(order.tile):
             await self._queue.put(_Arrival(order, attempts=answer.attempts, status=answer.status))
             return
@@ -308,6 +323,7 @@ class Download:
         cog = await self._parts.seal(part, tags=self.tags) if is_sealable else await self._parts.drop(part)
         if self._scenes:
             await self._work.save_scenes(self._scenes.as_dict())
+        await self._work.spool.sync()
         await to_its_end(self._work.parts.declare, part, self.ledger.record(part, *cog))
         if is_sealable:
             self.ledger.finish(part, *cog)

@@ -114,7 +114,7 @@ async def _request(
         check = partial(check_answer, tile=tile, tile_format=None)
         async with client.get(source.url(tile), check=check, label=tile) as answer:
             if answer.status != NOT_FOUND:  # a source that is gone answers so for all tiles
-                await work.spool.write(tile, answer.body, file=_SPOOL_FILE)
+                await work.spool.write(tile, answer.body, file=_SPOOL_FILE, arrival=answer.arrival)
             note(tile, answer)
             return answer.status
     except RequestError as error:

@@ -104,7 +104,7 @@ class Run:
 
     async def _build_in(self, work: WorkFolder, cover: Cover, credentials: str) -> MosaicReport:
         self._scenes = SceneTally(await work.read_scenes())
-        async with self._client() as client:
+        async with self._client(work) as client:
             await check_renewal(self._job, client, work, credentials)
             known = self._known_state(work)
             with self._stage("probe"):
@@ -214,7 +214,7 @@ class Run:
                 return bytes_needed(grid, layout.encoding, encoded=encoded, body=len(body), keeps_parts=keeps_parts)
         return None
 
-    def _client(self) -> Client:
+    def _client(self, work: WorkFolder) -> Client:
         effort = self._effort
         return Client(
             effort.pace,
@@ -222,6 +222,7 @@ class Run:
             allow_hosts=effort.allow_hosts,
             on_retry=self._note_retry,
             on_trouble=lambda trouble: self._on_event(ServerTrouble(trouble.kind, trouble.seconds, trouble.reason)),
+            on_proof=work.arrivals.prove,
         )
 
     def _note_retry(self, url: str, attempt: int, reason: str, wait: float) -> None:
@@ -233,13 +234,7 @@ class Run:
     async def _probe(self, client: Client, cover: Cover, work: WorkFolder) -> TileFormat:
         """Learn what tiles look like."""
         batch = min(self._effort.in_flight, _MAX_BATCH)
-        try:
-            return await probe(
-                self._job, cover, client, work, batch=batch, scenes=self._scenes, on_event=self._on_event
-            )
-        except BaseException:
-            await work.spool.withdraw(client.take_unproved(), files=())
-            raise
+        return await probe(self._job, cover, client, work, batch=batch, scenes=self._scenes, on_event=self._on_event)
 
     async def _download(self, download: Download, grid: Grid, work: WorkFolder) -> int:
         """Download what is missing and return how many parts an earlier run finished."""

@@ -4,8 +4,9 @@ A record is a head and a body. The head begins with a mark, so that the next sou
 it has a checksum of its own, so that its length can be trusted. The digest covers job, tile and body, and is checked
 when the body is read. A kill loses nothing that was written. After a power cut heads and digests show what is whole.
 
-All writing is done by one thread, and what arrives meanwhile is written together. The spool knows nothing of what is in
-the bodies.
+All writing is done by one thread, and what arrives meanwhile is written together. Bodies that are not proved by their
+place lie in files of their own: a later run uses them only if the log of arrivals knows them as proved. The spool knows
+nothing of what is in the bodies.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import TypeVar
 
 import aiofiles.os
 
+from mosaic_async.build.arrivals import Arrival, Arrivals, Note, digest_of
 from mosaic_async.build.proof import OnDrop, Proof
 from mosaic_async.events import zxy
 from mosaic_async.geo.cover import Tile
@@ -38,6 +40,8 @@ _CHECKED = struct.Struct("<LBLL16s")
 """The part of the head that its checksum covers."""
 _MARK, _DIGEST = 8, 16
 """Bytes: chance never makes such a mark, and no damage leaves such a digest as it was."""
+_UNPROVED = ".unproved"
+"""Ends the names of files whose bodies need the log of arrivals."""
 
 _Result = TypeVar("_Result")
 
@@ -73,16 +77,20 @@ class Spool:
         folder: for its files; nothing else is in it.
         proof: of the job.
         on_drop: called with the name of a body that is damaged, and the reason.
+        arrivals: the log of answers that their connections have not proved yet.
     """
 
-    def __init__(self, folder: Path, proof: Proof, on_drop: OnDrop) -> None:
+    def __init__(self, folder: Path, proof: Proof, on_drop: OnDrop, arrivals: Arrivals) -> None:
         self.folder = folder
+        self._arrivals = arrivals
         self._proof = proof
         self._on_drop = on_drop
         self._mark = proof.digest("spool", b"")[:_MARK]
         self._places: dict[Tile, _Place] = {}
         self._sizes: Counter[str] = Counter()
         """Tiles per file; a file without any is deleted."""
+        self.unproved: set[Tile] = set()
+        """The tiles of earlier runs that need the log of arrivals."""
         self._waiting: list[_Record] = []
         self._turn = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="mosaic-spool")
@@ -113,20 +121,26 @@ class Spool:
         names = [path.name for path in sorted(self.folder.iterdir()) if path.is_file()]
         damaged = [name for name in names if not self._scan_file(self.folder / name)]
         self._delete(name for name in names if not self._sizes[name])
+        self.unproved = {tile for tile, place in self._places.items() if place.file.endswith(_UNPROVED)}
         return damaged
 
-    async def write(self, tile: Tile, body: bytes, *, file: str) -> None:
+    async def write(self, tile: Tile, body: bytes, *, file: str, arrival: Arrival | None = None) -> None:
         """Keep a body; an empty one stands for a tile without data.
 
         Args:
             tile: that it is of; a later body replaces an earlier one.
             body: the bytes.
             file: the name of the first part that needs the tile.
+            arrival: how the body came, if its connection has not proved it.
 
         Raises:
             OSError: the disk does not take it.
         """
+        if arrival is not None:
+            self._arrivals.note(arrival, tile, body)
+            file += _UNPROVED
         record = _Record(file, tile, body)
+        self.unproved.discard(tile)
         self._waiting.append(record)
         async with self._turn:
             if record in self._waiting:
@@ -151,6 +165,21 @@ class Spool:
             touched = {place.file for tile in tiles if (place := self._forget(tile))}
             await self._in_thread(partial(self._delete, [name for name in touched if not self._sizes[name]]))
 
+    async def drop_unproved(self) -> None:
+        """Forget the bodies of earlier runs that the log of arrivals does not know as proved."""
+        unknown = []
+        for tile in self.unproved:
+            body = await self.read(tile)
+            if body is not None and self._arrivals.proved.get(tile) != digest_of(body):
+                unknown.append(tile)
+        await self.drop(unknown)
+        self.unproved.clear()
+
+    async def sync(self) -> None:
+        """Write what has been noted of arrivals, and have the disk hold it."""
+        async with self._turn:
+            await self._in_thread(partial(self._arrivals.sync, self._arrivals.take()))
+
     async def withdraw(self, tiles: Collection[Tile], *, files: Iterable[str]) -> None:
         """Delete all files that may hold one of the tiles, so that a later run does not find them either.
 
@@ -159,7 +188,8 @@ class Spool:
             files: where they were to be written.
         """
         async with self._turn:
-            names = {*files, *(place.file for tile in tiles if (place := self._places.get(tile)))}
+            names = {name + end for name in files for end in ("", _UNPROVED)}
+            names |= {place.file for tile in tiles if (place := self._places.get(tile))}
             for tile in [tile for tile, place in self._places.items() if place.file in names]:
                 self._forget(tile)
             await self._in_thread(partial(self._delete, names))
@@ -170,13 +200,14 @@ class Spool:
 
     async def _write_waiting(self) -> None:
         batch = self._waiting[:]
-        places = await self._in_thread(partial(self._append, batch))
+        places = await self._in_thread(partial(self._append, batch, self._arrivals.take()))
         del self._waiting[: len(batch)]
         for record, place in zip(batch, places, strict=True):
             self._note(record.tile, place)
 
-    def _append(self, records: Iterable[_Record]) -> list[_Place]:
+    def _append(self, records: Iterable[_Record], arrivals: Iterable[Note]) -> list[_Place]:
         """Write records, those of one file at once; bytes of a failed attempt are cut off again."""
+        self._arrivals.append(arrivals)  # first, so that no body is without its arrival
         places = []
         for name, group in groupby(records, key=attrgetter("file")):
             path = self.folder / name

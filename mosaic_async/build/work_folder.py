@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from mosaic_async.build.arrivals import Arrivals
 from mosaic_async.build.part_files import PartFiles
 from mosaic_async.build.proof import NotProvenError, OnDrop, Proof, read_record
 from mosaic_async.build.publication import announce, find, publication_path
@@ -54,7 +55,9 @@ class WorkFolder:
         self._saving_scenes = asyncio.Lock()
         self._lock: TextIO | None = None
         self._published: dict[str, Any] | None = None
-        self.spool = Spool(self.path / "spool", self._proof, on_drop)
+        self.arrivals = Arrivals(self.path / "arrivals.log", self._proof)
+        """The answers that their connections have not proved yet."""
+        self.spool = Spool(self.path / "spool", self._proof, on_drop, self.arrivals)
         """The tiles of open parts."""
         self.parts = PartFiles(self.path / "parts", self._proof)
 
@@ -155,6 +158,8 @@ class WorkFolder:
                 self._clear()
             dropped = self._claim()
             dropped += [(f"spool {name}", "it has damaged records") for name in self.spool.scan()]
+            if not self.arrivals.scan(self.spool.unproved):
+                dropped.append((self.arrivals.path.name, "it has damaged records"))
             self._sweep()
         except BaseException:
             self._close()

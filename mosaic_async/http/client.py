@@ -21,7 +21,7 @@ from mosaic_async.http.pace import MONOTONIC, USUAL_PACE, Clock, Pace
 from mosaic_async.http.pacing import MAX_RETRY_AFTER, Breaker, Pause, RetryBudget, jitter
 from mosaic_async.http.request import MAX_BODY, USER_AGENT, Answer, AttemptError, Check, Requester
 from mosaic_async.http.retries import Retries
-from mosaic_async.http.wire import Wire
+from mosaic_async.http.wire import OnProof, Wire
 
 __all__ = ["MAX_BODY", "USER_AGENT", "Answer", "Check", "Client", "Clock", "Pace", "Trouble"]
 
@@ -61,6 +61,7 @@ class Client:
         allow_hosts: hosts that redirects may lead to; no headers go there.
         on_retry: called before a wait with the URL, the failed attempt (from 1), the reason, and the seconds to wait.
         on_trouble: called when the server requests a pause, becomes unavailable, or returns.
+        on_proof: called with the number of a connection, and that of the last answer that it has proved.
         clock: for waits and pauses.
     """
 
@@ -73,11 +74,17 @@ class Client:
         allow_hosts: Collection[str] = (),
         on_retry: Callable[[str, int, str, float], None] | None = None,
         on_trouble: Callable[[Trouble], None] | None = None,
+        on_proof: OnProof | None = None,
         clock: Clock = MONOTONIC,
     ) -> None:
         cap = pace.in_flight
         self._requester = Requester(
-            connections=cap, timeout=pace.timeout, headers=headers or {}, max_body=max_body, allow_hosts=allow_hosts
+            connections=cap,
+            timeout=pace.timeout,
+            headers=headers or {},
+            max_body=max_body,
+            allow_hosts=allow_hosts,
+            on_proof=on_proof,
         )
         self._permits = Slots(cap)
         self._limit = AdaptiveLimit(cap) if pace.concurrency == "auto" else None
@@ -221,22 +228,17 @@ class Client:
     async def prove(self) -> None:
         """Have every answer so far either proved to belong to its request, or returned by `take_doubtful`.
 
-        This makes one request per connection that has unproved answers; call it while no other request is open.
+        This makes one request per connection that has several answers, if they are not proved, and waits up to a second
+        for connections that have one. Call it while no other request is open.
         """
         async with asyncio.TaskGroup() as tasks:
             for wire in self._requester.wires.unproved():
                 tasks.create_task(self._farewell(wire))
+        await self._requester.wires.hear_out()
 
     def take_doubtful(self) -> set[Hashable]:
         """Return the labels of the answers that became doubtful since the last call; request these URLs again."""
         return self._requester.wires.take_doubtful()
-
-    def take_unproved(self) -> set[Any]:
-        """Return the labels of all answers that are not proved, the doubtful ones included, for a run that ends early.
-
-        Its other requests have been cut off, and with them the connections that could have proved something.
-        """
-        return self._requester.wires.take_unproved()
 
     async def _farewell(self, wire: Wire) -> None:
         is_probe = await self._enter()

@@ -9,7 +9,7 @@ import asyncio
 import re
 from collections.abc import Callable, Collection, Hashable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from types import TracebackType
 from typing import Self
@@ -28,7 +28,7 @@ from mosaic_async.http.route import Route, Routes
 from mosaic_async.http.server_words import words_in
 from mosaic_async.http.trust import trusted
 from mosaic_async.http.watched_response import DroppedError, WatchedResponse, watched_by
-from mosaic_async.http.wire import Wire, Wires
+from mosaic_async.http.wire import OnProof, Wire, Wires
 from mosaic_async.redaction import learn_request, one_line, scrub
 
 USER_AGENT = f"mosaic-async/{version('mosaic-async')}"
@@ -62,6 +62,11 @@ class Answer:
     """Attempts that the answer took."""
     reason: str = ""
     """Of an empty answer: the status and what the server says with it, without secrets."""
+    arrival: tuple[int, int] | None = None
+    """Connection of the answer, and its number there; None where nothing more is needed to prove that it is this one's.
+
+    `on_proof` of the client tells when the connection has proved it.
+    """
 
 
 Check = Callable[[Answer], bool]
@@ -126,6 +131,7 @@ class Requester:
         headers: sent with every request, but only to the origin of the requested URL.
         max_body: maximum bytes of a body, after decompression.
         allow_hosts: hosts that redirects may lead to; no headers go there.
+        on_proof: called with the number of a connection, and that of the last answer that it has proved.
     """
 
     def __init__(
@@ -136,6 +142,7 @@ class Requester:
         headers: Mapping[str, str],
         max_body: int,
         allow_hosts: Collection[str],
+        on_proof: OnProof | None = None,
     ) -> None:
         self._connections = connections
         self._timeout = timeout
@@ -150,7 +157,7 @@ class Requester:
         self._routes = Routes()
         self._deadlines = Deadlines(timeout)
         self._cookies = Cookies()
-        self.wires = Wires()
+        self.wires = Wires(on_proof)
         self.bytes_received = 0
 
     async def __aenter__(self) -> Self:
@@ -201,7 +208,7 @@ class Requester:
         is_proved = check is not None and bool(answer.body) and _examine(check, answer, response)
         if not response.note(label, is_proved=is_proved) or not (is_proved or await response.ends_well()):
             raise AttemptError(_STRAY, Outcome.RETRY, status=answer.status)
-        return answer
+        return replace(answer, arrival=response.arrival) if response.is_unproved else answer
 
     def _learn(self, url: str) -> None:
         """Note the secrets of a URL; those of most runs are the same for all tiles."""

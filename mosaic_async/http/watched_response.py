@@ -39,6 +39,16 @@ class WatchedResponse(aiohttp.ClientResponse):
         self._is_last = self.is_alone or self._announces_end or not self.content.at_eof()  # too long to be read
         return self.wire.note(self.number, label, is_proved=is_proved, is_last=self._is_last)
 
+    @property
+    def arrival(self) -> tuple[int, int]:
+        """The number of the wire, and that of the answer on it."""
+        return self.wire.number, self.number
+
+    @property
+    def is_unproved(self) -> bool:
+        """Whether only the rest of the connection can prove that the answer belongs to its request."""
+        return self.wire.has_unproved(self.number)
+
     async def ends_well(self) -> bool:
         """Return whether nothing follows the answer, if it is the only one of its connection."""
         if not self._is_last or not (self.is_alone or self.wires.is_ended_in_time):

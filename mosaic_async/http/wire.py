@@ -10,6 +10,7 @@ server, shifts all later answers by one, and aiohttp notices neither. A `Wire` s
 * An answer that names its own place proves itself and all earlier ones on its wire. Those need no farewell.
 * A connection that ends before its farewell may take the missing answer with it, unless it was idle for a while. Its
   unproved answers are doubtful, and later wires say farewell sooner.
+* A connection that has carried only one answer gets no farewell: silence shows that its answer was no stray.
 * The only answer of a connection is used once the server has ended it. After the first stray, all are of this kind.
 
 It knows nothing of tiles: the caller labels its answers.
@@ -18,7 +19,7 @@ It knows nothing of tiles: the caller labels its answers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -30,16 +31,28 @@ _PROVE_EVERY = 96
 """Unproved answers per wire; then a farewell follows, before Apache and older nginx end connections at a hundred."""
 _LINGER = 1.0
 """Seconds for the server to end a connection after a farewell, or to be silent until all it sends is there."""
+_LEAST_SILENCE = 0.1
+"""Seconds; where all answers came faster, a connection is silent after this."""
+
+OnProof = Callable[[int, int], None]
+"""Called with the number of a wire, and that of the last answer that it has proved."""
 
 
 class Wires:
-    """All wires of a client, and the labels of doubtful answers."""
+    """All wires of a client, and the labels of doubtful answers.
 
-    def __init__(self) -> None:
+    Args:
+        on_proof: told of answers that their wire has proved.
+    """
+
+    def __init__(self, on_proof: OnProof | None = None) -> None:
+        self._on_proof = on_proof
+        self.slowest = 0.0
+        """Seconds from a request to the end of its answer, at most so far."""
         self._open: set[Wire] = set()
+        self._count = 0
         self._full: list[Wire] = []
         self._doubtful: set[Hashable] = set()
-        self._cut: set[Hashable] = set()
         self.is_trusted = True
         """Whether connections are kept alive; never again after the first stray."""
         self.prove_every = _PROVE_EVERY
@@ -47,9 +60,11 @@ class Wires:
         self.is_ended_in_time = True
         """Whether the server has always ended a connection soon after it announced so."""
 
-    def add(self, wire: Wire) -> None:
-        """Note an open wire."""
+    def add(self, wire: Wire) -> int:
+        """Note an open wire, and return its number, from 1."""
         self._open.add(wire)
+        self._count += 1
+        return self._count
 
     def remove(self, wire: Wire) -> None:
         """Forget a closed wire."""
@@ -75,20 +90,6 @@ class Wires:
         doubtful, self._doubtful = self._doubtful, set()
         return doubtful
 
-    def note_cut(self, labels: Iterable[Hashable]) -> None:
-        """Note unproved answers of a wire that this side closes.
-
-        A request that has waited in vain shows that nothing was shifted; one that was cancelled shows nothing.
-        """
-        self._cut.update(labels)
-
-    def take_unproved(self) -> set[Hashable]:
-        """Return the labels of all answers that are not proved, the doubtful ones included."""
-        open_labels = (wire.unproved_labels for wire in self._open)
-        unproved = self.take_doubtful().union(self._cut, *open_labels) - {None}
-        self._cut = set()
-        return unproved
-
     def note_full(self, wire: Wire) -> None:
         """Note a wire whose unproved answers have reached their limit, so that a farewell is due."""
         self._full.append(wire)
@@ -103,6 +104,20 @@ class Wires:
     def unproved(self) -> list[Wire]:
         """Return the idle wires that have unproved answers."""
         return [wire for wire in self._open if wire.is_unproved]
+
+    def note_proof(self, wire: int, number: int) -> None:
+        """Note that a wire has proved its answers up to a number."""
+        if self._on_proof is not None:
+            self._on_proof(wire, number)
+
+    async def hear_out(self) -> None:
+        """Wait until the wires with a single answer have been silent for long enough to prove it."""
+        lone = [wire for wire in self._open if wire.is_lone]
+        enough = min(_LINGER, max(2 * self.slowest, _LEAST_SILENCE))
+        if (left := enough - min((wire.silence for wire in lone), default=enough)) > 0:
+            await asyncio.sleep(left)
+        for wire in lone:
+            wire.prove()
 
     def close(self) -> None:
         """Close all wires at once."""
@@ -128,7 +143,8 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         self._answers = 0
         self._unproved: dict[int, Hashable] = {}
         self._is_busy = True
-        self._silent_since = asyncio.get_running_loop().time()
+        self._time = asyncio.get_running_loop().time
+        self._silent_since = self._sent = self._time()
         self._was_silent = self._is_retired = self._lingers = False
         self._has_ended = self._is_ended_by_server = False
         self._is_doubtful = False
@@ -137,7 +153,7 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         self._closed = asyncio.Event()
         handler.connection_made(self)
         transport.set_protocol(self)
-        wires.add(self)
+        self.number = wires.add(self)
 
     @property
     def is_unproved(self) -> bool:
@@ -146,9 +162,18 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         return is_idle and self._answers > 1 and bool(self._unproved)
 
     @property
-    def unproved_labels(self) -> Collection[Hashable]:
-        """The labels of the unproved answers; none once the server has ended the wire without another answer."""
-        return () if self._has_ended or self._answers == 1 else self._unproved.values()
+    def is_lone(self) -> bool:
+        """Whether the wire is idle and has only one answer, which is not proved."""
+        return self._answers == 1 and bool(self._unproved) and not (self._is_busy or self._has_ended)
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the server sent anything."""
+        return self._time() - self._silent_since
+
+    def has_unproved(self, number: int) -> bool:
+        """Return whether the answer with this number is not proved yet."""
+        return number in self._unproved
 
     def begin(self) -> int:
         """Return the number of the answer that is due now, from 1."""
@@ -159,7 +184,8 @@ class Wire(asyncio.Transport, asyncio.Protocol):
     def end(self) -> None:
         """Note that aiohttp is done with the current answer."""
         self._is_busy = False
-        self._silent_since = asyncio.get_running_loop().time()
+        self._silent_since = self._time()
+        self._wires.slowest = max(self._wires.slowest, self._silent_since - self._sent)
 
     def note(self, number: int, label: Hashable, *, is_proved: bool, is_last: bool) -> bool:
         """Note a complete answer, and return whether it can be used.
@@ -179,6 +205,7 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         if is_proved:
             if self._unproved:
                 self._unproved = {other: label for other, label in self._unproved.items() if other > number}
+                self._wires.note_proof(self.number, number)
         elif number > 1 and (is_last or self._has_ended):
             return False  # the last words of an idle server look like this, too
         elif not is_last:
@@ -211,6 +238,12 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         self._wires.distrust(self._take_unproved())
         self.abort()
 
+    def prove(self) -> None:
+        """Note that all answers so far belong to their requests, unless a stray was seen meanwhile."""
+        if self._unproved:
+            self._unproved.clear()
+            self._wires.note_proof(self.number, self._answers)
+
     def _take_unproved(self) -> list[Hashable]:
         labels = [label for label in self._unproved.values() if label is not None]
         self._unproved.clear()
@@ -219,8 +252,7 @@ class Wire(asyncio.Transport, asyncio.Protocol):
     @property
     def _is_silent(self) -> bool:
         """Whether the server has sent nothing for so long that it owes nothing but the answer to a new request."""
-        silence = asyncio.get_running_loop().time() - self._silent_since
-        return self._was_silent if self._is_busy else silence >= _LINGER
+        return self._was_silent if self._is_busy else self.silence >= _LINGER
 
     def retire(self) -> None:
         """Have aiohttp send no further request here."""
@@ -236,7 +268,7 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         self._farewell = asyncio.Queue()
         self._transport.write(self._request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
         if await self._counts_one(self._farewell, timeout):
-            self._unproved.clear()
+            self.prove()
             self.abort()
         else:
             self.doubt()
@@ -298,6 +330,8 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         elif self._answers > 1 and self._unproved and not self._is_silent:
             limit = self._answers if exc or self._is_ended_by_server else None
             self._wires.note_early_end(self._take_unproved(), limit=limit)
+        elif exc or self._is_ended_by_server or self._is_silent:
+            self.prove()
         self._handler.connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -315,6 +349,7 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         self._request = data if not self._is_busy else self._request + data
         self._was_silent = self._is_silent
         self._is_busy = True
+        self._sent = self._time()
         self._transport.write(data)
 
     def writelines(self, list_of_data: Iterable[Any]) -> None:
@@ -333,7 +368,6 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         elif self.is_unproved and not self._handler.should_close:
             self.retire()
         else:
-            self._wires.note_cut(self.unproved_labels)
             self._transport.close()
 
     def abort(self) -> None:

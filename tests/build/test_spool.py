@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mercantile import Tile
 
+from mosaic_async.build.arrivals import Arrivals
 from mosaic_async.build.proof import Proof
 from mosaic_async.build.spool import Spool
 
@@ -26,7 +27,8 @@ BODIES = [bytes([65 + index]) * (40 + 13 * index) for index in range(6)]
 
 @contextmanager
 def opened(folder, proof=PROOF):
-    spool = Spool(folder, proof, lambda name, reason: spool.dropped.append(name))
+    arrivals = Arrivals(folder.with_name("arrivals.log"), proof)
+    spool = Spool(folder, proof, lambda name, reason: spool.dropped.append(name), arrivals)
     spool.dropped = []
     spool.damaged = spool.scan()
     try:
