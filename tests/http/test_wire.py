@@ -131,6 +131,22 @@ async def test_a_shift_that_no_idle_moment_shows_is_found_by_the_farewell(tiler,
     assert server.connections > connections
 
 
+async def test_a_stray_ahead_of_the_only_answer_of_a_connection_is_found_in_silence(tiler):
+    """No request follows that could count answers, but the proper one still comes."""
+    stray = ahead(answer(b"another tile"), 0.3)
+    with Desync(tiler, stray, turns=range(5, 7), latency=0.25).running() as server:
+        bodies, _ = await fetched(server, len(TILES))
+        assert server.strays == 2
+    assert bodies == {tile: tiler.body(tile) for tile in TILES}
+
+
+async def test_silence_proves_the_only_answers_of_connections_without_a_request(tiler):
+    with Desync(tiler).running() as server:
+        bodies, client = await fetched(server, len(TILES))
+    assert bodies == {tile: tiler.body(tile) for tile in TILES}
+    assert server.hits.total() == client.requests == server.connections == len(TILES)
+
+
 async def test_a_connection_bears_only_so_many_unproved_answers(tiler):
     tiles = [(9, x, y) for x in range(30) for y in range(10)]
     with Desync(tiler, latency=0).running() as server:
