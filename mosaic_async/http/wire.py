@@ -10,7 +10,7 @@ server, shifts all later answers by one, and aiohttp notices neither. A `Wire` s
 * An answer that names its own place proves itself and all earlier ones on its wire. Those need no farewell.
 * A connection that ends before its farewell may take the missing answer with it, unless it was idle for a while. Its
   unproved answers are doubtful, and later wires say farewell sooner.
-* A connection that has carried only one answer gets no farewell: silence shows that its answer was no stray.
+* A connection that has carried only one answer gets no farewell: silence shows that its answer was the proper one.
 * The only answer of a connection is used once the server has ended it. After the first stray, all are of this kind.
 
 It knows nothing of tiles: the caller labels its answers.
