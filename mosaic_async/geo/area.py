@@ -23,8 +23,6 @@ Bounds = tuple[float, float, float, float]
 """West, south, east, north in degrees."""
 Polygon = list[Ring]
 """The outer ring, then the holes, in degrees; in pieces the last corner of a ring repeats the first."""
-_SQUARE = ((0, -180.0, 1), (0, 180.0, -1), (1, -MAX_LATITUDE, 1), (1, MAX_LATITUDE, -1))
-"""The extent of Web Mercator, as limits for `_cut`."""
 _HAIR = 1e-10
 """Degrees; a hundredth of a millimetre."""
 _COLLECTIONS = {"FeatureCollection": "features", "GeometryCollection": "geometries"}
@@ -46,7 +44,7 @@ class Area:
     def __post_init__(self) -> None:
         if not self.south < self.north or not self.west < self.east:
             raise RefusedError(
-                f"the area {self.bounds} is empty after cutting it at latitude ±{MAX_LATITUDE:.4f}",
+                f"the area {self.bounds} is empty after cutting it at the tiles' latitudes (Web Mercator: ±85.0511)",
                 hint="bounds are west south east north in degrees",
             )
         if self.east - self.west > 360:
@@ -66,10 +64,14 @@ class Area:
         )
 
     @classmethod
-    def parse(cls, area: Sequence[float] | Mapping[str, Any]) -> Area:
+    def parse(cls, area: Sequence[float] | Mapping[str, Any], *, latitudes: float = MAX_LATITUDE) -> Area:
         """Read `(west, south, east, north)` in degrees, or a GeoJSON object with polygons.
 
         A GeoJSON with a member `crs`, as it had before RFC 7946, is in that coordinate system.
+
+        Args:
+            area: what a user gives.
+            latitudes: degrees north and south of the equator at which it is cut.
 
         Raises:
             UsageError: the argument is neither four numbers nor GeoJSON polygons.
@@ -77,7 +79,7 @@ class Area:
                 ±85.0511 degrees of latitude.
         """
         if isinstance(area, Mapping):
-            return _of_polygons(list(_in_degrees(area, _polygons(area))))
+            return _of_polygons(list(_in_degrees(area, _polygons(area))), latitudes)
         try:
             west, south, east, north = (float(value) for value in area)
         except (TypeError, ValueError) as error:
@@ -91,25 +93,28 @@ class Area:
             raise RefusedError(f"west and east are both {west}, the area has no width")
         if west > east:  # across the antimeridian, as RFC 7946 section 5.2 writes it
             east += 360
-        return cls(west, max(south, -MAX_LATITUDE), east, min(north, MAX_LATITUDE))
+        return cls(west, max(south, -latitudes), east, min(north, latitudes))
 
-    def pieces(self) -> Iterator[Polygon]:
-        """Yield each polygon, cut at ±180 degrees and at Web Mercator's latitudes; longitudes run from -180 to 180."""
-        for polygon in self.polygons or ():
+    def pieces(self, latitudes: float = MAX_LATITUDE) -> Iterator[Polygon]:
+        """Yield each polygon, or the box, cut at ±180 degrees and at ±`latitudes`; longitudes run from -180 to 180."""
+        limits = ((0, -180.0, 1), (0, 180.0, -1), (1, -latitudes, 1), (1, latitudes, -1))
+        west, south, east, north = self.bounds
+        box: Polygon = [[(west, south), (east, south), (east, north), (west, north), (west, south)]]
+        for polygon in (box,) if self.polygons is None else self.polygons:
             for shift in (-360.0, 0.0, 360.0):
-                rings = [_cut([(x + shift, y) for x, y in ring], _SQUARE) for ring in polygon]
+                rings = [_cut([(x + shift, y) for x, y in ring], limits) for ring in polygon]
                 if rings[0]:
                     yield [ring for ring in rings if ring]
 
 
-def _of_polygons(polygons: list[Polygon]) -> Area:
+def _of_polygons(polygons: list[Polygon], latitudes: float) -> Area:
     if not polygons:
         raise UsageError("the GeoJSON has no polygons", hint="use Polygon or MultiPolygon geometries")
     corners = [corner for polygon in polygons for ring in polygon for corner in ring]
     west, east = min(x for x, _ in corners), max(x for x, _ in corners)
     south, north = min(y for _, y in corners), max(y for _, y in corners)
     _check_degrees(west, south, east, north)
-    return Area(west, max(south, -MAX_LATITUDE), east, min(north, MAX_LATITUDE), tuple(polygons))
+    return Area(west, max(south, -latitudes), east, min(north, latitudes), tuple(polygons))
 
 
 def _check_degrees(west: float, south: float, east: float, north: float) -> None:

@@ -8,28 +8,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from typing import TypeVar
+from functools import cached_property
 
-import mercantile
 import numpy as np
 from mercantile import Tile
 from numpy.typing import NDArray
 
-from mosaic_async.errors import RefusedError, UsageError
+from mosaic_async.errors import RefusedError
 from mosaic_async.geo.area import Area, Bounds
 from mosaic_async.geo.cells import Box, Edges, cells_held
+from mosaic_async.geo.matrix import MAX_ZOOM, WORLD, TileMatrix, web_mercator, x_share, y_share
 from mosaic_async.geo.outline import outline
 from mosaic_async.geo.straight import Floats, Integers
-
-_Number = TypeVar("_Number", float, Floats)
 
 __all__ = ["MAX_TILES", "MAX_ZOOM", "SNAP", "WORLD", "Cover", "Tile", "snapped", "x_share", "y_share"]
 
 MAX_TILES = 500_000
-MAX_ZOOM = 24
-WORLD = mercantile.CE
-"""Circumference of the equator in EPSG:3857 metres."""
 SNAP = 1e-13
 """Share of the world's width, 4 micrometres: an edge this close to a tile's edge counts as that edge."""
 _MAX_SPREAD = 16
@@ -40,9 +34,9 @@ _MAX_SPREAD = 16
 class Cover:
     """The tiles that an area touches at one zoom: a rectangle of columns and rows, with holes for polygons."""
 
-    zoom: int
+    matrix: TileMatrix
     left: int
-    """First column, 0 to 2^zoom - 1."""
+    """First column, from 0."""
     top: int
     """First row, counted from the north."""
     columns: int
@@ -53,23 +47,33 @@ class Cover:
     """Of the area's polygons, in tiles; columns exceed the last one across the antimeridian. None for a box."""
 
     @classmethod
-    def of(cls, area: Area, zoom: int, *, max_tiles: int = MAX_TILES) -> Cover:
+    def of(cls, area: Area, grid: TileMatrix | int, *, max_tiles: int = MAX_TILES) -> Cover:
         """Find the tiles that `area` touches. The bounds of one tile, as an area, touch exactly that tile.
 
+        Args:
+            area: in degrees.
+            grid: where tiles lie, or a zoom of Web Mercator.
+            max_tiles: the most to accept.
+
         Raises:
-            UsageError: the zoom is not from 0 to 24.
+            UsageError: the zoom is not one of Web Mercator, 0 to 24.
             RefusedError: the area has more than `max_tiles` tiles, or a polygon's bounding box has 16 times as many.
                 Both are checked before anything is listed or rasterised.
         """
-        if not 0 <= zoom <= MAX_ZOOM:
-            raise UsageError(f"zoom must be from 0 to {MAX_ZOOM}, got {zoom}")
-        cover = _of_box(area.bounds, zoom) if area.polygons is None else _of_polygons(area, zoom, max_tiles)
+        matrix = grid if isinstance(grid, TileMatrix) else web_mercator(grid)
+        is_box = area.polygons is None and matrix.is_upright and (matrix.wraps or area.east <= 180)
+        cover = _of_box(area.bounds, matrix) if is_box else _of_polygons(area, matrix, max_tiles)
         if cover.count > max_tiles:
             raise RefusedError(
-                f"the area has {cover.count:,} tiles at zoom {zoom}, more than {max_tiles:,}",
+                f"the area has {cover.count:,} tiles at zoom {matrix.zoom}, more than {max_tiles:,}",
                 hint="use a lower zoom or a smaller area, or raise ``max_tiles``",
             )
         return cover
+
+    @property
+    def zoom(self) -> int:
+        """The z of the tiles."""
+        return self.matrix.zoom
 
     @cached_property
     def count(self) -> int:
@@ -78,11 +82,12 @@ class Cover:
 
     def tile(self, column: int, row: int) -> Tile:
         """Return the tile at a column and row of the rectangle."""
-        return Tile((self.left + column) % 2**self.zoom, self.top + row, self.zoom)
+        return self.matrix.tile(self.left + column, self.top + row)
 
     def place(self, tile: Tile) -> tuple[int, int]:
         """Return the column and row of a tile in the rectangle."""
-        return (tile.x - self.left) % 2**self.zoom, tile.y - self.top
+        column, row = self.matrix.place(tile)
+        return (column - self.left) % self.matrix.columns, row - self.top
 
     def outward(self) -> Iterator[Tile]:
         """Yield every tile once, ring by ring from the centre."""
@@ -108,16 +113,6 @@ class Cover:
         return np.concatenate(rows), np.concatenate([first, np.tile(ends, len(between)), last])
 
 
-def x_share(longitude: _Number) -> _Number:
-    """Return the share of the world's width that lies between -180 degrees and a longitude."""
-    return longitude / 360 + 0.5
-
-
-def y_share(latitude: float) -> float:
-    """Return the share of the Web Mercator square that lies north of a latitude."""
-    return 0.5 - float(mercantile.xy(0, latitude)[1] / WORLD)
-
-
 def snapped(low: float, high: float, units: int) -> tuple[int, int]:
     """Round shares of the world outward to whole units, or to the unit's edge that they are within `SNAP` of."""
     first, last = math.floor((low + SNAP) * units), math.ceil((high - SNAP) * units)
@@ -126,60 +121,81 @@ def snapped(low: float, high: float, units: int) -> tuple[int, int]:
     return first, max(last, first + 1)
 
 
-def _of_box(bounds: Bounds, zoom: int) -> Cover:
+def _of_box(bounds: Bounds, matrix: TileMatrix) -> Cover:
     west, south, east, north = bounds
-    width = 2**zoom
-    left, right = snapped(x_share(west), x_share(east), width)
-    top, lower = snapped(y_share(north), y_share(south), width)
-    top, lower = max(top, 0), min(lower, width)
-    return Cover(zoom, left % width, top, min(right - left, width), lower - top)
+    box = _box(*matrix.shares(np.array([west, east]), np.array([north, south])), matrix)
+    if not box.rows or not box.columns:
+        raise _outside(matrix)
+    return Cover(matrix, box.left, box.top, box.columns, box.rows)
 
 
-def _of_polygons(area: Area, zoom: int, max_tiles: int) -> Cover:
-    pieces = list(area.pieces())
-    if not pieces:
-        raise RefusedError("the polygons lie outside Web Mercator's latitudes, ±85.0511 degrees")
-    width = 2**zoom
-    edges = outline(pieces, partial(_to_tiles, zoom))
-    boxes = _boxes(edges, width)
-    for box in boxes:
-        _check_spread(box.rows * box.columns, zoom, max_tiles)
-    left, columns = _column_range(boxes, width)
-    top = min(box.top for box in boxes)
-    rows = max(box.top + box.rows for box in boxes) - top
-    _check_spread(columns * rows, zoom, max_tiles)
-    past = np.array([width if box.left < left else 0 for box in boxes])
+def _of_polygons(area: Area, matrix: TileMatrix, max_tiles: int) -> Cover:
+    pieces = list(area.pieces(matrix.latitudes))
+    edges = outline(pieces, matrix.to_tiles)
+    if not (np.isfinite(edges.x0).all() and np.isfinite(edges.y0).all()):
+        raise RefusedError("the area reaches beyond the coordinate system of the tiles", hint="make the area smaller")
+    boxes = _boxes(edges, matrix)
+    held = [box for box in boxes if box.rows and box.columns]
+    if not held:
+        raise _outside(matrix)
+    for box in held:
+        _check_spread(box.rows * box.columns, matrix.zoom, max_tiles)
+    left, columns = _column_range(held, matrix.columns) if matrix.wraps else _span(held)
+    top = min(box.top for box in held)
+    rows = max(box.top + box.rows for box in held) - top
+    _check_spread(columns * rows, matrix.zoom, max_tiles)
+    past = np.array([matrix.columns if box.left < left and matrix.wraps else 0 for box in boxes])
     shift = past[edges.polygon]
     edges = replace(edges, x0=edges.x0 + shift, x1=edges.x1 + shift)
     mask = cells_held(edges, Box(top, left, rows, columns), touched=True)
     for box, more in zip(boxes, past, strict=True):
         _keep_one(mask, box.top - top, box.left + int(more) - left, box)
-    return Cover(zoom, left, top, columns, rows, None if mask.all() else mask, edges)
+    return Cover(matrix, left, top, columns, rows, None if mask.all() else mask, edges)
 
 
-def _to_tiles(zoom: int, longitude: Floats, latitude: Floats) -> tuple[Floats, Floats]:
-    """Return the columns and rows of places, in tiles of Web Mercator."""
-    y = np.log(np.tan(np.pi / 4 + np.radians(latitude) / 2)) / (2 * np.pi)
-    return x_share(longitude) * 2**zoom, (0.5 - y) * 2**zoom
+def _outside(matrix: TileMatrix) -> RefusedError:
+    if matrix.is_mercator:
+        return RefusedError("the polygons lie outside Web Mercator's latitudes, ±85.0511 degrees")
+    west, south, east, north = matrix.degrees(matrix.extent)
+    return RefusedError(
+        f"the area lies outside of the tile matrix set, W {west:g} S {south:g} E {east:g} N {north:g}",
+        hint="check the area and ``tms``",
+    )
 
 
-def _boxes(edges: Edges, width: int) -> list[Box]:
+def _boxes(edges: Edges, matrix: TileMatrix) -> list[Box]:
     """Return the cells around each polygon."""
+    if not len(edges.polygon):
+        return []
     first = np.flatnonzero(np.diff(edges.polygon, prepend=-1))
-    lows = (np.minimum.reduceat(values, first) for values in (edges.x0, edges.y0))
-    highs = (np.maximum.reduceat(values, first) for values in (edges.x0, edges.y0))
-    boxes = []
-    for west, north, east, south in zip(*lows, *highs, strict=True):
-        left, right = snapped(west / width, east / width, width)
-        top, lower = snapped(north / width, south / width, width)
-        top, lower = max(top, 0), min(lower, width)
-        boxes.append(Box(top, left % width, lower - top, min(right - left, width)))
-    return boxes
+    x, y = edges.x0 / matrix.columns, edges.y0 / matrix.rows
+    ends = [
+        np.column_stack([function.reduceat(values, first) for function in (np.minimum, np.maximum)])
+        for values in (x, y)
+    ]
+    return [_box(columns, rows, matrix) for columns, rows in zip(*ends, strict=True)]
+
+
+def _box(x: Floats, y: Floats, matrix: TileMatrix) -> Box:
+    """Return the cells around a box, whose edges are shares of the matrix."""
+    left, right = snapped(float(x[0]), float(x[1]), matrix.columns)
+    top, lower = snapped(float(y[0]), float(y[1]), matrix.rows)
+    top, lower = max(top, 0), min(lower, matrix.rows)
+    if matrix.wraps:
+        left, right = left % matrix.columns, left % matrix.columns + min(right - left, matrix.columns)
+    else:
+        left, right = max(left, 0), min(right, matrix.columns)
+    return Box(top, left, max(lower - top, 0), max(right - left, 0))
+
+
+def _span(boxes: Sequence[Box]) -> tuple[int, int]:
+    left = min(box.left for box in boxes)
+    return left, max(box.left + box.columns for box in boxes) - left
 
 
 def _keep_one(mask: NDArray[np.bool_], row: int, column: int, box: Box) -> None:
     """Hold the first cell of a polygon that is too small to share an area with any."""
-    if not mask[row : row + box.rows, column : column + box.columns].any():
+    if box.rows and box.columns and not mask[row : row + box.rows, column : column + box.columns].any():
         mask[row, column] = True
 
 

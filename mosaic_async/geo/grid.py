@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-import mercantile
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
@@ -20,7 +19,8 @@ from rasterio.windows import Window
 from mosaic_async.errors import RefusedError, UsageError
 from mosaic_async.geo.area import Area, Bounds
 from mosaic_async.geo.cells import Box, cells_held
-from mosaic_async.geo.cover import MAX_ZOOM, WORLD, Cover, Tile, snapped, x_share, y_share
+from mosaic_async.geo.cover import Cover, Tile, snapped
+from mosaic_async.geo.matrix import MAX_ZOOM
 
 COG_UNTILED_SIZE = 512
 """Pixels; a COG up to this size needs neither blocks nor overviews."""
@@ -91,20 +91,32 @@ class Grid:
         full = (self.cover.columns * self.tile_size, self.cover.rows * self.tile_size)
         if self.clip is None:
             return (0, 0, *full)
-        world = self.tile_size * 2**self.cover.zoom
         col_off, row_off = self.cover.left * self.tile_size, self.cover.top * self.tile_size
-        if (edges := self.cover.edges) is not None:
-            width = 2**self.cover.zoom
-            left, right = snapped(edges.x0.min() / width, edges.x0.max() / width, world)
-            top, lower = snapped(edges.y0.min() / width, edges.y0.max() / width, world)
+        left, top, right, lower = (
+            a - b for a, b in zip(self._clipped(self.clip), (col_off, row_off, col_off, row_off), strict=True)
+        )
+        return (max(left, 0), max(top, 0), min(right, full[0]), min(lower, full[1]))
+
+    def _clipped(self, area: Area) -> tuple[int, int, int, int]:
+        """Return the left, top, right and lower edge of the pixels that an area touches, from the matrix's corner."""
+        matrix, edges = self.cover.matrix, self.cover.edges
+        if edges is not None:
+            x, y = edges.x0 / matrix.columns, edges.y0 / matrix.rows
         else:
-            left, right = snapped(x_share(self.clip.west), x_share(self.clip.east), world)
-            left, right = (left - col_off) % world + col_off, (left - col_off) % world + col_off + right - left
-            top, lower = snapped(y_share(self.clip.north), y_share(self.clip.south), world)
-            if right - col_off > full[0]:
+            x, y = matrix.shares(np.array([area.west, area.east]), np.array([area.north, area.south]))
+        left, right = snapped(float(x.min()), float(x.max()), self._world_width)
+        top, lower = snapped(float(y.min()), float(y.max()), matrix.rows * self.tile_size)
+        if edges is None and matrix.wraps:
+            shift = (left - self.cover.left * self.tile_size) // self._world_width * self._world_width
+            left, right = left - shift, right - shift
+            if right > (self.cover.left + self.cover.columns) * self.tile_size:
                 raise RefusedError("an area as wide as the world cannot be clipped", hint="omit ``clip``")
-        left, right, top, lower = left - col_off, right - col_off, top - row_off, lower - row_off
-        return (left, max(top, 0), min(right, full[0]), min(lower, full[1]))
+        return left, top, right, lower
+
+    @property
+    def _world_width(self) -> int:
+        """Pixels of all columns of the matrix."""
+        return self.cover.matrix.columns * self.tile_size
 
     @property
     def width(self) -> int:
@@ -118,8 +130,8 @@ class Grid:
 
     @property
     def resolution(self) -> float:
-        """Metres per pixel at the equator."""
-        return float(WORLD / (self.tile_size * 2**self.cover.zoom))
+        """Width of a pixel in units of the CRS: in Web Mercator metres at the equator."""
+        return self.cover.matrix.width / self.tile_size
 
     @property
     def part_size(self) -> int:
@@ -127,22 +139,25 @@ class Grid:
         return self.part_blocks * self.block_size
 
     def transform(self, part: Part | None = None) -> Affine:
-        """Map (column, row) of the output, or of one part, to EPSG:3857 metres."""
-        col_off, row_off = (part.col_off, part.row_off) if part else (0, 0)
-        world = self.tile_size * 2**self.cover.zoom
-        left = self.cover.left * self.tile_size + self._extent[0] + col_off
-        top = self.cover.top * self.tile_size + self._extent[1] + row_off
-        return Affine(
-            self.resolution, 0, WORLD * (left / world - 0.5), 0, -self.resolution, WORLD * (0.5 - top / world)
-        )
+        """Map (column, row) of the output, or of one part, to the CRS."""
+        matrix, (col_off, row_off) = self.cover.matrix, (part.col_off, part.row_off) if part else (0, 0)
+        column = self.cover.left + (self._extent[0] + col_off) / self.tile_size
+        row = self.cover.top + (self._extent[1] + row_off) / self.tile_size
+        height = matrix.height / self.tile_size
+        west, north = matrix.left + column * matrix.width, matrix.top - row * matrix.height
+        return Affine(self.resolution, 0, west, 0, -height, north)
 
     @property
     def bounds(self) -> Bounds:
         """West, south, east, north in degrees; west exceeds east where the output crosses the antimeridian."""
         transform = self.transform()
-        west, north = mercantile.lnglat(transform.c, transform.f)
-        east, south = mercantile.lnglat(transform.c + self.width * transform.a, transform.f + self.height * transform.e)
-        return (west, south, east - 360 if east > 180 + 1e-9 else east, north)
+        east, south = transform.c + self.width * transform.a, transform.f + self.height * transform.e
+        return self.cover.matrix.degrees((transform.c, south, east, transform.f))
+
+    @property
+    def crs(self) -> str:
+        """AUTHORITY:CODE or WKT of the output's coordinate system."""
+        return self.cover.matrix.crs
 
     @cached_property
     def levels(self) -> int:

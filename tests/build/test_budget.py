@@ -12,12 +12,13 @@ from mosaic_async.build.budget import choose_grid, memory_needed, peak_rss
 from mosaic_async.errors import ResourceError
 from mosaic_async.geo.cover import Cover
 from mosaic_async.geo.grid import Grid
+from mosaic_async.geo.matrix import web_mercator
 from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.tile import TileFormat
 
 TILE = TileFormat(size=256, count=3, dtype="uint8")
 ENCODING = Encoding.of(TILE)
-GRID = Grid(cover=Cover(zoom=10, left=0, top=0, columns=100, rows=100), tile_size=256)
+GRID = Grid(cover=Cover(matrix=web_mercator(10), left=0, top=0, columns=100, rows=100), tile_size=256)
 
 
 @pytest.mark.parametrize(

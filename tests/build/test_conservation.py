@@ -17,11 +17,17 @@ from mosaic_async.build.part_writer import PartWriter
 from mosaic_async.events import TileFailed
 from mosaic_async.geo.cover import Cover
 from mosaic_async.geo.grid import Grid
+from mosaic_async.geo.matrix import web_mercator
 from mosaic_async.raster.readback import blocks_with_data
 from tests.fake_tiler import Pattern
 from tests.test_api import AREA, ZOOM, assert_is_the_world, left_behind
 
-GRID = Grid(cover=Cover(zoom=7, left=60, top=40, columns=4, rows=3), tile_size=128, block_size=128, part_blocks=2)
+GRID = Grid(
+    cover=Cover(matrix=web_mercator(7), left=60, top=40, columns=4, rows=3),
+    tile_size=128,
+    block_size=128,
+    part_blocks=2,
+)
 
 
 def finished(grid: Grid = GRID) -> Ledger:

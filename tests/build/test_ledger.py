@@ -15,6 +15,7 @@ from mosaic_async.events import TileEmpty, TileFailed, TileNotFound, TileParked,
 from mosaic_async.geo.area import Area
 from mosaic_async.geo.cover import Cover, Tile
 from mosaic_async.geo.grid import Grid, part_name
+from mosaic_async.geo.matrix import web_mercator
 
 BOX = Area.parse((-3.3, 38.5, 8.7, 46.1))
 TRIANGLE = Area.parse({"type": "Polygon", "coordinates": [[[-3, 38], [9, 40], [2, 47], [-3, 38]]]})
@@ -48,7 +49,12 @@ def test_each_tile_is_counted_in_the_first_part_that_it_touches(grid):
     assert (counted[covered.astype(bool)] == 1).all()
 
 
-SQUARE = Grid(cover=Cover(zoom=7, left=60, top=40, columns=3, rows=3), tile_size=128, block_size=128, part_blocks=4)
+SQUARE = Grid(
+    cover=Cover(matrix=web_mercator(7), left=60, top=40, columns=3, rows=3),
+    tile_size=128,
+    block_size=128,
+    part_blocks=4,
+)
 
 
 class Runs(RuleBasedStateMachine):
@@ -291,7 +297,7 @@ def test_a_record_holds_text_tiles_and_numbers_only(values):
 
 
 def test_a_million_tiles_that_succeed_take_two_bytes_each_at_most():
-    cover = Cover(zoom=12, left=0, top=0, columns=1000, rows=1000)
+    cover = Cover(matrix=web_mercator(12), left=0, top=0, columns=1000, rows=1000)
     grid = Grid(cover=cover, tile_size=256, part_blocks=8)
     tracemalloc.start()
     try:

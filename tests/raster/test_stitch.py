@@ -21,6 +21,7 @@ from mosaic_async.errors import StitchError
 from mosaic_async.geo.area import Area
 from mosaic_async.geo.cover import Cover
 from mosaic_async.geo.grid import Grid
+from mosaic_async.geo.matrix import web_mercator
 from mosaic_async.raster.assembly import assemble
 from mosaic_async.raster.canvas import Canvas
 from mosaic_async.raster.encoding import Encoding
@@ -63,7 +64,7 @@ def encoding_of(profile, dtype, count, mask, **options) -> Encoding:
 
 
 def grid_of(columns=4, rows=5, part_blocks=1, tile_size=BLOCK, **options) -> Grid:
-    cover = Cover(zoom=10, left=500, top=400, columns=columns, rows=rows)
+    cover = Cover(matrix=web_mercator(10), left=500, top=400, columns=columns, rows=rows)
     return Grid(cover=cover, tile_size=tile_size, block_size=BLOCK, part_blocks=part_blocks, **options)
 
 
