@@ -17,12 +17,13 @@ from rasterio.windows import Window
 
 from mosaic_async.build.job import Job
 from mosaic_async.build.layout import choose_encoding
-from mosaic_async.errors import UsageError
+from mosaic_async.errors import TileError, UsageError
 from mosaic_async.geo.cover import Cover
 from mosaic_async.raster.canvas import Canvas
 from mosaic_async.raster.encoding import Encoding
-from mosaic_async.raster.form import Mask, Pixels, TileFormat
-from mosaic_async.raster.tile import decode
+from mosaic_async.raster.fitting import fit
+from mosaic_async.raster.form import Reading, TileFormat
+from mosaic_async.raster.tile import read
 
 _COMMON_PROFILES = ("deflate", "zstd", "lzw", "webp", "jpeg", "lerc", "raw")
 _ANYWHERE = Affine(2, 0, 0, 0, -2, 0)
@@ -46,8 +47,7 @@ def encoded_bytes(body: bytes, tile_format: TileFormat, encoding: Encoding, tile
     Raises:
         TileError: the tile cannot be read.
     """
-    pixels, mask = decode(body, tile_format)
-    return _cost(pixels, mask, encoding, tiles).nbytes
+    return _cost(_read(body, tile_format), encoding, tiles).nbytes
 
 
 def profile_costs(job: Job, cover: Cover, body: bytes, tile_format: TileFormat) -> Mapping[str, ProfileCost]:
@@ -56,7 +56,7 @@ def profile_costs(job: Job, cover: Cover, body: bytes, tile_format: TileFormat) 
     Raises:
         TileError: the tile cannot be read.
     """
-    pixels, mask = decode(body, tile_format)
+    reading = _read(body, tile_format)
     costs = {}
     for profile in dict.fromkeys((job.profile, *_COMMON_PROFILES)):
         options = job.creation_options if profile == job.profile else {}
@@ -64,20 +64,32 @@ def profile_costs(job: Job, cover: Cover, body: bytes, tile_format: TileFormat) 
             encoding = choose_encoding(replace(job, profile=profile, creation_options=options), cover, tile_format)
         except UsageError:
             continue
-        costs[profile] = _cost(pixels, mask, encoding, cover.count)
+        costs[profile] = _cost(reading, encoding, cover.count)
     return costs
 
 
-def _cost(pixels: Pixels, mask: Mask | None, encoding: Encoding, tiles: int) -> ProfileCost:
+def _read(body: bytes, tile_format: TileFormat) -> Reading:
+    """Read a tile of the form that all have so far.
+
+    Raises:
+        TileError: it cannot be read, or is wider.
+    """
+    reading = read(body, tile_format)
+    if tile_format.joined(reading.form) != tile_format:
+        raise TileError("the tile is wider than the first one")
+    return reading
+
+
+def _cost(reading: Reading, encoding: Encoding, tiles: int) -> ProfileCost:
     """Encode one tile as the output will be, in a block of its own size, and multiply.
 
     GDAL writes a temporary file, which is deleted at once: sealing reads a file back, and checks it, from a disk only.
     """
-    size = pixels.shape[1]
+    size = reading.form.size
     alone = replace(encoding, block_size=size, options={**encoding.options, "NUM_THREADS": "1"})
     with TemporaryDirectory(prefix="mosaic-async-") as folder, Canvas(size, size, 0, _ANYWHERE, alone) as canvas:
         path = Path(folder) / "tile.tif"
-        canvas.place(pixels, mask, Window(0, 0, size, size))
+        canvas.place(*fit(reading, alone), Window(0, 0, size, size))
         started = time.perf_counter()
         canvas.seal(path)
         seconds = time.perf_counter() - started

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -19,18 +19,18 @@ from mosaic_async.build.body_checks import check_answer, max_body
 from mosaic_async.build.budget import queue_size
 from mosaic_async.build.job import Effort, Job
 from mosaic_async.build.layout import Layout
-from mosaic_async.build.ledger import Ledger
-from mosaic_async.build.part_writer import PartWriter
+from mosaic_async.build.ledger import Ledger, PartRecord
+from mosaic_async.build.part_writer import Cog, PartWriter
 from mosaic_async.build.recheck import recheck
 from mosaic_async.build.scene_tally import SceneTally
 from mosaic_async.build.tile_queue import OpenPart, Order, Orders
 from mosaic_async.build.to_its_end import to_its_end
 from mosaic_async.build.witness import NOT_FOUND, Witness
 from mosaic_async.build.work_folder import WorkFolder
-from mosaic_async.errors import RequestError, TileError
+from mosaic_async.errors import RequestError, SourceError, TileError
 from mosaic_async.events import OnEvent, PartSealed, PieceDropped, SceneSkipped, TileFailed, TileFetched
 from mosaic_async.geo.cover import Tile
-from mosaic_async.geo.grid import part_name
+from mosaic_async.geo.grid import Part, part_name
 from mosaic_async.http.client import Answer, Check, Client
 from mosaic_async.redaction import scrub
 
@@ -80,7 +80,7 @@ class Download:
     ) -> None:
         self._job = job
         self._effort = effort
-        self._layout = layout
+        self._grid = layout.grid
         self._client = client
         self._work = work
         self._scenes = scenes
@@ -99,7 +99,17 @@ class Download:
         self._queue: asyncio.Queue[_Arrival | None] = asyncio.Queue(queue_size(layout.tile_format))
         self._orders = Orders(self.ledger.tiles, lambda: self.is_stopped)
         self._turns: dict[Tile, asyncio.Lock] = {}
-        self._parts = PartWriter(layout, work.parts)
+        self._parts = PartWriter(job, layout, work.parts)
+
+    @property
+    def layout(self) -> Layout:
+        """Where tiles go and how they are stored; it holds all tiles so far."""
+        return self._parts.layout
+
+    def resume(self, records: Mapping[str, PartRecord]) -> None:
+        """Take over the parts that an earlier run closed, and the forms of the tiles that it met."""
+        self.ledger.resume(records)
+        self._parts.widen(record.form for record in records.values() if record.form)
 
     @property
     def is_stopped(self) -> bool:
@@ -122,7 +132,7 @@ class Download:
 
     async def run(self) -> None:
         """Fetch, place and seal what the ledger still wants."""
-        self._client.limit_body(max_body(self._layout.tile_format))
+        self._client.limit_body(max_body(self.layout.tile_format))
         in_flight = self._effort.in_flight
         try:
             await self._drop_unproved()
@@ -133,6 +143,7 @@ class Download:
             if self.ledger.parked and not self.is_stopped:
                 await self._sweep()
                 await self._replace_doubtful()
+            await self._widen_parts()
             self.ledger.end()
         finally:
             await self._parts.close()
@@ -173,6 +184,36 @@ class Download:
         await self._work.spool.drop_unproved()
         await self._work.spool.sync()
 
+    async def _widen_parts(self) -> None:
+        """Make the parts again that were sealed before the first of the widest tiles; most from their own pixels."""
+        while not self.is_stopped and (narrow := self._narrow_parts()):
+            lost: list[Part] = []
+            for part in narrow:
+                if await self._parts.can_remake(part):
+                    record = self.ledger.remake(part, *await self._remade(part))
+                    await to_its_end(self._work.parts.declare, part, record)
+                else:  # its pixels are not exact, or in an unfinished output
+                    lost.append(part)
+            if lost:
+                await self._withdraw({tile for part in lost for tile in self._grid.tiles(part)})
+                await self._pass(self._effort.in_flight)
+                await self._replace_doubtful()
+
+    def _narrow_parts(self) -> list[Part]:
+        """Return the parts that are not encoded as the others."""
+        forms = {name: record.form for name, record in self.ledger.records.items() if record.nbytes and record.form}
+        narrow = {form for form in set(forms.values()) if self._parts.is_narrow(form)}
+        return [part for part in self._grid.parts() if forms.get(part.name) in narrow]
+
+    async def _remade(self, part: Part) -> Cog:
+        try:
+            return await self._parts.remake(part)
+        except TileError as error:
+            raise SourceError(
+                f"part {part.name} has a form that the output cannot hold: {error}",
+                hint="set ``nodata``, and begin anew with ``resume=False``",
+            ) from error
+
     def _kept(self, tiles: Iterable[Tile]) -> set[Tile]:
         """Return the tiles that something was kept of; one that was only not found is requested again anyway."""
         return set(filter(self._is_kept, tiles))
@@ -194,7 +235,7 @@ class Download:
     @asynccontextmanager
     async def _turn(self, tile: Tile) -> AsyncIterator[None]:
         """Let one part at a time request a shared tile; the others find it in the folder."""
-        if len(self._layout.grid.touches(tile)) == 1:
+        if len(self._grid.touches(tile)) == 1:
             yield
         else:
             async with self._turns.setdefault(tile, asyncio.Lock()):
@@ -264,10 +305,10 @@ class Download:
 
     def _spool_file(self, tile: Tile) -> str:
         """Return the name of the first part that needs the tile."""
-        return part_name(*self._layout.grid.touches(tile)[0])
+        return part_name(*self._grid.touches(tile)[0])
 
     def _check(self, tile: Tile) -> Check:
-        return lambda answer: check_answer(answer, tile, self._layout.tile_format)
+        return lambda answer: check_answer(answer, tile, self.layout.tile_format)
 
     def _miss(self, failure: TileFailed, *, is_passing: bool = False) -> None:
         if (event := self.ledger.miss(failure, is_passing=is_passing)) is not None:

@@ -25,6 +25,15 @@ class Layout:
     encoding: Encoding
     grid: Grid
 
+    def of_form(self, job: Job, tile_format: TileFormat) -> Layout:
+        """Return the layout for tiles of another form, in the same places.
+
+        Raises:
+            UsageError: the job's profile cannot hold such pixels.
+        """
+        encoding = choose_encoding(job, self.grid.cover, tile_format)
+        return replace(self, tile_format=tile_format, encoding=encoding)
+
 
 def prepare(job: Job, effort: Effort, cover: Cover, tile_format: TileFormat, part_blocks: int | None = None) -> Layout:
     """Lay the output out.

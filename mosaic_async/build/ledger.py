@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from mosaic_async.events import TileEmpty, TileFailed, TileNotFound, TileParked, TilePlaced
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Grid, Part, part_name
+from mosaic_async.raster.form import TileFormat
 
 _WAITING, _PLACED, _EMPTY, _NOT_FOUND, _PARKED, _DOUBTED, _FAILED, _OUTSIDE = b".pen?!f-"
 """The fates, as the characters that stand for them in a part's record; outside is a place that the area leaves out."""
@@ -46,6 +47,8 @@ class PartRecord:
     """Size of its COG; 0 when the part has no COG: it has no data, or lacks tiles that may still arrive."""
     blocks: int = 0
     """Blocks of the COG's full image that have data."""
+    form: TileFormat | None = None
+    """That of the tiles so far, in which the part was written; None if it has no pixels."""
 
     def __post_init__(self) -> None:
         is_typed = isinstance(self.fates, str) and type(self.nbytes) is type(self.blocks) is int
@@ -278,24 +281,31 @@ class Ledger:
         """Return whether the server does not find one of the tiles."""
         return any(self._fate(tile) == _NOT_FOUND for tile in tiles)
 
-    def record(self, part: Part, nbytes: int, blocks: int = 0) -> PartRecord:
+    def record(self, part: Part, nbytes: int, blocks: int = 0, form: TileFormat | None = None) -> PartRecord:
         """Return what became of a part that has been through all its tiles.
 
         Args:
             part: the part.
             nbytes: size of its COG; 0 if it has none.
             blocks: of the COG's full image that have data.
+            form: in which its pixels were written.
         """
         fates = _text(self._window(part.row, part.col))
         missing = tuple(sorted(self._lacks.get(part.name, ())))
-        return PartRecord(fates=fates, missing=missing, nbytes=nbytes, blocks=blocks)
+        return PartRecord(fates=fates, missing=missing, nbytes=nbytes, blocks=blocks, form=form)
 
-    def finish(self, part: Part, nbytes: int, blocks: int = 0) -> None:
+    def finish(self, part: Part, nbytes: int, blocks: int = 0, form: TileFormat | None = None) -> None:
         """Note that a part is finished and its record kept; the arguments are those of `record`."""
-        self.records[part.name] = self.record(part, nbytes, blocks)
+        self.records[part.name] = self.record(part, nbytes, blocks, form)
         self._partial.pop(part.name, None)
         self._lacks.pop(part.name, None)
         self._given_up.discard(part.name)
+
+    def remake(self, part: Part, nbytes: int, blocks: int, form: TileFormat | None) -> PartRecord:
+        """Note that the COG of a finished part was written again, and return its record; arguments as for `record`."""
+        record = replace(self.records[part.name], nbytes=nbytes, blocks=blocks, form=form)
+        self.records[part.name] = record
+        return record
 
     def give_up(self, part: Part) -> None:
         """Note that a part is closed without its COG, and its record kept; a sweep goes through what it lacks."""

@@ -17,6 +17,7 @@ from mosaic_async.build.proof import NotProvenError, OnDrop, Proof
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Part
 from mosaic_async.raster import whole_file
+from mosaic_async.raster.form import TileFormat
 
 _SQUARE = 16
 """Parts per side whose files share a folder: at most 1,024 files, and few folders."""
@@ -120,7 +121,8 @@ class PartFiles:
             if not is_same:
                 raise NotProvenError(f"{name} is damaged")
         missing = tuple(Tile(*tile) for tile in content.pop("missing"))
-        return PartRecord(**content, missing=missing)
+        form = content.pop("form")
+        return PartRecord(**content, missing=missing, form=form and TileFormat.from_dict(form))
 
     def _kept(self, part: Part, record: PartRecord) -> Collection[Path]:
         """List the files that a part may need later."""

@@ -1,25 +1,31 @@
 """From tiles to part COGs: the canvases of open parts, and the two threads that alone touch them.
 
-One thread decodes and places tiles, the other seals full canvases beside it. It knows nothing of requests, and nothing
-of what became of tiles.
+One thread decodes and places tiles, the other seals full canvases beside it. A tile that is wider than those before it
+widens the layout; canvases follow when they get their next tile, and sealed parts at the end. It knows nothing of
+requests, and nothing of what became of tiles.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, ParamSpec, TypeVar
 
+from mosaic_async.build.job import Job
 from mosaic_async.build.layout import Layout
 from mosaic_async.build.part_files import PartFiles
+from mosaic_async.errors import TileError, UsageError
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Part
 from mosaic_async.raster.canvas import Canvas
 from mosaic_async.raster.digest import sign
+from mosaic_async.raster.fitting import fit
+from mosaic_async.raster.form import TileFormat
 from mosaic_async.raster.readback import blocks_with_data
-from mosaic_async.raster.tile import decode
+from mosaic_async.raster.tile import read
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
@@ -31,20 +37,33 @@ class Cog(NamedTuple):
     nbytes: int = 0
     blocks: int = 0
     """Blocks of the full image that have data."""
+    form: TileFormat | None = None
+    """In which it was written."""
+
+
+@dataclass(frozen=True)
+class _OpenCanvas:
+    """The canvas of a part, and the layout whose encoding it has."""
+
+    canvas: Canvas
+    layout: Layout
 
 
 class PartWriter:
     """Fills and seals the parts of a layout.
 
     Args:
+        job: whose encoding wider tiles get.
         layout: where tiles go and how they are stored.
         files: where parts go; the canvas that is kept there for a part is filled further.
     """
 
-    def __init__(self, layout: Layout, files: PartFiles) -> None:
-        self._layout = layout
+    def __init__(self, job: Job, layout: Layout, files: PartFiles) -> None:
+        self.layout = layout
+        """It holds all tiles so far."""
+        self._job = job
         self._files = files
-        self._canvases: dict[str, Canvas] = {}
+        self._canvases: dict[str, _OpenCanvas] = {}
         """By the part's name; a part gets one when its first pixels arrive."""
         self._placing = ThreadPoolExecutor(1, thread_name_prefix="mosaic-canvas")
         self._sealing = ThreadPoolExecutor(1, thread_name_prefix="mosaic-seal")
@@ -53,7 +72,7 @@ class PartWriter:
         """Decode a tile and place what falls into the part.
 
         Raises:
-            TileError: the tile cannot be read.
+            TileError: the tile cannot be read, or no output holds it beside the tiles so far.
         """
         await _in(self._placing, self._place, part, tile, body)
 
@@ -79,49 +98,109 @@ class PartWriter:
 
     async def drop(self, part: Part) -> Cog:
         """Free the canvas of a part that is not sealed, and return what its COG holds: nothing."""
-        canvas = self._canvases.pop(part.name, None)
-        if canvas is not None:
-            await _in(self._placing, canvas.close)
-        return Cog()
+        opened = self._canvases.pop(part.name, None)
+        if opened is None:
+            return Cog()
+        await _in(self._placing, opened.canvas.close)
+        return Cog(form=opened.layout.tile_format)
+
+    def widen(self, forms: Iterable[TileFormat]) -> None:
+        """Let the layout hold these forms as well, which an earlier run has met.
+
+        Raises:
+            TileError: no form holds all.
+        """
+        for form in forms:
+            self._widen(form)
+
+    def is_narrow(self, form: TileFormat) -> bool:
+        """Return whether a part of this form is not encoded as those of the layout."""
+        layout = self.layout
+        return form != layout.tile_format and layout.of_form(self._job, form).encoding != layout.encoding
+
+    async def can_remake(self, part: Part) -> bool:
+        """Return whether the part's COG holds its pixels exactly."""
+        return self.layout.encoding.is_lossless and await asyncio.to_thread(self._files.cog(part).exists)
+
+    async def remake(self, part: Part) -> Cog:
+        """Write the part's COG again, from itself, as the layout has it now.
+
+        Raises:
+            TileError: the layout cannot mark the part's pixels without data.
+            ResourceError: it cannot be written.
+        """
+        return await _in(self._sealing, self._remake, part)
 
     async def close(self) -> None:
         """Wait for what the threads have begun, then free what is left."""
         for executor in (self._placing, self._sealing):
             await asyncio.to_thread(executor.shutdown, cancel_futures=True)
-        for canvas in self._canvases.values():
-            canvas.close()
+        for opened in self._canvases.values():
+            opened.canvas.close()
 
     def _place(self, part: Part, tile: Tile, body: bytes) -> None:
-        grid, encoding = self._layout.grid, self._layout.encoding
-        pixels, mask = decode(body, self._layout.tile_format)
-        if mask is not None and encoding.mask != "none" and not mask.any():
+        reading = read(body, self.layout.tile_format)
+        if not reading.has_data and self.layout.encoding.mask != "none":
             return  # what lies under the mask is not data, and a part without data needs no file
-        of_tile, of_part = grid.overlap(tile, part)
-        rows, cols = of_tile.toslices()
-        canvas = self._canvases.get(part.name) or self._open(part)
-        canvas.place(pixels[:, rows, cols], None if mask is None else mask[rows, cols], of_part)
+        self._widen(reading.form)
+        of_tile, of_part = self.layout.grid.overlap(tile, part)
+        pixels, mask = fit(reading.cut(*of_tile.toslices()), self.layout.encoding)
+        self._canvas(part).place(pixels, mask, of_part)
 
-    def _open(self, part: Part) -> Canvas:
+    def _widen(self, form: TileFormat) -> None:
+        joined = self.layout.tile_format.joined(form)
+        if joined == self.layout.tile_format:
+            return
+        try:
+            self.layout = self.layout.of_form(self._job, joined)
+        except UsageError as error:
+            raise TileError(f"the tile is unlike the tiles before it, and {error}") from error
+
+    def _canvas(self, part: Part) -> Canvas:
+        """Return the canvas of a part, wide enough for all tiles so far."""
+        layout = self.layout
+        opened = self._canvases.get(part.name) or self._open(part)
+        if opened.layout is not layout:
+            is_same = opened.layout.encoding == layout.encoding
+            canvas = opened.canvas if is_same else opened.canvas.widened(layout.encoding)
+            opened = self._canvases[part.name] = _OpenCanvas(canvas, layout)
+        return opened.canvas
+
+    def _open(self, part: Part) -> _OpenCanvas:
         """Make a part's canvas, with what an earlier pass or run has kept of it."""
-        grid = self._layout.grid
-        canvas = Canvas(part.height, part.width, grid.part_levels, grid.transform(part), self._layout.encoding)
-        self._canvases[part.name] = canvas
+        opened = self._canvases[part.name] = _OpenCanvas(self._empty(part), self.layout)
         if (kept := self._files.canvas(part)).exists():
-            canvas.restore(kept)
-        return canvas
+            opened.canvas.restore(kept)
+        return opened
+
+    def _empty(self, part: Part) -> Canvas:
+        grid = self.layout.grid
+        return Canvas(part.height, part.width, grid.part_levels, grid.transform(part), self.layout.encoding)
 
     def _keep(self, part: Part) -> None:
-        if (canvas := self._canvases.get(part.name)) is not None:
+        if (opened := self._canvases.get(part.name)) is not None:
             self._files.make_room(part)
-            canvas.keep(self._files.canvas(part))
+            opened.canvas.keep(self._files.canvas(part))
+
+    def _remake(self, part: Part) -> Cog:
+        layout = self.layout
+        with self._empty(part) as canvas:
+            canvas.restore(self._files.cog(part))
+            canvas.seal(self._files.cog(part), top=self._files.top(part))
+        return self._sealed(part, layout)
+
+    def _sealed(self, part: Part, layout: Layout) -> Cog:
+        path = self._files.cog(part)
+        return Cog(path.stat().st_size, blocks_with_data(path), layout.tile_format)
 
     def _seal(self, part: Part, tags: Mapping[str, str]) -> Cog:
-        grid, files = self._layout.grid, self._files
-        canvas = self._canvases.get(part.name)
-        if canvas is None and files.canvas(part).exists():
-            canvas = self._open(part)
-        if canvas is None:
+        grid, files = self.layout.grid, self._files
+        opened = self._canvases.get(part.name)
+        if opened is None and files.canvas(part).exists():
+            opened = self._open(part)
+        if opened is None:
             return Cog()
+        canvas = opened.canvas
         if grid.has_outline:
             canvas.cut(partial(grid.inside, part))
         files.make_room(part)
@@ -131,7 +210,7 @@ class PartWriter:
         else:
             canvas.seal(files.cog(part), top=files.top(part))
         del self._canvases[part.name]
-        return Cog(files.cog(part).stat().st_size, blocks_with_data(files.cog(part)))
+        return self._sealed(part, opened.layout)
 
 
 async def _in(

@@ -21,7 +21,7 @@ from mosaic_async.events import OnEvent, SceneSkipped, TileFetched, zxy
 from mosaic_async.geo.cover import Cover, Tile
 from mosaic_async.http.client import Answer, Client
 from mosaic_async.raster.form import TileFormat
-from mosaic_async.raster.tile import learn
+from mosaic_async.raster.tile import learn, read
 from mosaic_async.sources.source import TileSource
 
 _WRONG_AFTER = 32
@@ -43,7 +43,9 @@ async def probe(
     scenes: SceneTally,
     on_event: OnEvent,
 ) -> TileFormat:
-    """Find the first tile that is not empty, from the centre outwards, and learn from it.
+    """Find the first tile with a valid pixel, from the centre outwards, and learn from it.
+
+    What a tile without one looks like decides nothing, or the output would depend on which tile comes first.
 
     Args:
         job: whose source is probed.
@@ -67,17 +69,23 @@ async def probe(
 
     answers: Counter[int] = Counter()
     failures: list[RequestError] = []
+    blank: TileFormat | None = None
     for tiles in _batches(cover.outward(), batch):
         async with asyncio.TaskGroup() as tasks:
             requests = [tasks.create_task(_request(client, source, tile, work, note)) for tile in tiles]
         for tile in tiles:
             if work.spool.has_body(tile) and (body := await work.spool.read(tile)):
-                return await asyncio.to_thread(learn_first, body, tile, source, job.known_tile_size)
+                form = await asyncio.to_thread(learn_first, body, tile, source, job.known_tile_size)
+                if job.mask == "none" or await asyncio.to_thread(_has_data, body, form):
+                    return form
+                blank = blank or form
         results = [task.result() for task in requests]
         failures += [result for result in results if isinstance(result, RequestError)]
         answers.update(result for result in results if isinstance(result, int))
         _check_failures(failures, cover.count)
         _check_answers(answers, cover.count)
+    if blank:
+        return blank
     raise SourceError(
         f"none of the {cover.count:,} tiles has data (HTTP {', '.join(map(str, sorted(answers)))})", hint=_place(source)
     )
@@ -93,6 +101,14 @@ def learn_first(body: bytes, tile: Tile, source: TileSource, tile_size: int | No
         return learn(body, tile_size=tile_size, mask_band=source.mask_band)
     except TileError as error:
         raise SourceError(f"tile {zxy(tile)} is not usable: {error}") from error
+
+
+def _has_data(body: bytes, form: TileFormat) -> bool:
+    """Return whether a tile has a valid pixel; a damaged one is requested again, and may have."""
+    try:
+        return read(body, form).has_data
+    except TileError:
+        return True
 
 
 def _batches(tiles: Iterator[Tile], size: int) -> Iterator[list[Tile]]:

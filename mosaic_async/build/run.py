@@ -134,7 +134,7 @@ class Run:
         if is_finished:
             with self._stage("finish"):
                 check_tiles(grid, ledger)
-                made = await self._assemble(layout, download, work)
+                made = await self._assemble(download, work)
                 await asyncio.to_thread(check_blocks, made, ledger)
                 self._bytes_written = (await asyncio.to_thread(made.stat)).st_size
                 await self._publish(made, await self._report(grid, ledger, client, resumed), work)
@@ -241,7 +241,7 @@ class Run:
         ledger = download.ledger
         stitched = await asyncio.to_thread(stitched_parts, grid, work.path, work.label)
         names = {part.name for part in grid.parts() if (part.row, part.col) in stitched}
-        ledger.resume(await work.parts.adopt(grid.parts(), self._note_dropped, stitched=names))
+        download.resume(await work.parts.adopt(grid.parts(), self._note_dropped, stitched=names))
         resumed = len(ledger.records)
         self._on_event(RunStarted(ledger.total, grid.part_count, resumed, ledger.placed + ledger.empty))
         with self._stage("download"):
@@ -252,8 +252,9 @@ class Run:
                     await work.save_scenes(self._scenes.as_dict())
         return resumed
 
-    async def _assemble(self, layout: Layout, download: Download, work: WorkFolder) -> Path:
+    async def _assemble(self, download: Download, work: WorkFolder) -> Path:
         """Make one file of the parts."""
+        layout = download.layout
         grid, records = layout.grid, download.ledger.records
         parts = {(part.row, part.col): work.parts.cog(part) for part in grid.parts() if records[part.name].nbytes}
         if not parts:

@@ -32,8 +32,8 @@ class RunState:
 
     @property
     def layout(self) -> str:
-        """A name that only the same tile format and the same parts have."""
-        return hashlib.sha256(json.dumps([asdict(self.tile_format), self.part_blocks]).encode()).hexdigest()[:16]
+        """A name that only the same tile size and the same parts have; what else tiles are may differ in a layer."""
+        return hashlib.sha256(json.dumps([self.tile_format.size, self.part_blocks]).encode()).hexdigest()[:16]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the state as JSON types."""

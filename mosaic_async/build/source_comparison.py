@@ -25,9 +25,9 @@ from mosaic_async.errors import RequestError, SourceError, TileError, UsageError
 from mosaic_async.geo.cover import MAX_ZOOM, WORLD, Tile
 from mosaic_async.http.client import Client
 from mosaic_async.raster.environment import pinned
-from mosaic_async.raster.fitting import converted, mask_mode
-from mosaic_async.raster.form import Mask, Pixels
-from mosaic_async.raster.tile import decode, learn
+from mosaic_async.raster.fitting import encoding_of, fit
+from mosaic_async.raster.form import Mask, Pixels, Reading
+from mosaic_async.raster.tile import learn, read
 from mosaic_async.raster.tolerance import Codec, difference
 from mosaic_async.sources.source import TileSource
 
@@ -191,29 +191,28 @@ class SourceComparison:
     def _difference(self, window: Window, of_tile: Window, body: bytes) -> str | None:
         try:
             with pinned(), rasterio.open(self.output, driver="GTiff") as dataset:
-                if not body:
+                tile = self._read_tile(body, of_tile) if body else None
+                if tile is None or not (tile.has_data or encoding_of(dataset).mask == "none"):
                     return "the source has no data here" if dataset.dataset_mask(window=window).any() else None
-                pixels, mask = self._decode(body, of_tile)
-                return _compare(dataset, window, pixels, mask)
+                return _compare(dataset, window, tile)
         except TileError as error:
             return f"the source sends another kind of tile: {error}"
         except (RasterioError, CPLE_BaseError) as error:
             return f"the output cannot be read here: {error}"
 
-    def _decode(self, body: bytes, window: Window) -> tuple[Pixels, Mask | None]:
+    def _read_tile(self, body: bytes, window: Window) -> Reading:
         """Read the part of a tile that is in the output."""
         tile_format = learn(body, tile_size=self.places.tile_size, mask_band=self.source.mask_band)
-        rows, columns = window.toslices()
-        pixels, mask = decode(body, tile_format)
-        return pixels[:, rows, columns], None if mask is None else mask[rows, columns]
+        return read(body, tile_format).cut(*window.toslices())
 
 
-def _compare(dataset: DatasetReader, window: Window, pixels: Pixels, mask: Mask | None) -> str | None:
+def _compare(dataset: DatasetReader, window: Window, tile: Reading) -> str | None:
     """Compare a window of the output with the pixels of a tile."""
-    mode = mask_mode(dataset)
-    bands = dataset.count - (mode == "alpha")
-    if len(pixels) != bands:
-        return f"the source has {len(pixels)} bands, the output has {bands}"
+    encoding = encoding_of(dataset)
+    mode, bands = encoding.mask, encoding.count
+    if tile.form.count not in (1, bands):
+        return f"the source has {tile.form.count} bands, the output has {bands}"
+    pixels, mask = fit(tile, encoding)
     found, found_mask = dataset.read(list(range(1, bands + 1)), window=window), dataset.dataset_mask(window=window)
     expected, expected_mask = _as_stored(dataset, mode, pixels, mask)
     if dataset.tags().get(CLIP_TAG) == "YES":  # pixels outside the polygons are invalid, whatever the tile holds
@@ -224,7 +223,6 @@ def _compare(dataset: DatasetReader, window: Window, pixels: Pixels, mask: Mask 
 
 def _as_stored(dataset: DatasetReader, mode: str, pixels: Pixels, mask: Mask | None) -> tuple[Pixels, Mask]:
     """Return the pixels of a tile as the output stores them, and which are valid there."""
-    pixels = converted(pixels, np.dtype(dataset.dtypes[0]))
     all_valid = np.full(pixels.shape[1:], 255, np.uint8)
     if mask is None or mode == "none":
         mask = all_valid

@@ -5,6 +5,7 @@ It knows which combinations GDAL's COG driver can write. It does not know files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -17,6 +18,7 @@ from mosaic_async.errors import UsageError
 from mosaic_async.raster.form import TileFormat
 
 MaskMode = Literal["auto", "internal", "alpha", "nodata", "none"]
+StoredMask = Literal["internal", "alpha", "nodata", "none"]
 OverviewResampling = Literal["average", "nearest", "mode", "rms"]
 """Methods that compute a pixel from exactly the four pixels below it, so that parts meet without a seam."""
 
@@ -45,6 +47,7 @@ _CREATION_OPTIONS = frozenset(
 """Options of GDAL's COG driver. GDAL ignores unknown names, so a misspelt name is refused here."""
 _WITH_PREDICTOR = ("DEFLATE", "LZW", "ZSTD")
 _WITH_LEVEL = ("DEFLATE", "ZSTD")
+_LOSSLESS = frozenset(("NONE", "DEFLATE", "LZW", "ZSTD", "LZMA", "PACKBITS"))
 _ALIASES = {
     "BLOCKXSIZE": "BLOCKSIZE",
     "ZLEVEL": "LEVEL",
@@ -62,7 +65,7 @@ class Encoding:
     count: int
     """Bands of data; an alpha band is not counted."""
     dtype: str
-    mask: Literal["internal", "alpha", "nodata", "none"]
+    mask: StoredMask
     nodata: float | None = None
     colorinterp: tuple[str, ...] = ()
     descriptions: tuple[str | None, ...] = ()
@@ -91,7 +94,7 @@ class Encoding:
         """
         options = _cog_options(profile, creation_options or {}, is_picture=overview_resampling in ("average", "rms"))
         dtype = _dtype(dtype or tile.dtype)
-        given_nodata, nodata = nodata, tile.nodata if nodata is None else nodata
+        given_nodata, nodata = nodata, _nodata_of(tile, dtype) if nodata is None else nodata
         mode = _mask_mode(mask, profile, tile.count, nodata)
         if given_nodata is not None and mode != "nodata":
             raise UsageError(f"nodata {given_nodata:g} and mask {mode} exclude each other", hint="omit ``mask``")
@@ -113,6 +116,11 @@ class Encoding:
     def bands(self) -> int:
         """Bands in the file, an alpha band included."""
         return self.count + 1 if self.mask == "alpha" else self.count
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether all pixels are stored as they are."""
+        return self.options["COMPRESS"].upper() in _LOSSLESS
 
     @property
     def all_colors(self) -> tuple[str, ...]:
@@ -168,9 +176,12 @@ class Encoding:
             raise UsageError(f"nodata {self.nodata:g} does not fit into {self.dtype}")
 
 
-def _mask_mode(
-    mask: MaskMode, profile: str, count: int, nodata: float | None
-) -> Literal["internal", "alpha", "nodata", "none"]:
+def _nodata_of(tile: TileFormat, dtype: str) -> float | None:
+    """Return the nodata value of the tiles; where they differ in it, floats have one of their own."""
+    return math.nan if tile.nodata_differs and np.dtype(dtype).kind == "f" else tile.nodata
+
+
+def _mask_mode(mask: MaskMode, profile: str, count: int, nodata: float | None) -> StoredMask:
     if mask not in MASK_MODES:
         raise UsageError(f"mask {mask!r} is unknown", hint=f"use one of {', '.join(MASK_MODES)}")
     if mask != "auto":

@@ -13,7 +13,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from mosaic_async.errors import TileError
-from mosaic_async.raster.encoding import Encoding
+from mosaic_async.raster.encoding import Encoding, StoredMask
 from mosaic_async.raster.form import Mask, Pixels, Reading
 from mosaic_async.raster.meaning import as_mask, form_of, with_gaps
 
@@ -42,13 +42,21 @@ def fit(reading: Reading, encoding: Encoding) -> tuple[Pixels, Mask | None]:
     return pixels, reading.mask
 
 
+def encoding_of(dataset: DatasetReader) -> Encoding:
+    """Return the bands, dtype and mask of a file that this package has written."""
+    mask = mask_mode(dataset)
+    count = dataset.count - (mask == "alpha")
+    colors = tuple(band.name for band in dataset.colorinterp[:count])
+    return Encoding(count=count, dtype=dataset.dtypes[0], mask=mask, nodata=dataset.nodata, colorinterp=colors)
+
+
 def is_fit(dataset: DatasetReader, encoding: Encoding) -> bool:
     """Return whether a file of this package has exactly the bands, dtype and mask of an encoding."""
-    bands = dataset.count - (mask_mode(dataset) == "alpha")
+    found = encoding_of(dataset)
     return (
-        (bands, dataset.dtypes[0], mask_mode(dataset)) == (encoding.count, encoding.dtype, encoding.mask)
-        and is_same_value(dataset.nodata, encoding.nodata)
-        and tuple(band.name for band in dataset.colorinterp) == encoding.all_colors
+        (found.count, found.dtype, found.mask) == (encoding.count, encoding.dtype, encoding.mask)
+        and found.all_colors == encoding.all_colors
+        and is_same_value(found.nodata, encoding.nodata)
     )
 
 
@@ -64,7 +72,7 @@ def read_stored(dataset: DatasetReader, window: Window | None = None) -> Reading
     return Reading(form, pixels, as_mask(dataset.read_masks(1, window=window)))
 
 
-def mask_mode(dataset: DatasetReader) -> str:
+def mask_mode(dataset: DatasetReader) -> StoredMask:
     """Return how a dataset marks pixels without data: internal, alpha, nodata or none."""
     flags = dataset.mask_flag_enums[0]
     if ColorInterp.alpha in dataset.colorinterp:

@@ -46,6 +46,7 @@ _MAX_SIZE = 4096
 _MAX_BEGIN = 2**16
 """Bytes of an unknown body that are searched for secrets."""
 _MAX_BANDS = 1024
+_MOST_COLORS = 4
 _PNG_DEPTH, _PNG_KIND, _PNG_GREY = 24, 25, 0
 """Where the header of a PNG has its bits per sample and its kind of colours, and the kind of grey."""
 
@@ -85,10 +86,10 @@ def read(body: bytes, tile_format: TileFormat) -> Reading:
 
     Args:
         body: the tile.
-        tile_format: of the tiles so far; some form must hold them and this one.
+        tile_format: of the tiles so far, whose size it must have.
 
     Raises:
-        TileError: the tile is incomplete, is not an image of a known format, or has no form in common with the others.
+        TileError: the tile is incomplete, is not an image of a known format, or claims another size.
     """
     driver = driver_of(body)
     if driver == "npy":
@@ -195,7 +196,8 @@ def _check_form(form: TileFormat, shape: tuple[int, ...], tile_format: TileForma
     size = tile_format.size
     if shape != (size, size):
         raise TileError(f"the tile's size is {shape[1]} x {shape[0]}, the first tile's was {size} x {size}")
-    tile_format.joined(form)
+    if form.count > max(tile_format.count, _MOST_COLORS) or np.dtype(form.dtype).kind not in "uif":
+        raise TileError(f"the tile has {form.count} bands of {form.dtype}, the first tile had {tile_format.count}")
 
 
 def _npy_header(body: bytes) -> tuple[tuple[int, int, int], str]:

@@ -1,0 +1,219 @@
+"""Tiles of one layer that differ in format, bands, dtype, mask or nodata become one file, the same in every order."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter
+
+import imagecodecs
+import mercantile
+import numpy as np
+import pytest
+import rasterio
+from aiohttp import web
+from rio_cogeo.cogeo import cog_validate
+
+from mosaic_async import build_mosaic, verify_mosaic
+from mosaic_async.geo.cover import Cover, Tile
+from tests.loopback import running
+from tests.pictures import GREY, GREY_ALPHA, PALETTE, RGB, RGBA, png
+from tests.raster.test_meaning import tiff
+
+pytestmark = pytest.mark.usefixtures("unblocked_loop")
+
+AREA, ZOOM, SIZE = (-4.0, 38.0, 4.0, 44.0), 7, 128
+TILES = sorted(mercantile.tiles(*AREA, zooms=[ZOOM]), key=lambda tile: (tile.y, tile.x))
+OPTIONS = {"zoom": ZOOM, "part_size": 256, "creation_options": {"BLOCKSIZE": "128"}, "concurrency": 1}
+"""Four parts of four tiles, in the order of the parts."""
+FIRST, LAST = TILES[0], TILES[-1]
+ALL = np.ones((SIZE, SIZE), bool)
+
+
+def values(seed, bands, low=0, high=256):
+    return np.random.default_rng(seed).integers(low, high, (bands, SIZE, SIZE))
+
+
+def blocks(seed, bands):
+    """Return colours that hardly change in JPEG."""
+    return values(seed, bands)[:, ::64, ::64].repeat(64, axis=1).repeat(64, axis=2)
+
+
+def jpeg(bands):
+    def make(seed):
+        array = np.ascontiguousarray(blocks(seed, bands).astype("uint8").transpose(1, 2, 0).squeeze())
+        body = imagecodecs.jpeg_encode(array, level=95, subsampling="444")
+        found = imagecodecs.jpeg_decode(body)
+        return body, np.broadcast_to(found if found.ndim == 3 else found[..., None], (SIZE, SIZE, 3)), ALL
+
+    return make
+
+
+def grey_png(depth):
+    def make(seed):
+        array = values(seed, 1, 0, 2**depth)[0]
+        return png(array, kind=GREY, depth=depth, transparent=1), _grey(array * 255 // (2**depth - 1)), array != 1
+
+    return make
+
+
+def _grey(array):
+    return np.repeat(array[..., None], 3, axis=-1)
+
+
+def rgba_png(seed):
+    array = values(seed, 4).transpose(1, 2, 0)
+    array[..., 3] %= 2
+    return png(array, kind=RGBA), array[..., :3], array[..., 3] > 0
+
+
+def keyed_png(seed):
+    array = values(seed, 3, 0, 4).transpose(1, 2, 0)
+    return png(array, kind=RGB, transparent=(1, 2, 3)), array, (array != (1, 2, 3)).any(axis=-1)
+
+
+def grey_alpha_png(seed):
+    array = values(seed, 2).transpose(1, 2, 0)
+    array[..., 1] %= 3
+    return png(array, kind=GREY_ALPHA), _grey(array[..., 0]), array[..., 1] > 0
+
+
+def palette_png(seed):
+    array, palette = values(seed, 1, 0, 16)[0], values(seed, 3)[:, :16, 0].T
+    body = png(array, kind=PALETTE, depth=4, palette=palette, transparent=(0, 255, 0))
+    return body, palette[array], (array != 0) & (array != 2)
+
+
+def webp(seed):
+    array = np.ascontiguousarray(values(seed, 4).transpose(1, 2, 0).astype("uint8"))
+    array[..., 3] = 255 * (array[..., 3] % 2)
+    body = imagecodecs.webp_encode(array, lossless=True)
+    return body, array[..., :3], array[..., 3] > 0
+
+
+def blank(seed):
+    """Return a tile of another kind without a valid pixel: it decides nothing."""
+    return png(np.zeros((SIZE, SIZE, 4), int), kind=RGBA, depth=16), np.zeros((SIZE, SIZE, 1)), ~ALL
+
+
+def data(dtype, bands=1, nodata=None, **options):
+    """Return how to make a GeoTIFF that has gaps where a value is divisible by 5, if it has a nodata value."""
+
+    def make(seed):
+        array = values(seed, bands).astype(dtype) + np.array(seed, dtype)
+        gaps = np.zeros(array.shape, bool)
+        if nodata is not None:
+            gaps = array % 5 == 0
+            array[gaps] = nodata
+        body = tiff(array, nodata=nodata, photometric="MINISBLACK", **options)
+        found = np.where(gaps, np.nan, array.astype("float64")).transpose(1, 2, 0)
+        return body, found, ~gaps.all(axis=0)
+
+    return make
+
+
+def array(dtype):
+    """Return how to make an npy with a mask."""
+
+    def make(seed):
+        planes = values(seed, 2).astype(dtype)
+        planes[1] %= 2
+        np.save(stream := io.BytesIO(), planes)
+        return stream.getvalue(), planes[0].astype("float64")[..., None], planes[1] > 0
+
+    return make
+
+
+class Layer:
+    """A layer whose tiles come from makers in turn, and what they mean."""
+
+    def __init__(self, *makers, shift=0):
+        made = [makers[(index + shift) % len(makers)](index) for index in range(len(TILES))]
+        self.bodies = {(tile.z, tile.x, tile.y): one[0] for tile, one in zip(TILES, made, strict=True)}
+        bands = max(one[1].shape[-1] for one in made)
+        self.pixels = _mosaic([np.broadcast_to(one[1], (SIZE, SIZE, bands)).astype("float64") for one in made])
+        self.valid = _mosaic([one[2][..., None] for one in made])[..., 0]
+        self.hits = Counter()
+        self.failing = set()
+
+    async def tile(self, request):
+        tile = tuple(int(request.match_info[name]) for name in "zxy")
+        self.hits[tile] += 1
+        if tile in self.failing:
+            return web.Response(status=500)
+        return web.Response(body=self.bodies[tile], content_type="image/png")
+
+    def app(self):
+        app = web.Application()
+        app.router.add_get("/{z}/{x}/{y}", self.tile)
+        return app
+
+
+def _mosaic(tiles):
+    return np.concatenate([np.concatenate(tiles[start : start + 4], axis=1) for start in range(0, 16, 4)])
+
+
+@pytest.fixture
+def serve():
+    """Serve a layer, and return its template."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        yield lambda layer: stack.enter_context(running(layer.app())) + "/{z}/{x}/{y}"
+
+
+def begin_with(monkeypatch, tile):
+    """Let the probe look at one tile first."""
+    outward = Cover.outward
+
+    def reordered(cover):
+        first = Tile(tile.x, tile.y, tile.z)
+        yield first
+        yield from (other for other in outward(cover) if other != first)
+
+    monkeypatch.setattr(Cover, "outward", reordered)
+
+
+def assert_holds(path, layer, dtype, bands=1):
+    with rasterio.open(path) as dataset:
+        assert (dataset.dtypes[0], dataset.count) == (dtype, bands)
+        np.testing.assert_array_equal(dataset.dataset_mask() > 0, layer.valid)
+        found = np.moveaxis(dataset.read(masked=True).astype("float64").filled(np.nan), 0, -1)
+        expected = np.where(layer.valid[..., None], layer.pixels[..., :bands], np.nan)
+        np.testing.assert_array_equal(found, np.broadcast_to(expected, found.shape))
+    assert cog_validate(path, strict=True, quiet=True)[0]
+
+
+PICTURES = (jpeg(3), rgba_png, grey_png(1), jpeg(1), palette_png, grey_alpha_png, blank, keyed_png, grey_png(4), webp)
+LAYERS = {
+    "jpeg and png": ((jpeg(3), jpeg(3), rgba_png), "uint8", 3),
+    "pictures": (PICTURES, "uint8", 3),
+    "grey": ((jpeg(1), grey_png(2), grey_png(8), blank), "uint8"),
+    "integers": ((data("uint8"), data("uint16"), data("int16"), blank), "int32"),
+    "integers and floats": ((data("int16"), data("uint16"), data("float32"), array("float16")), "float32"),
+    "wide": ((data("int32"), data("float32"), array("uint8")), "float64"),
+    "nodata of integers": ((data("int16", nodata=-9999), data("int16", nodata=-32768), data("uint8")), "int16"),
+    "nodata of floats": (
+        (data("float32", 2, -9999.0), data("float32", 2, np.nan), data("int16", 2, 32767)),
+        "float32",
+        2,
+    ),
+    "nodata and a mask": ((data("float64", nodata=-1.0), array("float32"), blank), "float64"),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+async def test_unlike_tiles_become_the_same_file_whichever_comes_first(serve, tmp_path, monkeypatch, name):
+    makers, *kind = LAYERS[name]
+    template = serve(layer := Layer(*makers))
+    digests = set()
+    for index in range(min(len(makers), 4)):
+        with monkeypatch.context() as patch:
+            begin_with(patch, TILES[index if index < 2 else -index])
+            report = await build_mosaic(template, AREA, path := tmp_path / f"{index}.tif", **OPTIONS)
+        assert report.requests <= 17  # one may ask whether the connection is in step
+        digests.add(hashlib.sha256(path.read_bytes()).hexdigest())
+    assert_holds(path, layer, *kind)
+    assert len(digests) == 1
+    verified = await verify_mosaic(path, source=template, sample=16)
+    assert verified.is_sound, verified
