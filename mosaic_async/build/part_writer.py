@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, ParamSpec, TypeVar
@@ -168,9 +169,13 @@ class PartWriter:
 
     def _open(self, part: Part) -> _OpenCanvas:
         """Make a part's canvas, with what an earlier pass or run has kept of it."""
-        opened = self._canvases[part.name] = _OpenCanvas(self._empty(part), self.layout)
-        if (kept := self._files.canvas(part)).exists():
-            opened.canvas.restore(kept)
+        layout = self.layout
+        with ExitStack() as stack:
+            canvas = stack.enter_context(self._empty(part))
+            if (kept := self._files.canvas(part)).exists():
+                canvas.restore(kept)
+            stack.pop_all()
+        opened = self._canvases[part.name] = _OpenCanvas(canvas, layout)
         return opened
 
     def _empty(self, part: Part) -> Canvas:

@@ -7,6 +7,7 @@ time may use a canvas.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 from types import TracebackType
@@ -116,7 +117,7 @@ class Canvas:
             TileError: this encoding cannot mark the pixels without data.
         """
         with pinned(), rasterio.open(path) as source:
-            self._take(source)
+            self.take(source)
 
     def widened(self, encoding: Encoding) -> Canvas:
         """Return a canvas with these pixels in a wider encoding; this one is closed.
@@ -124,13 +125,20 @@ class Canvas:
         Raises:
             TileError: as for `restore`.
         """
-        wider = Canvas(self.height, self.width, self.levels, self._transform, encoding)
-        with pinned():
-            wider._take(self._dataset)
+        with ExitStack() as stack:
+            wider = stack.enter_context(Canvas(self.height, self.width, self.levels, self._transform, encoding))
+            with pinned():
+                wider.take(self._dataset)
+            stack.pop_all()
         self.close()
         return wider
 
-    def _take(self, source: DatasetReader) -> None:
+    def take(self, source: DatasetReader) -> None:
+        """Place all pixels of a dataset of this size, in this encoding or in a narrower one.
+
+        Raises:
+            TileError: as for `restore`.
+        """
         is_same = is_fit(source, self.encoding)
         for row_off in range(0, source.height, self.encoding.block_size):
             window = Window(0, row_off, source.width, min(self.encoding.block_size, source.height - row_off))

@@ -132,15 +132,15 @@ async def test_a_sound_folder_costs_one_request(left, tmp_path):
 
 
 async def test_a_part_that_lacks_a_tile_decodes_nothing_but_that_tile(left, tmp_path, monkeypatch):
-    decoded, decode = [], part_writer.decode
-    monkeypatch.setattr(part_writer, "decode", lambda *args: decoded.append(args) or decode(*args))
+    decoded, decode = [], part_writer.read
+    monkeypatch.setattr(part_writer, "read", lambda *args: decoded.append(args) or decode(*args))
     await finished(left, left.copy("lacking", tmp_path))
     assert len(decoded) == 1
 
 
 async def test_a_sweep_decodes_nothing_but_the_parked_tiles(left, tmp_path, monkeypatch):
-    decoded, decode = [], part_writer.decode
-    monkeypatch.setattr(part_writer, "decode", lambda *args: decoded.append(args) or decode(*args))
+    decoded, decode = [], part_writer.read
+    monkeypatch.setattr(part_writer, "read", lambda *args: decoded.append(args) or decode(*args))
     left.tiler.mood = at(left.tiler, BAD, status(503), times=1)
     outcome = await finished(left, tmp_path / "out.tif", attempts=1)
     left.tiler.mood = None

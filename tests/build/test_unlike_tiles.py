@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 from collections import Counter
+from contextlib import ExitStack
 
 import imagecodecs
 import mercantile
@@ -14,7 +16,7 @@ import rasterio
 from aiohttp import web
 from rio_cogeo.cogeo import cog_validate
 
-from mosaic_async import build_mosaic, verify_mosaic
+from mosaic_async import IncompleteError, StoppedError, build_mosaic, verify_mosaic
 from mosaic_async.geo.cover import Cover, Tile
 from tests.loopback import running
 from tests.pictures import GREY, GREY_ALPHA, PALETTE, RGB, RGBA, png
@@ -131,14 +133,18 @@ class Layer:
         made = [makers[(index + shift) % len(makers)](index) for index in range(len(TILES))]
         self.bodies = {(tile.z, tile.x, tile.y): one[0] for tile, one in zip(TILES, made, strict=True)}
         bands = max(one[1].shape[-1] for one in made)
-        self.pixels = _mosaic([np.broadcast_to(one[1], (SIZE, SIZE, bands)).astype("float64") for one in made])
+        self.pixels = _mosaic([_in_bands(one[1], bands) for one in made])
         self.valid = _mosaic([one[2][..., None] for one in made])[..., 0]
         self.hits = Counter()
         self.failing = set()
+        self.stop, self.requests_left = asyncio.Event(), 1000
 
     async def tile(self, request):
         tile = tuple(int(request.match_info[name]) for name in "zxy")
         self.hits[tile] += 1
+        self.requests_left -= 1
+        if self.requests_left == 0:
+            self.stop.set()
         if tile in self.failing:
             return web.Response(status=500)
         return web.Response(body=self.bodies[tile], content_type="image/png")
@@ -149,6 +155,11 @@ class Layer:
         return app
 
 
+def _in_bands(pixels, bands):
+    grey = pixels[..., :1] if pixels.shape[-1] < bands else pixels
+    return np.broadcast_to(grey, (SIZE, SIZE, bands)).astype("float64")
+
+
 def _mosaic(tiles):
     return np.concatenate([np.concatenate(tiles[start : start + 4], axis=1) for start in range(0, 16, 4)])
 
@@ -156,8 +167,6 @@ def _mosaic(tiles):
 @pytest.fixture
 def serve():
     """Serve a layer, and return its template."""
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
         yield lambda layer: stack.enter_context(running(layer.app())) + "/{z}/{x}/{y}"
 
@@ -217,3 +226,106 @@ async def test_unlike_tiles_become_the_same_file_whichever_comes_first(serve, tm
     assert len(digests) == 1
     verified = await verify_mosaic(path, source=template, sample=16)
     assert verified.is_sound, verified
+
+
+async def built(template, path, **options):
+    await build_mosaic(template, AREA, path, **(OPTIONS | options))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["pictures", "nodata of integers"])
+@pytest.mark.parametrize("loses_job_file", [False, True])
+async def test_a_run_that_stops_before_the_widest_tile_resumes_to_the_same_file(serve, tmp_path, name, loses_job_file):
+    makers, *kind = LAYERS[name]
+    template = serve(layer := Layer(*makers))
+    whole = await built(template, tmp_path / "whole.tif")
+    layer.hits.clear()
+    path = tmp_path / "out.tif"
+    for _ in range(2):
+        layer.stop, layer.requests_left = asyncio.Event(), 5
+        with pytest.raises(StoppedError):
+            await built(template, path, stop=layer.stop)
+        if loses_job_file:
+            (tmp_path / "out.tif.work" / "job.json").unlink()
+    assert await built(template, path) == whole
+    assert_holds(path, layer, *kind)
+    assert layer.hits.total() <= 16 + 8  # one per run asks whether the connection is in step, or learns again
+
+
+def by_row(*makers):
+    """Return how to make tiles of one kind in each row of four."""
+    return [maker for maker in makers for _ in range(4)]
+
+
+async def test_parts_that_are_stored_with_loss_are_fetched_again_when_a_wider_tile_comes(serve, tmp_path, monkeypatch):
+    template = serve(layer := Layer(*by_row(grey_png(8), grey_png(8), rgba_png, rgba_png)))
+    early = await built(template, tmp_path / "early.tif", profile="jpeg")
+    assert layer.hits.total() > 16
+    layer.hits.clear()
+    begin_with(monkeypatch, LAST)
+    assert await built(template, tmp_path / "late.tif", profile="jpeg") == early
+    assert layer.hits.total() <= 17
+
+
+@pytest.mark.parametrize(
+    ("other", "options", "reason"),
+    [
+        (data("uint8", 2), {}, "band count is 2"),
+        (data("uint16"), {"profile": "jpeg"}, "jpeg holds uint8 only, the pixels are uint16"),
+    ],
+)
+async def test_a_tile_that_no_output_holds_beside_the_others_fails_and_says_why(
+    serve, tmp_path, monkeypatch, other, options, reason
+):
+    template = serve(layer := Layer(*[rgba_png] * 5, other, *[rgba_png] * 10))
+    begin_with(monkeypatch, FIRST)
+    with pytest.raises(IncompleteError) as error:
+        await built(template, tmp_path / "out.tif", **options)
+    assert [reason in failure.reason for failure in error.value.report.failed] == [True]
+    await built(template, tmp_path / "out.tif", on_error="nodata", **options)
+    layer.valid[SIZE : 2 * SIZE, SIZE : 2 * SIZE] = False
+    if "profile" not in options:
+        assert_holds(tmp_path / "out.tif", layer, "uint8", 3)
+
+
+async def test_gaps_in_single_bands_of_integers_need_a_nodata_value_where_tiles_differ_in_theirs(serve, tmp_path):
+    template = serve(layer := Layer(data("int16", 2, -9999), data("int16", 2, -32768)))
+    with pytest.raises(IncompleteError) as error:
+        await built(template, tmp_path / "out.tif")
+    assert "set a nodata value" in error.value.report.failed[0].reason
+    await built(template, tmp_path / "out.tif", resume=False, nodata=-1)
+    assert_holds(tmp_path / "out.tif", layer, "int16", 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype", "bands"),
+    [
+        ({"mask": "alpha"}, "uint8", 3),
+        ({"mask": "internal", "dtype": "int32"}, "int32", 3),
+        ({"nodata": 300, "dtype": "uint16", "overview_resampling": "mode"}, "uint16", 3),
+    ],
+)
+async def test_what_the_user_sets_holds_for_unlike_tiles(serve, tmp_path, monkeypatch, options, dtype, bands):
+    template = serve(layer := Layer(*PICTURES))
+    files = set()
+    for tile in (FIRST, TILES[1], LAST):
+        begin_with(monkeypatch, tile)
+        files.add(await built(template, path := tmp_path / f"{tile.x}-{tile.y}.tif", **options))
+    with rasterio.open(path) as dataset:
+        assert dataset.dtypes[0] == dtype
+        np.testing.assert_array_equal(dataset.dataset_mask() > 0, layer.valid)
+        found = np.moveaxis(dataset.read([1, 2, 3]), 0, -1)
+        np.testing.assert_array_equal(found[layer.valid], layer.pixels[layer.valid])
+    assert len(files) == 1
+
+
+async def test_holes_are_filled_by_tiles_that_are_wider_than_all_others(serve, tmp_path):
+    template = serve(layer := Layer(*[data("uint8")] * 15, data("int16", nodata=-5)))
+    whole = await built(template, tmp_path / "whole.tif")
+    layer.failing = {(LAST.z, LAST.x, LAST.y), (FIRST.z, FIRST.x, FIRST.y)}
+    path = tmp_path / "out.tif"
+    await built(template, path, on_error="nodata", attempts=1)
+    layer.failing.clear()
+    filled = await built(template, path, on_error="nodata", overwrite=True)
+    assert_holds(path, layer, "int16")
+    assert len(filled) == len(whole)
