@@ -25,7 +25,6 @@ from mosaic_async.tiler.server import family_of, shared_socket
 from mosaic_async.tiler.supervisor import Command, Crew
 
 _ENVIRONMENT = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar files: saves one request per scene
     "GDAL_NUM_THREADS": "1",  # the processes use the cores
     "NUMEXPR_NUM_THREADS": "1",
     "GDAL_CACHEMAX": "64",  # MB per process; neighbouring tiles read the same blocks
@@ -163,10 +162,17 @@ async def serve(
         with holder:
             port = holder.getsockname()[1]
             arguments = ("-m", "mosaic_async.tiler.server", str(path), host, str(port))
-            environment = {**_ENVIRONMENT, "VSI_CACHE": "TRUE" if mosaic.hosts else "FALSE", **undecided(os.environ)}
+            environment = {**_ENVIRONMENT, **_of_place(mosaic), **undecided(os.environ)}
             command = Command(arguments, log=Path(folder) / "tiler.log", environment=environment)
             async with _running(command, workers or os.cpu_count() or 1):
                 yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _of_place(mosaic: Mosaic) -> dict[str, str]:
+    """Return the settings that depend on where the scenes are."""
+    if mosaic.hosts:  # sidecar files would take a request each
+        return {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "TRUE"}
+    return {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE", "VSI_CACHE": "FALSE"}
 
 
 @asynccontextmanager

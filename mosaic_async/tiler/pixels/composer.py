@@ -149,7 +149,9 @@ class Composer:
 
         with held(self._turns):
             scenes = self._scenes(names, degrees, composed, failures, selection)
-            composed.pixels = selection.compose(self._ahead(partial(pixels_of, scene) for scene in scenes))
+            made = selection.compose(self._ahead(partial(pixels_of, scene) for scene in scenes))
+            # A tile has one mask for all bands: where only some have data, the others would show a valid 0.
+            composed.pixels = made.where(made.whole) if made else None
         if failures and not composed.read:
             raise _without_secrets(failures[0], composed.skipped[0])
         return composed

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -21,11 +21,11 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import DatasetReader
 from rasterio.warp import calculate_default_transform, transform, transform_bounds
 
-from mosaic_async.tiler.scenes.mosaic import open_raster
+from mosaic_async.tiler.scenes.raster_file import open_raster
 
 Bounds = tuple[float, float, float, float]
 _Range = tuple[int, int]
@@ -34,6 +34,7 @@ _OPEN = 256
 """Datasets that a process keeps open; a stack of files counts once."""
 _FACTS = 50_000
 _ANY = 2**31
+_COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _SMALL = 2**20
 """Pixels per band up to which the mask of a whole file is read at once and kept."""
 _MASKS = 2**24
@@ -51,7 +52,7 @@ class FileFacts:
     nodata: float
     """NaN if the file has none; `stackable` is then False."""
     stackable: bool
-    """Whether the file has one band, masked by its nodata value."""
+    """Whether the file has one band of quantities, masked by its nodata value."""
 
 
 class Cover(Enum):
@@ -92,6 +93,39 @@ class Stack:
     def forget_masks(self) -> None:
         """Let `cover` read masks anew."""
         self._seen = None
+
+    @cached_property
+    def bands(self) -> tuple[int, ...]:
+        """Return the numbers of its bands but alpha."""
+        return tuple(
+            number
+            for number, colour in zip(self.dataset.indexes, self.dataset.colorinterp, strict=True)
+            if colour is not ColorInterp.alpha
+        )
+
+    @cached_property
+    def has_nodata(self) -> bool:
+        """Return whether a nodata value of its own marks the pixels without data."""
+        return self.dataset.nodata is not None
+
+    @cached_property
+    def has_mask(self) -> bool:
+        """Return whether it marks pixels without data at all: by a nodata value, a mask or an alpha band."""
+        return any(flags != [MaskFlags.all_valid] for flags in self.dataset.mask_flag_enums)
+
+    @cached_property
+    def holds_classes(self) -> bool:
+        """Return whether its values are numbers of a colour table."""
+        return ColorInterp.palette in self.dataset.colorinterp
+
+    def colours(self, bands: Sequence[int]) -> tuple[int, ...]:
+        """Return the places of red, green and blue among these bands, if all three are."""
+        found = [self._colorinterp[band - 1] for band in bands]
+        return tuple(found.index(colour) for colour in _COLOURS) if set(_COLOURS) <= set(found) else ()
+
+    @cached_property
+    def _colorinterp(self) -> tuple[ColorInterp, ...]:
+        return tuple(self.dataset.colorinterp)
 
     def close(self) -> None:
         """Close the datasets."""
@@ -283,7 +317,8 @@ def _facts(name: str) -> FileFacts:
             and nodata is not None
             and not math.isnan(nodata)
             and dataset.mask_flag_enums[0] == [MaskFlags.nodata]
-            and not dataset.gcps[0],
+            and not dataset.gcps[0]
+            and dataset.colorinterp[0] is not ColorInterp.palette,
         )
 
 

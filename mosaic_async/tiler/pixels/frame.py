@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rasterio.crs import CRS
@@ -47,6 +47,11 @@ class Frame:
                 f"a tile of {values:,} values is too large: the limit is {self.max_values:,}",
                 hint="request a smaller `tilesize` or fewer bands",
             )
+
+    @property
+    def nearest(self) -> Frame:
+        """The same tile for flags and classes, which cannot be averaged."""
+        return replace(self, resampling="nearest", reprojection="nearest")
 
     @property
     def whole(self) -> Window:

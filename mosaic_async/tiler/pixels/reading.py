@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from rasterio.windows import Window
 from rio_tiler.constants import WGS84_CRS
+from rio_tiler.errors import InvalidBandName
 from rio_tiler.io import Reader
 
 from mosaic_async.tiler.pixels.datasets import Bounds, DatasetPool, Stack, grouped
@@ -28,6 +29,8 @@ class Layer:
     """Path or URL."""
     bands: tuple[int, ...] = ()
     """Numbers from 1; empty: all bands except alpha."""
+    nodata: float | None = None
+    """The value that marks pixels without data by the item, for a file that does not mark them itself."""
 
 
 def read_layers(
@@ -46,62 +49,90 @@ def read_layers(
 
     Raises:
         rasterio.errors.RasterioError: a file cannot be opened or read.
+        InvalidBandName: a file does not have a band.
         TooLargeError: the files have more bands than the frame allows.
     """
     window = window or frame.whole
     found: list[Pixels] = []
     count = 0
-    for names, bands in _runs(layers):
-        with pool.lent(names) as stack:
-            count += len(bands or stack.dataset.indexes)
+    for group in _groups(layers):
+        with pool.lent(tuple(layer.name for layer in group)) as stack:
+            bands = _bands(stack, group)
+            count += len(bands)
             frame.check(count)
             if not _overlap(stack.reach(frame.crs), frame.bounds_of(window)):
                 return None
-            pixels = _read(stack, bands, frame, window)
-        found += [pixels] if pixels else [_read_alone(pool, name, frame, window) for name in names]
+            pixels = _read(stack, bands, group[0].nodata, frame, window)
+        found += [pixels] if pixels else [_read_alone(pool, layer, frame, window) for layer in group]
     if len(found) == 1:
         return found[0]
     return Pixels(np.concatenate([one.data for one in found]), np.concatenate([one.valid for one in found]))
 
 
-def _runs(layers: Sequence[Layer]) -> Iterator[tuple[tuple[str, ...], tuple[int, ...]]]:
-    """Combine neighbouring layers that are read whole into stacks, where possible."""
-    whole: list[str] = []
+def _groups(layers: Sequence[Layer]) -> Iterator[Sequence[Layer]]:
+    """Combine neighbouring layers whose files can be warped together."""
+    alike: list[Layer] = []
     for layer in layers:
         if layer.bands in ((), (1,)):
-            whole.append(layer.name)
+            alike.append(layer)
             continue
-        yield from ((names, ()) for names in _grouped(whole))
-        whole = []
-        yield (layer.name,), layer.bands
-    yield from ((names, ()) for names in _grouped(whole))
+        yield from _stacked(alike)
+        alike = []
+        yield (layer,)
+    yield from _stacked(alike)
 
 
-def _grouped(names: Sequence[str]) -> Sequence[tuple[str, ...]]:
-    return grouped(tuple(names)) if len(names) > 1 else [tuple(names)] if names else []
+def _stacked(layers: Sequence[Layer]) -> Iterator[Sequence[Layer]]:
+    """Cut layers into stacks: only files of one band are in a stack of several."""
+    if len(layers) < 2:
+        yield from ((layer,) for layer in layers)
+        return
+    start = 0
+    for names in grouped(tuple(layer.name for layer in layers)):
+        yield layers[start : start + len(names)]
+        start += len(names)
 
 
-def _read_alone(pool: DatasetPool, name: str, frame: Frame, window: Window) -> Pixels:
-    with pool.lent((name,)) as stack:
-        pixels = _read(stack, (), frame, window)
+def _bands(stack: Stack, group: Sequence[Layer]) -> tuple[int, ...]:
+    bands = stack.bands if len(group) > 1 else group[0].bands or stack.bands
+    if missing := [band for band in bands if band > stack.dataset.count]:
+        raise InvalidBandName(f"the file has no band {missing[0]}: it has {stack.dataset.count}")
+    return bands
+
+
+def _read_alone(pool: DatasetPool, layer: Layer, frame: Frame, window: Window) -> Pixels:
+    with pool.lent((layer.name,)) as stack:
+        pixels = _read(stack, stack.bands, layer.nodata, frame, window)
     assert pixels is not None
     return pixels
 
 
-def _read(stack: Stack, bands: tuple[int, ...], frame: Frame, window: Window) -> Pixels | None:
+def _read(stack: Stack, bands: tuple[int, ...], nodata: float | None, frame: Frame, window: Window) -> Pixels | None:
     """Warp a dataset; None for a stack whose bands have different masks and must be warped one by one."""
-    dataset = stack.dataset
-    if len(stack.names) == 1 and (
-        frame.options or dataset.crs in (frame.crs, WGS84_CRS) or dataset.nodata is None or dataset.gcps[0]
-    ):
-        return _read_generally(stack, bands, frame, window)
-    if frame.options or dataset.crs in (frame.crs, WGS84_CRS):
-        return None
-    warp = Warp.of(stack, frame)
-    return warp.read(stack, bands or tuple(dataset.indexes), window)
+    is_general = bool(frame.options) or stack.dataset.crs in (frame.crs, WGS84_CRS)
+    if len(stack.names) > 1:
+        return None if is_general else Warp.of(stack, frame).read(stack, bands, window)
+    if stack.holds_classes:
+        frame = frame.nearest
+    if is_general or not stack.has_nodata or stack.dataset.gcps[0]:
+        pixels = _read_generally(stack, bands, None if stack.has_mask else nodata, frame, window)
+    else:
+        found = Warp.of(stack, frame).read(stack, bands, window)
+        assert found is not None
+        pixels = found
+    return _as_picture(pixels, stack.colours(bands))
 
 
-def _read_generally(stack: Stack, bands: tuple[int, ...], frame: Frame, window: Window) -> Pixels:
+def _as_picture(pixels: Pixels, colours: tuple[int, ...]) -> Pixels:
+    """Let the colours of a pixel be valid together: where only one of them is the nodata value, it is a colour."""
+    if not colours:
+        return pixels
+    valid = pixels.valid.copy()
+    valid[list(colours)] = valid[list(colours)].any(axis=0)
+    return Pixels(pixels.data, valid)
+
+
+def _read_generally(stack: Stack, bands: tuple[int, ...], nodata: float | None, frame: Frame, window: Window) -> Pixels:
     """Read with rio-tiler what the short way does not cover: alpha and mask bands, GCPs, scaling."""
     with Reader(None, dataset=stack.dataset) as reader:
         image = reader.part(
@@ -110,11 +141,11 @@ def _read_generally(stack: Stack, bands: tuple[int, ...], frame: Frame, window: 
             bounds_crs=frame.crs,
             width=frame.width,
             height=frame.height,
-            indexes=bands or None,
+            indexes=bands,
             padding=frame.padding,
             resampling_method=frame.resampling,
             reproject_method=frame.reprojection,
-            **dict(frame.options),
+            **{"nodata": nodata, **dict(frame.options)},
         )
     data, valid = image.array.data, ~np.ma.getmaskarray(image.array)
     if (image.width, image.height) == (frame.width, frame.height):

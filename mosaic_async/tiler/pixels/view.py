@@ -17,7 +17,7 @@ from mosaic_async.tiler.pixels.frame import Frame
 from mosaic_async.tiler.pixels.pixels import Pixels
 from mosaic_async.tiler.pixels.radiometry import factors, reflectance
 from mosaic_async.tiler.pixels.reading import Layer, read_layers
-from mosaic_async.tiler.scenes.scene import Scene
+from mosaic_async.tiler.scenes.scene import Scene, SceneFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class View:
             SourceError: the item has no scale and offset.
             rasterio.errors.RasterioError: a file cannot be read.
         """
-        layers = [Layer(_file(scene, asset), bands) for asset, bands in self.assets]
+        layers = [layer for asset, bands in self.assets for layer in _layers(_file(scene, asset), bands)]
         pixels = read_layers(pool, layers, frame, window)
         if pixels is None:
             return None
@@ -63,14 +63,23 @@ class View:
         if self.clouds is None or not pixels.valid.any():
             return pixels
         # flags cannot be averaged
-        nearest = replace(frame, resampling="nearest", reprojection="nearest", options=())
-        quality = read_layers(pool, [Layer(_file(scene, self.clouds.asset), (1,))], nearest, window)
+        nearest = replace(frame.nearest, options=())
+        quality = read_layers(pool, _layers(_file(scene, self.clouds.asset), (1,)), nearest, window)
         if quality is None:
             return None
         return pixels.where(self.clouds.is_good(quality.data[0], quality.valid[0]))
 
 
-def _file(scene: Scene, asset: str) -> str:
+def _file(scene: Scene, asset: str) -> SceneFile:
     if asset not in scene.files:
         raise InvalidAssetName(f"{asset!r} is not valid, should be one of {list(scene.files)}")
-    return scene.files[asset].href
+    return scene.files[asset]
+
+
+def _layers(file: SceneFile, bands: tuple[int, ...]) -> list[Layer]:
+    """Return one layer, or one per band where the item has several nodata values."""
+    numbers = bands or range(1, len(file.bands) + 1)
+    values = [file.nodata(number) for number in numbers]
+    if len({str(value) for value in values}) > 1:  # as texts, because NaN does not equal itself
+        return [Layer(file.href, (number,), value) for number, value in zip(numbers, values, strict=True)]
+    return [Layer(file.href, bands, values[0] if values else None)]

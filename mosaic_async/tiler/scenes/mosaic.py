@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import rasterio
 from cogeo_mosaic.mosaic import MosaicJSON
 from rasterio.features import bounds as bounds_of
 from rasterio.io import DatasetReader
@@ -24,6 +23,7 @@ from mosaic_async.errors import MosaicError, SourceError
 from mosaic_async.geo.area import Area
 from mosaic_async.geo.cover import Cover
 from mosaic_async.sources.stac_files import is_item, linked_documents, read_document, resolve_href
+from mosaic_async.tiler.scenes.raster_file import open_raster
 
 _INDEX_LEVELS = 3
 """Zooms between the data and the index: a cell of 8 x 8 tiles lists few scenes that miss a tile."""
@@ -65,12 +65,6 @@ class _Scene:
     maxzoom: int
     assets: tuple[str, ...] = ()
     hosts: frozenset[str] = frozenset()
-
-
-def open_raster(name: str) -> DatasetReader:
-    """Open a raster as GeoTIFF or JPEG 2000 only: a VRT, which may read other files, is refused whatever its name."""
-    is_jp2 = urlsplit(name).path.lower().endswith((".jp2", ".j2k"))
-    return rasterio.open(name, driver="JP2OpenJPEG" if is_jp2 else "GTiff")
 
 
 def open_mosaic(source: str | Path) -> Mosaic:

@@ -21,6 +21,7 @@ from mosaic_async.safe_json import read
 from mosaic_async.sources.remote_json import get_json
 from mosaic_async.sources.signing import Signer, signature_end
 from mosaic_async.sources.stac_files import resolve_href
+from mosaic_async.tiler.scenes.band import Band, bands_of
 
 _MARGIN = 0.1
 """Share of its size by which a footprint is enlarged: pixels reach beyond an outline drawn through their centres."""
@@ -40,6 +41,14 @@ class SceneFile:
     """Absolute path or URL; may hold secrets."""
     scales: tuple[tuple[float, float], ...] = ()
     """(scale, offset) of each band, which turn counts into reflectance; empty if the item does not have them."""
+    bands: tuple[Band, ...] = ()
+    """What the item says of each band of the file; empty: nothing."""
+
+    def nodata(self, number: int) -> float | None:
+        """Return the value that marks pixels without data in a band, numbered from 1; None if the item has none."""
+        if number <= len(self.bands):
+            return self.bands[number - 1].nodata
+        return self.bands[0].nodata if len(self.bands) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,7 @@ def open_scene(name: str, *, is_item: bool) -> Scene:
     item = read_item(name)
     properties = item.get("properties") or {}
     files = {
-        key: SceneFile(href, _scales(asset))
+        key: SceneFile(href, _scales(asset), bands_of(asset))
         for key, asset in item["assets"].items()
         if may_name(name, href := resolve_href(asset["href"], name))
     }

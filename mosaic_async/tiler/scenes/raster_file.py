@@ -1,0 +1,29 @@
+"""A raster file, opened so that its environment and its name decide nothing.
+
+It knows nothing of scenes.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+import rasterio
+from rasterio.io import DatasetReader
+
+
+def open_raster(name: str) -> DatasetReader:
+    """Open a raster as GeoTIFF or JPEG 2000 only: a VRT, which may read other files, is refused whatever its name.
+
+    Masks, overviews and metadata beside a local file (`.msk`, `.ovr`, `.aux.xml`) belong to it. On a server, each of
+    them would take a request per file.
+    """
+    driver = "JP2OpenJPEG" if urlsplit(name).path.lower().endswith((".jp2", ".j2k")) else "GTiff"
+    # TRUE probes the names of sidecar files, and does not list the folder, which may hold thousands of scenes.
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE" if is_local(name) else "EMPTY_DIR"):
+        return rasterio.open(name, driver=driver)
+
+
+def is_local(name: str) -> bool:
+    """Return whether a file is on this machine's disks."""
+    return re.match(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://|/vsi", name) is None
