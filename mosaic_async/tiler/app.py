@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, FastAPI, Query
 from fastapi.routing import APIRoute
@@ -35,6 +35,7 @@ from mosaic_async.tiler.pixels.selection import Selection
 from mosaic_async.tiler.prices import is_plain
 from mosaic_async.tiler.refusals import add_handlers
 from mosaic_async.tiler.scenes.mosaic import Mosaic
+from mosaic_async.tiler.scenes.survey import Survey
 
 
 @dataclass
@@ -74,7 +75,14 @@ class Door:
 
 
 def make_app(
-    mosaic: Mosaic, store: Path, *, door: Door, limits: Limits, traffic: Traffic, signing: Signing | None = None
+    mosaic: Mosaic,
+    store: Path,
+    *,
+    door: Door,
+    limits: Limits,
+    traffic: Traffic,
+    signing: Signing | None = None,
+    survey: Survey | None = None,
 ) -> FastAPI:
     """Return the application for one mosaic.
 
@@ -85,6 +93,7 @@ def make_app(
         limits: what one request may cost.
         traffic: the requests that this process serves.
         signing: renews signatures of scenes' URLs; None: Planetary Computer.
+        survey: what the scenes agree on; None: each tile checks its own scenes.
     """
     model, index = definition(mosaic.document)
     composer = Composer(
@@ -92,6 +101,7 @@ def make_app(
         is_local=_is_local(index.names),
         signer=Signer.of(signing or Signing()),
         room=Room(limits.values_out, limits.bytes_held),
+        survey=survey,
     )
     notebook = Notebook(mosaic, index.names, composer, MosaicStore(store), limits)
     factory = MosaicTilerFactory(
@@ -138,7 +148,7 @@ def _only(router: APIRouter, paths: Collection[str]) -> APIRouter:
 
 
 class _SceneHeaders:
-    """Adds `X-Skipped-Assets`, the scenes that failed, and `X-Assets-Dates`, the days of `X-Assets`."""
+    """Adds what a response tells of its scenes: days and rules of `X-Assets`, and the scenes that are left out."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -150,13 +160,26 @@ class _SceneHeaders:
         async def sending(message: Message) -> None:
             if composed and message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                if skipped := dict.fromkeys(name for one in composed for name in one.skipped):
-                    headers["X-Skipped-Assets"] = ",".join(skipped)
-                if days := [day for one in composed for _, day in one.read]:
-                    headers["X-Assets-Dates"] = ",".join(days)
+                for name, values in _listed(composed).items():
+                    if any(values):
+                        headers[name] = ",".join(values)
             await send(message)
 
         await self._app(scope, receive, sending)
+
+
+_SAFE = "".join(map(chr, range(32, 127))).replace(",", "").replace("%", "")
+"""Characters of a value that a header keeps; commas separate values."""
+
+
+def _listed(composed: Sequence[Composed]) -> dict[str, list[str]]:
+    skipped = {name: reason for one in composed for name, reason in one.skipped.items()}
+    return {
+        "X-Assets-Dates": [day for one in composed for _, day in one.read],
+        "X-Assets-Rules": [quote(rule, safe=_SAFE) for one in composed for rule in one.rules],
+        "X-Skipped-Assets": list(skipped),
+        "X-Skipped-Reasons": [quote(reason, safe=_SAFE) for reason in skipped.values()],
+    }
 
 
 def _is_local(names: tuple[str, ...]) -> bool:

@@ -21,6 +21,7 @@ from mosaic_async.sources.source import TileSource
 from mosaic_async.tiler.edge.limits import OWN_RUN, PUBLIC, Limits
 from mosaic_async.tiler.local_rendering import Rendering
 from mosaic_async.tiler.scenes.mosaic import Mosaic, open_mosaic
+from mosaic_async.tiler.scenes.survey import names_in, survey
 from mosaic_async.tiler.server import family_of, shared_socket
 from mosaic_async.tiler.supervisor import Command, Crew
 
@@ -84,7 +85,7 @@ async def local_tiler(
     if tile_format not in _FORMATS:
         raise UsageError(f"tile format {tile_format!r} is not known", hint=f"use one of {', '.join(_FORMATS)}")
     opened = mosaic if isinstance(mosaic, Mosaic) else await asyncio.to_thread(open_mosaic, mosaic)
-    query = Rendering(
+    rendering = Rendering(
         bands=bands,
         expression=expression,
         pixel_selection=pixel_selection,
@@ -94,10 +95,18 @@ async def local_tiler(
         rounding=rounding,
         reflectance=reflectance,
         cloud_mask=cloud_mask,
-    ).query(opened)
+    )
+    query = await asyncio.to_thread(rendering.query, opened)
     secret = token_urlsafe(16)
     async with serve(
-        opened, host="127.0.0.1", port=0, workers=workers, secret=secret, signing=signing, limits=OWN_RUN
+        opened,
+        host="127.0.0.1",
+        port=0,
+        workers=workers,
+        secret=secret,
+        signing=signing,
+        limits=OWN_RUN,
+        shown=rendering.shown(opened),
     ) as url:
         path = f"tiles/WebMercatorQuad/{{z}}/{{x}}/{{y}}.{tile_format}"
         yield TileSource(
@@ -123,6 +132,7 @@ async def serve(
     hosts: Sequence[str] = (),
     origins: Sequence[str] = (),
     limits: Limits = PUBLIC,
+    shown: Sequence[str] | None = None,
 ) -> AsyncIterator[str]:
     """Run the processes for the block, and yield their common URL.
 
@@ -138,11 +148,13 @@ async def serve(
         hosts: names by which clients may call this server, beside `localhost`, `host` and IP addresses.
         origins: other sites whose pages may read the responses, such as `https://map.example`.
         limits: what one request may cost.
+        shown: names of the bands that tiles will show; None: any.
 
     Raises:
         ResourceError: the address is taken.
         SourceError: a process does not start.
     """
+    agreed = await asyncio.to_thread(survey, names_in(mosaic.document), shown, is_stac=mosaic.is_stac)
     with TemporaryDirectory(prefix="mosaic-async-") as folder:
         path = Path(folder) / "mosaic.json"
         given = {
@@ -150,6 +162,7 @@ async def serve(
             "assets": mosaic.assets,
             "signing": asdict(signing or Signing()),
             "limits": asdict(limits),
+            "survey": agreed.as_dict(),
             "door": {"hosts": [host, *hosts], "origins": list(origins), "secret": secret},
         }
         await asyncio.to_thread(whole_file.write, path, json.dumps(given))  # in a folder that only this user can open

@@ -5,6 +5,7 @@ It knows nothing of servers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
@@ -14,7 +15,10 @@ from mosaic_async.sources import rendering
 from mosaic_async.tiler.pixels.clouds import CloudMask
 from mosaic_async.tiler.pixels.radiometry import REFLECTANCES
 from mosaic_async.tiler.pixels.selection import Selection
+from mosaic_async.tiler.scenes.known_bands import Known
 from mosaic_async.tiler.scenes.mosaic import Mosaic
+from mosaic_async.tiler.scenes.naming import Place
+from mosaic_async.tiler.scenes.survey import names_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,30 +67,45 @@ class Rendering(rendering.Rendering):
             CloudMask.parse(self.cloud_mask).check(mosaic.assets)
         return params
 
+    def shown(self, mosaic: Mosaic) -> list[str]:
+        """Return the names of the bands that tiles show or compute with; plain files have one, which is empty."""
+        return [name for name, _ in self._read(mosaic)[0]] if mosaic.is_stac else [""]
+
     def _layer(self, mosaic: Mosaic) -> list[tuple[str, str]]:
         if not mosaic.is_stac:
             formulas = [("expression", ";".join(self.formulas))]
-            return formulas if self.expression else [("bidx", band) for band in self.bands]
+            return formulas if self.expression else [("bidx", str(number)) for number in _numbers(self.bands)]
+        places, formula = self._read(mosaic)
+        assets = [("assets", f"{name}|bidx={','.join(map(str, bands))}" if bands else name) for name, bands in places]
+        return [*assets, ("expression", formula)] if formula else assets
+
+    def _read(self, mosaic: Mosaic) -> tuple[list[Place], str]:
+        """Return the bands to read, and formulas over their positions.
+
+        `(B5-B4)/(B5+B4)` is `(b1-b2)/(b1+b2)` of B5 and B4, as TiTiler 2 requires.
+
+        Raises:
+            UsageError: the scenes do not have a band.
+        """
+        known = Known(names_in(mosaic.document), mosaic.assets)
         if self.expression:
-            return self._of_assets(mosaic.assets)
+            names, formula = known.split(self.expression)
+            return [(name, ()) for name in names], formula
         if not self.bands:
             raise UsageError(
                 "no bands are set",
                 hint=f"set ``bands`` or ``expression``; the scenes have {', '.join(mosaic.assets)}",
             )
-        if unknown := [band for band in self.bands if band not in mosaic.assets]:
-            raise UsageError(
-                f"the scenes have no band {', '.join(unknown)}", hint=f"they have {', '.join(mosaic.assets)}"
-            )
-        return [("assets", band) for band in self.bands]
+        return known.read(self.bands), ""
 
-    def _of_assets(self, assets: Sequence[str]) -> list[tuple[str, str]]:
-        """Name assets by position, as TiTiler 2 requires: `(B5-B4)/(B5+B4)` is `(b1-b2)/(b1+b2)` of B5 and B4."""
-        used = [name for name in self.names() if name in assets]
-        if not used:
-            raise UsageError(
-                f"the expression {self.expression!r} names no band", hint=f"the scenes have {', '.join(assets)}"
-            )
-        places = {name: f"b{index}" for index, name in enumerate(used, start=1)}
-        numbered = ";".join(rendering.renamed(formula, places) for formula in self.formulas)
-        return [*(("assets", name) for name in used), ("expression", numbered)]
+
+def _numbers(bands: Sequence[str]) -> list[int]:
+    """Return the numbers of bands of plain files: `4` and `b4` are the same.
+
+    Raises:
+        UsageError: a name is not a number.
+    """
+    texts = [text for band in bands for text in band.replace(",", " ").split()]
+    if wrong := [text for text in texts if not re.fullmatch(r"[bB]?[1-9]\d{0,3}", text)]:
+        raise UsageError(f"plain files have no band {wrong[0]}", hint="their bands have numbers, such as 1,2,3")
+    return [int(text.lstrip("bB")) for text in texts]

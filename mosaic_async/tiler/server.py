@@ -25,6 +25,7 @@ from mosaic_async.tiler.edge.connection import ImpatientProtocol
 from mosaic_async.tiler.edge.gate import Traffic
 from mosaic_async.tiler.edge.limits import Limits
 from mosaic_async.tiler.scenes.mosaic import Mosaic
+from mosaic_async.tiler.scenes.survey import Survey
 from mosaic_async.tiler.supervisor import OVERDUE, READY
 
 _BACKLOG = 2048
@@ -62,6 +63,7 @@ def main(path: str, host: str, port: str) -> None:
         door=Door(**given["door"]),
         signing=Signing(**given["signing"]),
         limits=Limits(**given["limits"]),
+        survey=Survey.from_dict(given["survey"]),
         traffic=traffic,
     )
     serve_app(app, host, int(port), traffic)

@@ -16,6 +16,7 @@ from mosaic_async.tiler import Rendering, open_mosaic
 from mosaic_async.tiler.app import Door, make_app
 from mosaic_async.tiler.edge.gate import Traffic
 from mosaic_async.tiler.edge.limits import OWN_RUN
+from mosaic_async.tiler.scenes.survey import names_in, survey
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,11 @@ class Answer:
 
 
 class InProcessTiler:
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, is_surveyed: bool = True) -> None:
         self.mosaic = open_mosaic(folder)
         store = Path(folder).with_name(f"{Path(folder).name}-created")
-        self._app = make_app(self.mosaic, store, door=Door(), limits=OWN_RUN, traffic=Traffic())
+        agreed = survey(names_in(self.mosaic.document), None, is_stac=self.mosaic.is_stac) if is_surveyed else None
+        self._app = make_app(self.mosaic, store, door=Door(), limits=OWN_RUN, traffic=Traffic(), survey=agreed)
 
     async def tile(self, tile, size=256, extension="tif", **rendering) -> Answer:
         query = Rendering(**rendering).query(self.mosaic)

@@ -21,12 +21,13 @@ from rio_tiler.models import ImageData
 from rio_tiler.utils import render
 
 from mosaic_async.errors import UsageError
-from mosaic_async.tiler.awspds.bands import asset_of, split_expression
+from mosaic_async.tiler.awspds.bands import split_bands, split_expression
 from mosaic_async.tiler.pixels.composer import Composer
 from mosaic_async.tiler.pixels.frame import Frame
 from mosaic_async.tiler.pixels.pixels import Pixels
 from mosaic_async.tiler.pixels.selection import Selection
 from mosaic_async.tiler.pixels.view import View
+from mosaic_async.tiler.scenes.known_bands import Known
 from mosaic_async.tiler.ticket import held
 
 Extension = Literal["tif", "png", "jpg", "webp", "npy"]
@@ -51,18 +52,18 @@ class TileQuery:
     color_map: str | None = None
     pixel_selection: str = "first"
 
-    def view(self, assets: Sequence[str], reflectance: str | None) -> View:
+    def view(self, known: Known, reflectance: str | None) -> View:
         """Return what a tile shows of a scene.
 
         Raises:
             UsageError: `bands` and `expr` are missing, or name a band that the scenes do not have.
         """
         if self.expr:
-            used, formulas = split_expression(self.expr, assets)
+            used, formulas = split_expression(self.expr, known)
             return View(assets=tuple((asset, ()) for asset in used), expression=formulas, reflectance=reflectance)
         if not self.bands:
             raise UsageError("a tile requires `bands` or `expr`")
-        named = [asset_of(band.strip(), assets) for band in self.bands.split(",")]
+        named = split_bands(self.bands, known)
         return View(assets=tuple((asset, ()) for asset in named), reflectance=reflectance)
 
 

@@ -38,6 +38,7 @@ from mosaic_async.tiler.edge.price import check_price
 from mosaic_async.tiler.edge.route import checked_route
 from mosaic_async.tiler.pixels.composer import Composer
 from mosaic_async.tiler.pixels.radiometry import is_known
+from mosaic_async.tiler.scenes.known_bands import Known
 from mosaic_async.tiler.scenes.mosaic import Mosaic, outline_of_item
 from mosaic_async.tiler.scenes.quadkey_index import QuadkeyIndex
 from mosaic_async.tiler.scenes.scene import open_scene, read_item
@@ -189,6 +190,7 @@ class Notebook:
             limits: what one request may cost.
         """
         self._mosaic = mosaic
+        self._known = Known(names, mosaic.assets)
         self._names = names
         self._composer = composer
         self._store = store
@@ -289,7 +291,7 @@ class Notebook:
                 self._composer,
                 scenes,
                 mercantile.Tile(x, y, z),
-                view=query.view(self._mosaic.assets, self._reflectance),
+                view=query.view(self._known, self._reflectance),
                 size=_TILE_SIZE * scale,
                 ext=ext,
                 query=query,

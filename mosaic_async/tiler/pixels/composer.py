@@ -21,20 +21,25 @@ from urllib.parse import quote, urlsplit
 
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
+from rio_tiler.errors import RioTilerError
 
 from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.sources.signing import Signer, is_ending
 from mosaic_async.tiler.pixels.datasets import Bounds, DatasetPool
 from mosaic_async.tiler.pixels.frame import Frame, TooLargeError
+from mosaic_async.tiler.pixels.meeting import Meeting
 from mosaic_async.tiler.pixels.pixels import Pixels
 from mosaic_async.tiler.pixels.selection import Read, Selection
+from mosaic_async.tiler.pixels.terms import Terms
 from mosaic_async.tiler.pixels.view import View
 from mosaic_async.tiler.scenes.scene import Scene, open_scene, renewed
+from mosaic_async.tiler.scenes.survey import Survey
 from mosaic_async.tiler.ticket import AbandonedError, check_ticket, held
 
 _LOGGER = logging.getLogger("mosaic_async.tiler")
 _SAFE = " " + string.punctuation.replace(",", "")
 """Characters of a name that a header keeps; commas separate names."""
+_LONGEST_REASON = 200
 _RENEWED = 20_000
 """Scenes with renewed signatures that a process remembers."""
 _LOCAL_TILES = 2
@@ -52,8 +57,10 @@ class Composed:
     """None if no scene reaches the tile."""
     read: list[tuple[str, str]] = field(default_factory=list)
     """Names and dates of the scenes that were read, in order; the date is "" if a scene has none."""
-    skipped: list[str] = field(default_factory=list)
-    """Names of the scenes that could not be read."""
+    rules: list[str] = field(default_factory=list)
+    """For each of these, the rules by which its counts were converted; "" if they stay as they are."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Names of the scenes that could not be read, and the reasons."""
 
     @property
     def used(self) -> list[str]:
@@ -86,7 +93,13 @@ class Composer:
     """Composes tiles of scenes."""
 
     def __init__(
-        self, *, is_stac: bool, is_local: bool, signer: Signer | None = None, room: Room | None = None
+        self,
+        *,
+        is_stac: bool,
+        is_local: bool,
+        signer: Signer | None = None,
+        room: Room | None = None,
+        survey: Survey | None = None,
     ) -> None:
         """Create a composer with its own pool of open datasets.
 
@@ -95,7 +108,9 @@ class Composer:
             is_local: whether scenes are on this machine's disks.
             signer: renews signatures that expire during the run; None: `Signer()`.
             room: how large a tile may be; None: no limit.
+            survey: what all scenes of the mosaic agree on; None: each tile checks its own scenes.
         """
+        self._survey = survey or Survey()
         self._room = room or Room()
         self._signer = signer or Signer()
         self._renewed: dict[str, Scene] = {}
@@ -125,6 +140,8 @@ class Composer:
         """
         composed, failures = Composed(None), []
         frame = replace(frame, max_values=self._room.values)
+        view = replace(view, terms=Terms.of(self._survey, view.assets, in_counts=not view.reflectance))
+        meeting = Meeting(view)
         stacked: list[int] = []
         if (answer := COMPOSED.get()) is not None:
             answer.append(composed)
@@ -133,14 +150,17 @@ class Composer:
             check_ticket()
             try:
                 pixels = view.read(self.pool, self._readable(scene), frame, window)
-            except (AbandonedError, TooLargeError):
+                if pixels is not None:
+                    meeting.admit(scene, pixels)
+            except (AbandonedError, TooLargeError, UsageError):
                 raise
             except Exception as error:  # noqa: BLE001 - of GDAL, rasterio or a server, for a broken file
                 failures.append(error)
-                _skip(composed, scene.name, error)
+                _skip(composed, scene.name, error, _reason(error))
                 return None
             if pixels is not None:
                 composed.read.append((_shown(scene.name), scene.taken.date().isoformat() if scene.taken else ""))
+                composed.rules.append(view.rule(scene))
             made = None if pixels is None else view.finish(pixels)
             if made is not None and selection.holds_all:
                 stacked.append(made.data.nbytes + made.valid.nbytes)
@@ -153,7 +173,7 @@ class Composer:
             # A tile has one mask for all bands: where only some have data, the others would show a valid 0.
             composed.pixels = made.where(made.whole) if made else None
         if failures and not composed.read:
-            raise _without_secrets(failures[0], composed.skipped[0])
+            raise _without_secrets(failures[0], next(iter(composed.skipped)))
         return composed
 
     def _check_room(self, size: int) -> None:
@@ -192,7 +212,7 @@ class Composer:
                 scene = open_scene(name, is_item=self._is_stac)
             except Exception as error:  # noqa: BLE001 - of the disk, the HTTP client, the parser
                 failures.append(error)
-                _skip(composed, name, error)
+                _skip(composed, name, error, "its item cannot be read")
                 continue
             if scene.may_touch(degrees):
                 yield scene
@@ -230,11 +250,17 @@ def _cut(future: Future[Pixels | None]) -> Callable[[Window | None], Pixels | No
     return read
 
 
-def _skip(composed: Composed, name: str, error: Exception) -> None:
+def _skip(composed: Composed, name: str, error: Exception, reason: str) -> None:
     shown = _shown(name)
-    if shown not in composed.skipped:
-        composed.skipped.append(shown)
+    composed.skipped.setdefault(shown, reason)
     _LOGGER.warning("scene %s is left out: %s", shown, type(error).__name__)
+
+
+def _reason(error: Exception) -> str:
+    """Return why a scene is left out, in words that strangers may read: GDAL's may tell which files exist here."""
+    if isinstance(error, (SourceError, RioTilerError)):
+        return re.sub(r"\s+", " ", str(error))[:_LONGEST_REASON]
+    return "it cannot be read"
 
 
 def _without_secrets(error: Exception, scene: str) -> Exception:

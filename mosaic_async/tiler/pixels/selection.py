@@ -95,10 +95,11 @@ class Selection:
             return _by_last_band(found, np.greater if self.name == "lastbandhigh" else np.less)
         if not (stack := list(found)):
             return None
+        dtype = np.result_type(*{scene.data.dtype for scene in stack})
         if self.share is not None:
-            return self._cast(stacks.percentile(stack, self.share), stack[0].data.dtype)
+            return self._cast(stacks.percentile(stack, self.share), dtype)
         made = _STACKED[self.name](stack)
-        return made if self.name in _OWN_DTYPE else self._cast(made, stack[0].data.dtype)
+        return made if self.name in _OWN_DTYPE else self._cast(made, dtype)
 
     def _cast(self, pixels: Pixels, dtype: np.dtype[np.generic]) -> Pixels:
         data = np.where(pixels.valid, pixels.data, 0)
@@ -119,6 +120,7 @@ def _first(scenes: Iterable[Read]) -> Pixels | None:
             made = Pixels(pixels.data.copy(), pixels.valid.copy())
         else:
             assert window is not None
+            made = _holding(made, pixels)
             place = (slice(None), *window.toslices())
             fill = pixels.valid & ~made.valid[place]
             made.data[place][fill] = pixels.data[fill]
@@ -143,6 +145,7 @@ def _extreme(scenes: Iterable[Pixels], exceeds: np.ufunc) -> Pixels | None:
         if made is None:
             made = Pixels(pixels.data.copy(), pixels.valid.copy())
             continue
+        made = _holding(made, pixels)
         better = pixels.valid & (exceeds(pixels.data, made.data) | ~made.valid)
         np.copyto(made.data, pixels.data, where=better)
         made.valid[better] = True
@@ -160,7 +163,14 @@ def _by_last_band(scenes: Iterable[Pixels], exceeds: np.ufunc) -> Pixels | None:
         if made is None:
             made = Pixels(pixels.data.copy(), np.broadcast_to(whole, pixels.valid.shape).copy())
             continue
+        made = _holding(made, pixels)
         better = whole & (exceeds(pixels.data[-1], made.data[-1]) | ~made.valid[-1])
         np.copyto(made.data, pixels.data, where=better)
         made.valid[:, better] = True
     return None if made is None else Pixels(made.data[:-1], made.valid[:-1])
+
+
+def _holding(made: Pixels, pixels: Pixels) -> Pixels:
+    """Return what is made so far in a data type that holds the values of a further scene too."""
+    dtype = np.result_type(made.data, pixels.data)
+    return made if dtype == made.data.dtype else Pixels(made.data.astype(dtype), made.valid)

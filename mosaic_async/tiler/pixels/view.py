@@ -5,8 +5,10 @@ It knows one scene at a time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 from rasterio.windows import Window
 from rio_tiler.errors import InvalidAssetName
 
@@ -15,9 +17,13 @@ from mosaic_async.tiler.pixels.datasets import DatasetPool
 from mosaic_async.tiler.pixels.expression import evaluate
 from mosaic_async.tiler.pixels.frame import Frame
 from mosaic_async.tiler.pixels.pixels import Pixels
-from mosaic_async.tiler.pixels.radiometry import factors, reflectance
+from mosaic_async.tiler.pixels.radiometry import factors, reflectance, shifted
 from mosaic_async.tiler.pixels.reading import Layer, read_layers
+from mosaic_async.tiler.pixels.terms import Terms, shift_of, widened
+from mosaic_async.tiler.scenes.archives import meaning_of
+from mosaic_async.tiler.scenes.naming import Place, find_bands
 from mosaic_async.tiler.scenes.scene import Scene, SceneFile
+from mosaic_async.tiler.scenes.survey import Unit, unit_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,23 +37,79 @@ class View:
     reflectance: str | None = None
     """One of `radiometry.REFLECTANCES`; None: the stored counts."""
     clouds: CloudMask | None = None
+    terms: Terms = field(default_factory=Terms)
+    """What all scenes of the mosaic are brought to."""
 
     def read(self, pool: DatasetPool, scene: Scene, frame: Frame, window: Window | None) -> Pixels | None:
         """Read the bands that formulas use; None if the scene does not reach the window.
 
         Raises:
             InvalidAssetName: the scene does not have the asset.
-            SourceError: the item has no scale and offset.
+            SourceError: the item has no scale and offset, or the pixels do not fit those of other scenes.
             rasterio.errors.RasterioError: a file cannot be read.
         """
-        layers = [layer for asset, bands in self.assets for layer in _layers(_file(scene, asset), bands)]
-        pixels = read_layers(pool, layers, frame, window)
+        places = self.places(scene)
+        pixels = self._counts(pool, scene, places, frame, window)
         if pixels is None:
             return None
         if self.reflectance:
-            known = [pair for asset, bands in self.assets for pair in factors(scene, asset, bands)]
+            known = [meaning for asset, bands in places for meaning in factors(scene, asset, bands)]
             pixels = reflectance(pixels, known, self.reflectance)
+        else:
+            pixels = self.terms.typed(shifted(pixels, self._shifts(scene, places)))
         return self._without_clouds(pool, scene, pixels, frame, window)
+
+    def places(self, scene: Scene) -> list[Place]:
+        """Return the assets and band numbers of a scene.
+
+        Raises:
+            InvalidAssetName: the scene does not have one.
+        """
+        return [
+            (asset, bands or numbers) for name, bands in self.assets for asset, numbers in [find_bands(scene, name)]
+        ]
+
+    def rule(self, scene: Scene) -> str:
+        """Return the rules that were applied to the counts of a scene, in words; empty if they stay as they are."""
+        places = self.places(scene)
+        if self.reflectance:
+            used = (one.rule for asset, bands in places for one in factors(scene, asset, bands))
+            return " and ".join(dict.fromkeys(used))
+        found = []
+        for (asset, bands), offset in zip(places, self.terms.offsets, strict=False):
+            meaning = meaning_of(scene, asset, bands[0] if bands else 1) if offset is not None else None
+            if meaning:
+                found.append(f"{meaning.rule}: counts {shift_of(meaning, offset):+d}")
+        return " and ".join(dict.fromkeys(found))
+
+    def units(self, scene: Scene) -> tuple[Unit | None, ...]:
+        """Return what the counts of each asset mean."""
+        found = [meaning_of(scene, asset, bands[0] if bands else 1) for asset, bands in self.places(scene)]
+        return tuple(unit_of(meaning) if meaning else None for meaning in found)
+
+    def _counts(
+        self, pool: DatasetPool, scene: Scene, places: Sequence[Place], frame: Frame, window: Window | None
+    ) -> Pixels | None:
+        files = [_layers(scene.files[asset], bands) for asset, bands in places]
+        if not any(self.terms.widths):
+            return read_layers(pool, [layer for layers in files for layer in layers], frame, window)
+        found = []
+        for layers, width in zip(files, self.terms.widths, strict=True):
+            pixels = read_layers(pool, layers, frame, window)
+            if pixels is None:
+                return None
+            found.append(widened(pixels, width))
+        return Pixels(np.concatenate([one.data for one in found]), np.concatenate([one.valid for one in found]))
+
+    def _shifts(self, scene: Scene, places: Sequence[Place]) -> list[int]:
+        """Return what to add to each band."""
+        if not any(offset is not None for offset in self.terms.offsets):
+            return []
+        shifts: list[int] = []
+        for (asset, bands), offset in zip(places, self.terms.offsets, strict=True):
+            numbers = bands or range(1, len(scene.files[asset].bands) + 1) or (1,)
+            shifts += [shift_of(meaning_of(scene, asset, number), offset) for number in numbers]
+        return shifts
 
     def finish(self, pixels: Pixels) -> Pixels:
         """Apply the formulas.
@@ -72,7 +134,7 @@ class View:
 
 def _file(scene: Scene, asset: str) -> SceneFile:
     if asset not in scene.files:
-        raise InvalidAssetName(f"{asset!r} is not valid, should be one of {list(scene.files)}")
+        raise InvalidAssetName(f"it has no band {asset}: it has {', '.join(scene.files)}")
     return scene.files[asset]
 
 

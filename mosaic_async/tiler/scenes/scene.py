@@ -44,6 +44,9 @@ class SceneFile:
     bands: tuple[Band, ...] = ()
     """What the item says of each band of the file; empty: nothing."""
 
+    is_raster: bool = True
+    """Whether its media type may be that of an image."""
+
     def nodata(self, number: int) -> float | None:
         """Return the value that marks pixels without data in a band, numbered from 1; None if the item has none."""
         if number <= len(self.bands):
@@ -63,6 +66,8 @@ class Scene:
     """West, south, east, north of the footprint in degrees; None if not known."""
     taken: datetime | None = None
     properties: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    id: str = ""
+    """Of the item; empty for a plain file."""
     ends: float | None = None
     """When the first signature of the files' URLs ends, in seconds since 1970; None: never."""
 
@@ -94,11 +99,13 @@ def open_scene(name: str, *, is_item: bool) -> Scene:
     item = read_item(name)
     properties = item.get("properties") or {}
     files = {
-        key: SceneFile(href, _scales(asset), bands_of(asset))
+        key: SceneFile(href, _scales(asset), bands_of(asset), is_raster=_is_raster(asset))
         for key, asset in item["assets"].items()
         if may_name(name, href := resolve_href(asset["href"], name))
     }
-    return Scene(name, files, _bounds(item), _date(properties), properties, _end_of(files))
+    return Scene(
+        name, files, _bounds(item), _date(properties), properties, id=str(item.get("id") or ""), ends=_end_of(files)
+    )
 
 
 def may_name(location: str, href: str) -> bool:
@@ -153,6 +160,11 @@ def read_item(location: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise TypeError(f"{location} is not a STAC item")
     return document
+
+
+def _is_raster(asset: Mapping[str, Any]) -> bool:
+    kind = str(asset.get("type") or "image")
+    return kind.startswith("image/") or kind in ("image", "application/x-geotiff", "application/octet-stream")
 
 
 def _scales(asset: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:

@@ -1,0 +1,190 @@
+"""What the scenes of a mosaic have in common under a name: data types, numbers of bands, meanings of counts.
+
+The first scene does not speak for all, so all are looked at: their items, and their files where items leave it open.
+It knows nothing of tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from rasterio.enums import ColorInterp
+
+from mosaic_async.errors import SourceError
+from mosaic_async.tiler.scenes.archives import Meaning, meaning_of
+from mosaic_async.tiler.scenes.naming import Place, find_bands, has_bands
+from mosaic_async.tiler.scenes.raster_file import is_local, open_raster
+from mosaic_async.tiler.scenes.scene import Scene, open_scene
+
+_MAX_SCENES = 5_000
+"""Scenes on servers whose items are read before the first tile."""
+_MAX_FILES = 1_000
+"""Files on servers that are opened before the first tile."""
+_AT_ONCE = 16
+_RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+_DTYPES = frozenset(["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64"])
+
+Unit = tuple[float, float]
+"""Scale and offset of counts; (0, 0) where they differ from scene to scene by nature."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What all scenes have under one name."""
+
+    dtype: str | None = None
+    """A type that holds the values of all; None: not known."""
+    width: int | None = None
+    """Bands, alpha left out; None: not known, or the same in all items."""
+    is_picture: bool = False
+    """Whether those are red, green and blue, so that a scene of one grey band can stand for all three."""
+    units: tuple[Unit, ...] = ()
+    """The different meanings of counts."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a mosaic's scenes agree on, by name."""
+
+    names: Mapping[str, Agreement] = field(default_factory=dict)
+
+    def of(self, name: str) -> Agreement | None:
+        """Return what is known of a name; None if it was not looked for."""
+        return self.names.get(name)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the survey as JSON types."""
+        return {name: [one.dtype, one.width, one.is_picture, list(one.units)] for name, one in self.names.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Survey:
+        """Return what `as_dict` made, also after it was JSON."""
+        return cls(
+            {
+                name: Agreement(dtype, width, is_picture, tuple((scale, offset) for scale, offset in units))
+                for name, (dtype, width, is_picture, units) in values.items()
+            }
+        )
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What one scene has under a name."""
+
+    dtype: str
+    width: int
+    is_picture: bool = False
+
+
+def survey(names: Sequence[str], wanted: Iterable[str] | None, *, is_stac: bool) -> Survey:
+    """Look at the scenes of a mosaic; those that cannot be read are left to the tiles, which report them.
+
+    Args:
+        names: of the scenes.
+        wanted: names of bands that tiles may show; None: any.
+        is_stac: whether the scenes are STAC items.
+
+    Raises:
+        SourceError: a band holds complex numbers.
+    """
+    if not names or (not is_local(names[0]) and len(names) > _MAX_SCENES):
+        return Survey()
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        opened = map if is_local(names[0]) else threads.map
+        scenes = [scene for scene in opened(lambda name: _opened(name, is_stac=is_stac), names) if scene]
+        looked_for = dict.fromkeys(_all_names(scenes) if wanted is None else wanted)
+        return Survey({name: _agreement(scenes, name, threads) for name in looked_for})
+
+
+def names_in(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the scenes of a MosaicJSON, each once."""
+    return tuple(dict.fromkeys(name for names in document["tiles"].values() for name in names))
+
+
+def _all_names(scenes: Sequence[Scene]) -> Iterator[str]:
+    for scene in scenes:
+        for asset, file in scene.files.items():
+            if file.is_raster:
+                yield asset
+                yield from (name for band in file.bands for name in (band.common_name, band.name) if name)
+
+
+def _opened(name: str, *, is_stac: bool) -> Scene | None:
+    try:
+        return open_scene(name, is_item=is_stac)
+    except Exception:  # noqa: BLE001 - of the disk, the HTTP client, the parser; the tile tells the reason
+        return None
+
+
+def _agreement(scenes: Sequence[Scene], name: str, threads: ThreadPoolExecutor) -> Agreement:
+    places = list(_places(scenes, name))
+    facts = _facts(places, threads)
+    dtypes = {one.dtype for one in facts}
+    if any(dtype.startswith(("c", "complex")) for dtype in dtypes):
+        raise SourceError(
+            f"{name or 'a file'} holds complex numbers", hint="compute amplitude or phase before a mosaic"
+        )
+    widths = {one.width for one in facts}
+    return Agreement(
+        dtype=str(np.result_type(*dtypes)) if dtypes else None,
+        width=max(widths) if len(widths) > 1 else None,
+        is_picture=len(widths) > 1 and all(one.is_picture for one in facts if one.width > 1),
+        units=tuple(dict.fromkeys(unit for scene, place in places for unit in _units(scene, place))),
+    )
+
+
+def _places(scenes: Sequence[Scene], name: str) -> Iterator[tuple[Scene, Place]]:
+    for scene in scenes:
+        if has_bands(scene, name):
+            yield scene, find_bands(scene, name)
+
+
+def _facts(places: Sequence[tuple[Scene, Place]], threads: ThreadPoolExecutor) -> list[_Facts]:
+    """Return what items say, or what files say where an item is silent, or items differ in the number of bands."""
+    stated = [_stated(scene, place) for scene, place in places]
+    agreed = len({one.width for one in stated if one}) < 2
+    known = [one for one in stated if one and agreed]
+    left = [place for place, one in zip(places, stated, strict=True) if one is None or not agreed]
+    files = [(scene.files[asset].href, bands) for scene, (asset, bands) in left]
+    if files and not is_local(files[0][0]):
+        files = files[:_MAX_FILES]
+        return known + [one for one in threads.map(_read, files) if one]
+    return known + [one for one in map(_read, files) if one]
+
+
+def _stated(scene: Scene, place: Place) -> _Facts | None:
+    asset, numbers = place
+    described = scene.files[asset].bands
+    if numbers and max(numbers) > len(described):
+        return None
+    bands = [described[number - 1] for number in numbers] if numbers else described
+    dtypes = [band.dtype for band in bands]
+    if not dtypes or not all(dtype in _DTYPES for dtype in dtypes):
+        return None
+    return _Facts(str(np.result_type(*(dtype for dtype in dtypes if dtype))), len(bands))
+
+
+def _read(file: tuple[str, tuple[int, ...]]) -> _Facts | None:
+    href, bands = file
+    try:
+        with open_raster(href) as dataset:
+            colours = [colour for colour in dataset.colorinterp if colour is not ColorInterp.alpha]
+            return _Facts(dataset.dtypes[0], len(bands) or len(colours), tuple(colours[:3]) == _RGB)
+    except Exception:  # noqa: BLE001 - of GDAL, rasterio or a server; the tile tells the reason
+        return None
+
+
+def _units(scene: Scene, place: Place) -> Iterator[Unit]:
+    asset, numbers = place
+    for number in numbers or range(1, len(scene.files[asset].bands) + 1) or (1,):
+        if meaning := meaning_of(scene, asset, number):
+            yield unit_of(meaning)
+
+
+def unit_of(meaning: Meaning) -> Unit:
+    """Return the unit of counts."""
+    return (0.0, 0.0) if meaning.is_of_scene else (meaning.scale, meaning.offset)

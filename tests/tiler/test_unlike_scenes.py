@@ -1,0 +1,295 @@
+"""Scenes of different kinds in one mosaic: data types, numbers of bands, names, and meanings of counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mercantile
+import numpy as np
+import pytest
+from rasterio.enums import ColorInterp
+
+from mosaic_async import SourceError, UsageError
+from mosaic_async.tiler.scenes.archives import meaning_of
+from mosaic_async.tiler.scenes.scene import open_scene
+from tests.tiler.in_process import InProcessTiler
+from tests.tiler.world import PLACE, read_alone, values_of, write_item, write_raster
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
+    pytest.mark.filterwarnings("ignore:The dataset has no Overviews"),
+    pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid"),
+    pytest.mark.filterwarnings("ignore:All-NaN slice"),
+]
+TILES = [mercantile.tile(*PLACE, zoom) for zoom in (9, 11, 12)]
+RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+
+
+def nan_stack(paths, tile, **options) -> np.ndarray:
+    """Scenes in a tile, read by rio-tiler: (scenes, bands, height, width), NaN without data."""
+    arrays = [read_alone(path, tile, **options) for path in paths]
+    return np.array([np.where(np.ma.getmaskarray(one), np.nan, one.data.astype(np.float64)) for one in arrays])
+
+
+def first_of(stack: np.ndarray) -> np.ndarray:
+    made = stack[0].copy()
+    for one in stack[1:]:
+        made = np.where(np.isnan(made), one, made)
+    return made
+
+
+SELECTIONS = {
+    "first": first_of,
+    "median": lambda stack: np.nanmedian(stack, axis=0),
+    "highest": lambda stack: np.nanmax(stack, axis=0),
+}
+
+
+def assert_is(answer, expected: np.ndarray, dtype: str) -> None:
+    there = ~np.isnan(expected).any(axis=0)
+    assert answer.status == 200, answer.body
+    data, valid = answer.pixels()
+    assert data.dtype == dtype
+    np.testing.assert_array_equal(valid, there)
+    whole = np.dtype(dtype).kind in "iu"
+    np.testing.assert_allclose(
+        data[:, there], (np.trunc(expected) if whole else expected)[:, there], 0 if whole else 1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "common"),
+    [
+        (("uint8", "uint16"), "uint16"),
+        (("int16", "float32"), "float32"),
+        (("uint16", "int16", "uint8"), "int32"),
+        (("float32", "uint16"), "float32"),
+    ],
+)
+async def test_scenes_of_several_data_types_share_one_that_holds_all(dtypes, common, tmp_path):
+    paths = [
+        write_raster(
+            tmp_path / f"{place}.tif",
+            values_of(place, high=250 if dtype == "uint8" else 30_000, dtype=dtype),
+            shift=(60 * place, 40 * place), nodata=0,
+        )
+        for place, dtype in enumerate(dtypes)
+    ]  # fmt: skip
+    tiler = InProcessTiler(tmp_path)
+    for selection, reference in SELECTIONS.items():
+        for tile in TILES if selection == "first" else TILES[1:2]:
+            answer = await tiler.tile(tile, bands=["1"], pixel_selection=selection)
+            assert_is(answer, reference(nan_stack(paths, tile)), common)
+
+
+async def test_a_tile_of_small_scenes_has_the_type_of_the_whole_mosaic(tmp_path):
+    """Otherwise neighbouring tiles of one mosaic would differ."""
+    near = write_raster(tmp_path / "a.tif", values_of(0, dtype="uint8"), nodata=0)
+    write_raster(tmp_path / "b.tif", values_of(1, high=60_000), shift=(5000, 0), nodata=0)
+    assert_is(await InProcessTiler(tmp_path).tile(TILES[2], bands=["1"]), nan_stack([near], TILES[2])[0], "uint16")
+
+
+async def test_grey_scenes_stand_among_coloured_ones_and_alpha_is_a_mask(tmp_path):
+    colour = np.array([values_of(seed, dtype="uint8") for seed in range(3)])
+    alpha = np.where(values_of(5) > 20, 255, 0).astype("uint8")[np.newaxis]
+    rgb = {"photometric": "rgb"}
+    a = write_raster(tmp_path / "a.tif", values_of(7, dtype="uint8"), nodata=0)
+    b = write_raster(tmp_path / "b.tif", colour, shift=(80, 0), colours=RGB, nodata=0, **rgb)
+    c = write_raster(
+        tmp_path / "c.tif",
+        np.concatenate([colour, alpha]),
+        shift=(-60, 90),
+        colours=(*RGB, ColorInterp.alpha),
+        alpha="yes",
+        **rgb,
+    )
+    tiler = InProcessTiler(tmp_path)
+    for tile in TILES:
+        grey = np.repeat(nan_stack([a], tile), 3, axis=1)
+        expected = first_of(np.concatenate([grey, nan_stack([b, c], tile, indexes=(1, 2, 3))]))
+        assert_is(await tiler.tile(tile), expected, "uint8")
+    answer = await tiler.tile(TILES[1], bands=["2"])
+    assert_is(answer, first_of(nan_stack([b, c], TILES[1], indexes=2)), "uint8")
+    assert answer.headers["x-skipped-assets"] == a
+    assert answer.headers["x-skipped-reasons"] == "the file has no band 2: it has 1"
+
+
+async def test_scenes_with_other_bands_are_refused_until_bands_are_chosen(tmp_path):
+    four = np.array([values_of(seed) for seed in range(4)])
+    paths = [write_raster(tmp_path / "a.tif", four[:3], nodata=0), write_raster(tmp_path / "b.tif", four, nodata=0)]
+    tiler = InProcessTiler(tmp_path)
+    answer = await tiler.tile(TILES[1])
+    assert (answer.status, "different numbers of bands" in answer.body.decode()) == (422, True)
+    assert_is(await tiler.tile(TILES[1], bands=["1"]), first_of(nan_stack(paths, TILES[1], indexes=1)), "uint16")
+    expected = first_of(nan_stack(paths, TILES[1], indexes=(3, 1)))
+    assert_is(await tiler.tile(TILES[1], bands=["b3,1"]), expected, "uint16")
+
+
+def write_pair(folder: Path) -> list[str]:
+    """A Landsat and a Sentinel-2 scene, whose red has another number."""
+    paths = []
+    for place, names in enumerate((("B3", "B4", "B5"), ("B03", "B04", "B08"))):
+        assets = {}
+        for seed, (name, common) in enumerate(zip(names, ("green", "red", "nir"), strict=True)):
+            path = write_raster(
+                folder / f"{place}-{name}.tif", values_of(seed + place), shift=(90 * place, 0), nodata=0
+            )
+            assets[name] = {"href": Path(path).name, "eo:bands": [{"name": name, "common_name": common}]}
+            paths.append(path)
+        assets["visual"] = {"href": "none.tif", "eo:bands": [{"common_name": "red"}, {"common_name": "green"}]}
+        write_item(folder / f"{place}.json", assets, platform="landsat-8" if place == 0 else "other")
+    return paths
+
+
+async def test_common_names_and_numbers_are_found_in_each_scene_anew(tmp_path):
+    paths = write_pair(tmp_path)
+    red, green = [paths[1], paths[4]], [paths[0], paths[3]]
+    tiler = InProcessTiler(tmp_path)
+    both = [nan_stack(one, TILES[1]) for one in (red, green)]
+    expected = first_of(np.concatenate(both, axis=1))
+    for bands in (["red", "green"], ["4,3"], ["b4", "b3"], ["04", "03"]):
+        answer = await tiler.tile(TILES[1], bands=bands)
+        assert_is(answer, expected, "uint16")
+        assert "x-skipped-assets" not in answer.headers
+    for formula in ("red*2, green*2", "b4*2;b3*2"):
+        assert_is(await tiler.tile(TILES[1], expression=formula), expected * 2, "int32")
+    answer = await tiler.tile(TILES[1], bands=["B04"])
+    assert_is(answer, nan_stack(red[1:], TILES[1])[0], "uint16")
+    assert answer.headers["x-skipped-reasons"] == "it has no band B04: it has B3%2C B4%2C B5%2C visual"
+
+
+def test_a_name_of_several_bands_is_refused(tmp_path):
+    href = Path(write_raster(tmp_path / "a.tif", values_of(0), nodata=0)).name
+    edges = {name: {"href": href, "eo:bands": [{"name": name, "common_name": "rededge"}]} for name in ("B05", "B06")}
+    write_item(tmp_path / "a.json", {**edges, "scl": {"href": href}})
+    with pytest.raises(UsageError, match="the scenes have no band rededge"):
+        from_bands(tmp_path, bands=["rededge"])
+    with pytest.raises(UsageError, match="they have B05, B06, scl"):
+        from_bands(tmp_path, expression="B05/B9")
+
+
+def from_bands(folder: Path, **rendering) -> str:
+    from mosaic_async.tiler import Rendering, open_mosaic  # noqa: PLC0415
+
+    return Rendering(**rendering).query(open_mosaic(folder))
+
+
+async def test_bands_of_one_file_are_chosen_by_number_or_by_their_own_names(tmp_path):
+    bands = np.array([values_of(seed) for seed in range(4)])
+    path = write_raster(tmp_path / "a.tif", bands, nodata=0)
+    named = [{"name": name, "common_name": name.lower()} for name in ("Red", "Green", "Blue", "NIR")]
+    for name in ("image", "natural colour, 4 bands"):
+        write_item(tmp_path / "a.json", {name: {"href": "a.tif", "eo:bands": named}})
+        open_scene.cache_clear()
+        tiler = InProcessTiler(tmp_path)
+        for spelled, indexes in [
+            ([f"{name}:1,3"], (1, 3)), ([f"{name}:4"], (4,)), ([name], (1, 2, 3, 4)), (["nir", "blue"], (4, 3)),
+            ([f"{name}:2", f"{name}:1,2"], (2, 1, 2)), ([f"{name}:1"], (1,)),
+        ]:  # fmt: skip
+            expected = nan_stack([path], TILES[1], indexes=indexes)[0]
+            assert_is(await tiler.tile(TILES[1], bands=spelled), expected, "uint16")
+
+
+def test_complex_numbers_are_refused_in_words(tmp_path):
+    write_raster(tmp_path / "a.tif", values_of(0).astype("complex64"))
+    with pytest.raises(SourceError, match="complex numbers"):
+        InProcessTiler(tmp_path)
+
+
+S2 = {"platform": "sentinel-2a"}
+OLD, NEW = {**S2, "s2:processing_baseline": "03.01"}, {**S2, "processing:version": "05.10"}
+BANDS = {"raster:bands": [{"scale": 1e-4, "offset": -0.1}]}
+HALF = {"raster:bands": [{"scale": 1e-4}]}
+SUN = {"view:sun_elevation": 30}
+C2, L1 = "LC09_L2SP_224077_20200518_20200820_02_T1", "LC08_L1TP_224077_20200518_20200518_01_RT"
+MEANINGS = [
+    ("old", "B04", {}, OLD, (1e-4, 0, "sentinel-2_before_04.00")),
+    ("new", "B04", {}, NEW, (1e-4, -0.1, "sentinel-2_from_04.00")),
+    ("new", "B8A", HALF, NEW, (1e-4, -0.1, "sentinel-2_from_04.00")),
+    ("S2B_MSIL2A_20220301T095029_N0400_R079_T33UXP_20220301T104753", "B02", {}, {}, (1e-4, -0.1, "sentinel-2_from_04.00")),
+    ("S2B_MSIL2A_20220301T095029_N0301_R079_T33UXP_20220301T104753", "B02", {}, {}, (1e-4, 0, "sentinel-2_before_04.00")),
+    ("by date", "red", {}, {**S2, "datetime": "2022-03-01T00:00:00Z"}, (1e-4, -0.1, "sentinel-2_from_04.00")),
+    ("applied", "red", BANDS, {**NEW, "earthsearch:boa_offset_applied": True}, (1e-4, 0, "boa_offset_applied")),
+    ("v0", "B04", {}, {**NEW, "sentinel:boa_offset_applied": True}, (1e-4, 0, "boa_offset_applied")),
+    ("not applied", "red", BANDS, {**NEW, "earthsearch:boa_offset_applied": False}, (1e-4, -0.1, "item")),
+    ("stated", "red", {"bands": [{"raster:scale": 1e-4, "raster:offset": 0}]}, NEW, (1e-4, 0, "item")),
+    ("flags", "scl", {}, NEW, None),
+    ("picture", "visual", {"eo:bands": [{"common_name": "red"}]}, NEW, None),
+    (C2, "red", {}, {}, (2.75e-5, -0.2, "landsat_c2_surface")),
+    (C2, "SR_B7", {}, {}, (2.75e-5, -0.2, "landsat_c2_surface")),
+    (C2, "qa_pixel", {}, {}, None),
+    ("c2", "nir08", {}, {"landsat:correction": "L2SP", "landsat:collection_number": "02", "platform": "LANDSAT_7"},
+     (2.75e-5, -0.2, "landsat_c2_surface")),
+    (L1.replace("L1TP", "L2SP"), "B4", {}, {}, (1e-4, 0, "landsat_c1_surface")),
+    (L1, "B4", {}, SUN, (4e-5, -0.2, "landsat_8_9_level_1")),
+    (L1, "B4", {}, {}, None),
+    (L1, "B4", {}, {**SUN, "REFLECTANCE_MULT_BAND_4": 3e-5, "REFLECTANCE_ADD_BAND_4": -0.2}, (6e-5, -0.4, "landsat_mtl")),
+    (L1.replace("LC08", "LT05"), "B4", {}, SUN, None),
+    ("HLS.S30.T33UXP.2022060T095029.v2.0", "B04", {}, {"platform": "sentinel-2b"}, (1e-4, 0, "hls")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "asset", "described", "properties", "meaning"), MEANINGS)
+def test_counts_mean_what_the_archive_says(name, asset, described, properties, meaning, tmp_path):
+    path = tmp_path / "item.json"
+    fields = {"datetime": "2020-05-18T00:00:00Z", **properties}
+    path.write_text(json.dumps({"id": name, "properties": fields, "assets": {asset: {"href": "a.tif", **described}}}))
+    found = meaning_of(open_scene(str(path), is_item=True), asset, 1)
+    if meaning is None:
+        assert found is None
+        return
+    assert found is not None
+    assert (found.scale, found.offset) == pytest.approx(meaning[:2])
+    assert found.rule == meaning[2]
+
+
+def write_baselines(folder: Path, *, scales: tuple[dict, ...]) -> None:
+    """Scenes of one ground, 1155 in counts without an offset."""
+    for place, fields in enumerate(scales):
+        counts = np.full((300, 300), fields.pop("counts"), "uint16")
+        write_raster(folder / f"{place}.tif", counts, nodata=0, shift=(place, 0))
+        asset = {"href": f"{place}.tif", **fields.pop("asset", {})}
+        write_item(folder / f"{place}.json", {"B04": asset}, **fields)
+
+
+async def test_baselines_are_harmonised_in_counts_and_reported(tmp_path):
+    write_baselines(tmp_path, scales=({**OLD, "counts": 1155}, {**NEW, "counts": 2155}, {**NEW, "counts": 2155}))
+    tiler = InProcessTiler(tmp_path)
+    for options in ({}, {"reflectance": "integer"}):
+        answer = await tiler.tile(TILES[1], bands=["B04"], pixel_selection="median", **options)
+        data, valid = answer.pixels()
+        assert set(np.unique(data[0, valid])) == {1155}
+    before, later = "sentinel-2_before_04.00", "sentinel-2_from_04.00"
+    assert answer.headers["x-assets-rules"] == f"{before},{later},{later}"
+    answer = await tiler.tile(TILES[1], bands=["B04"])
+    assert answer.headers["x-assets-rules"] == f"{before}: counts +0,{later}: counts -1000,{later}: counts -1000"
+
+
+async def test_counts_below_the_offset_become_zero_and_counts_of_one_kind_stay(tmp_path):
+    write_baselines(tmp_path / "both", scales=({**NEW, "counts": 900}, {**OLD, "counts": 7}))
+    data, valid = (await InProcessTiler(tmp_path / "both").tile(TILES[1], bands=["B04"])).pixels()
+    assert data[0, 128, 128] == 0
+    assert valid[128, 128]
+    write_baselines(tmp_path / "one", scales=({**NEW, "counts": 2155}, {**NEW, "counts": 2155}))
+    answer = await InProcessTiler(tmp_path / "one").tile(TILES[1], bands=["B04"])
+    assert set(np.unique(answer.pixels()[0][0, answer.pixels()[1]])) == {2155}
+    assert "x-assets-rules" not in answer.headers
+
+
+async def test_counts_on_different_scales_are_refused_and_mixed_as_reflectance(tmp_path):
+    landsat = {"asset": {"raster:bands": [{"scale": 2.75e-5, "offset": -0.2}]}, "counts": 11_473}
+    write_baselines(tmp_path, scales=({**NEW, "counts": 2155}, landsat))
+    tiler = InProcessTiler(tmp_path)
+    answer = await tiler.tile(TILES[1], bands=["B04"])
+    assert (answer.status, "mean different things" in answer.body.decode()) == (422, True)
+    answer = await tiler.tile(TILES[1], bands=["B04"], reflectance="float", pixel_selection="median")
+    np.testing.assert_allclose(answer.pixels()[0][0, 128, 128], 0.1155, atol=1e-5)
+    assert answer.headers["x-assets-rules"] == "sentinel-2_from_04.00,item"
+
+
+async def test_tiles_of_scenes_that_were_not_surveyed_refuse_to_mix_them(tmp_path):
+    write_baselines(tmp_path, scales=({**OLD, "counts": 1155}, {**NEW, "counts": 2155}))
+    tiler = InProcessTiler(tmp_path, is_surveyed=False)
+    answer = await tiler.tile(TILES[1], bands=["B04"], pixel_selection="median")
+    assert (answer.status, "mean different things" in answer.body.decode()) == (422, True)
