@@ -165,6 +165,10 @@ class SceneCount:
     day: str | None
     """Year, month and day; None if the tiler does not state it."""
     tiles: int
+    rule: str | None = None
+    """How its counts were converted, see `tiler.scenes.archives`; None: they stay as stored, or it is not known."""
+    reason: str | None = None
+    """Why it is left out; None: it is not, or the tiler does not say it."""
 
 
 @dataclass(frozen=True, kw_only=True)

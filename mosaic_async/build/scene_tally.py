@@ -7,10 +7,11 @@ of requests, and of scenes only what the headers say.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
 from mosaic_async.events import SceneCount, SceneReport
 from mosaic_async.redaction import one_line
@@ -27,6 +28,8 @@ _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 class _Count:
     day: str | None
     tiles: int = 0
+    note: str | None = None
+    """The rules for its counts, or why it is left out."""
 
 
 class SceneTally:
@@ -54,12 +57,15 @@ class SceneTally:
         skipped = _listed(headers.get("X-Skipped-Assets"))
         if used:
             self._tiles += 1
-            named = dict(zip(used, days if len(days) == len(used) else [""] * len(used), strict=True))
-            _add(self._used, named)
+            rules = _listed(headers.get("X-Assets-Rules"))
+            _add(
+                self._used, dict(zip(used, zip(_as_many(days, used), _as_many(rules, used), strict=True), strict=True))
+            )
         if not skipped:
             return []
         self._lacking += 1
-        return _add(self._skipped, dict.fromkeys(skipped, ""))
+        reasons = _as_many(_listed(headers.get("X-Skipped-Reasons")), skipped)
+        return _add(self._skipped, {name: ("", reason) for name, reason in zip(skipped, reasons, strict=True)})
 
     def report(self) -> SceneReport:
         """Return what was counted, the scenes of most tiles first."""
@@ -69,32 +75,38 @@ class SceneTally:
             tiles=self._tiles,
             first=days[0] if days else None,
             last=days[-1] if days else None,
-            used=_most(self._used),
+            used=tuple(SceneCount(name, one.day, one.tiles, rule=one.note) for name, one in _most(self._used)),
             lacking=self._lacking,
             skipped_total=len(self._skipped),
-            skipped=_most(self._skipped),
+            skipped=tuple(SceneCount(name, None, one.tiles, reason=one.note) for name, one in _most(self._skipped)),
         )
 
     def as_dict(self) -> dict[str, Any]:
         """Return what a later run continues from, as JSON types."""
         used, skipped = (
-            {name: [count.day, count.tiles] for name, count in counts.items()} for counts in (self._used, self._skipped)
+            {name: [count.day, count.tiles, count.note] for name, count in counts.items()}
+            for counts in (self._used, self._skipped)
         )
         return {"used": used, "skipped": skipped, "tiles": self._tiles, "lacking": self._lacking}
 
 
 def _counts(known: Mapping[str, Any] | None) -> dict[str, _Count]:
-    return {name: _Count(day, int(tiles)) for name, (day, tiles) in (known or {}).items()}
+    return {name: _Count(day, int(tiles), *note) for name, (day, tiles, *note) in (known or {}).items()}
 
 
 def _listed(header: str | None) -> list[str]:
     return header.split(",") if header else []
 
 
-def _add(counts: dict[str, _Count], named: Mapping[str, str]) -> list[str]:
-    """Count a tile's scenes, and return those that are new."""
+def _as_many(values: Sequence[str], names: Sequence[str]) -> Sequence[str]:
+    """Return one value per name; none where a header does not have as many."""
+    return values if len(values) == len(names) else [""] * len(names)
+
+
+def _add(counts: dict[str, _Count], named: Mapping[str, tuple[str, str]]) -> list[str]:
+    """Count a tile's scenes, with their days and notes, and return those that are new."""
     new = []
-    for text, day in named.items():
+    for text, (day, note) in named.items():
         name = _shown(text)
         count = counts.get(name)
         if count is None:
@@ -103,6 +115,7 @@ def _add(counts: dict[str, _Count], named: Mapping[str, str]) -> list[str]:
             count = counts[name] = _Count(day if _DAY.fullmatch(day) else None)
             new.append(name)
         count.tiles += 1
+        count.note = count.note or _shown(unquote(note)) or None
     return new
 
 
@@ -112,6 +125,5 @@ def _shown(text: str) -> str:
     return one_line(text, _LONGEST)
 
 
-def _most(counts: Mapping[str, _Count]) -> tuple[SceneCount, ...]:
-    order: Iterable[tuple[str, _Count]] = sorted(counts.items(), key=lambda one: (-one[1].tiles, one[0]))
-    return tuple(SceneCount(name, count.day, count.tiles) for name, count in list(order)[:SHOWN])
+def _most(counts: Mapping[str, _Count]) -> list[tuple[str, _Count]]:
+    return sorted(counts.items(), key=lambda one: (-one[1].tiles, one[0]))[:SHOWN]

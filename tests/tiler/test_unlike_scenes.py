@@ -11,6 +11,7 @@ import pytest
 from rasterio.enums import ColorInterp
 
 from mosaic_async import SourceError, UsageError
+from mosaic_async.tiler import Rendering, open_mosaic
 from mosaic_async.tiler.scenes.archives import meaning_of
 from mosaic_async.tiler.scenes.scene import open_scene
 from tests.tiler.in_process import InProcessTiler
@@ -170,8 +171,6 @@ def test_a_name_of_several_bands_is_refused(tmp_path):
 
 
 def from_bands(folder: Path, **rendering) -> str:
-    from mosaic_async.tiler import Rendering, open_mosaic  # noqa: PLC0415
-
     return Rendering(**rendering).query(open_mosaic(folder))
 
 
@@ -198,18 +197,20 @@ def test_complex_numbers_are_refused_in_words(tmp_path):
 
 
 S2 = {"platform": "sentinel-2a"}
+BEFORE, LATER = "sentinel-2_before_04.00", "sentinel-2_from_04.00"
 OLD, NEW = {**S2, "s2:processing_baseline": "03.01"}, {**S2, "processing:version": "05.10"}
 BANDS = {"raster:bands": [{"scale": 1e-4, "offset": -0.1}]}
 HALF = {"raster:bands": [{"scale": 1e-4}]}
 SUN = {"view:sun_elevation": 30}
+MTL = {"REFLECTANCE_MULT_BAND_4": 3e-5, "REFLECTANCE_ADD_BAND_4": -0.2}
 C2, L1 = "LC09_L2SP_224077_20200518_20200820_02_T1", "LC08_L1TP_224077_20200518_20200518_01_RT"
 MEANINGS = [
-    ("old", "B04", {}, OLD, (1e-4, 0, "sentinel-2_before_04.00")),
-    ("new", "B04", {}, NEW, (1e-4, -0.1, "sentinel-2_from_04.00")),
-    ("new", "B8A", HALF, NEW, (1e-4, -0.1, "sentinel-2_from_04.00")),
-    ("S2B_MSIL2A_20220301T095029_N0400_R079_T33UXP_20220301T104753", "B02", {}, {}, (1e-4, -0.1, "sentinel-2_from_04.00")),
-    ("S2B_MSIL2A_20220301T095029_N0301_R079_T33UXP_20220301T104753", "B02", {}, {}, (1e-4, 0, "sentinel-2_before_04.00")),
-    ("by date", "red", {}, {**S2, "datetime": "2022-03-01T00:00:00Z"}, (1e-4, -0.1, "sentinel-2_from_04.00")),
+    ("old", "B04", {}, OLD, (1e-4, 0, BEFORE)),
+    ("new", "B04", {}, NEW, (1e-4, -0.1, LATER)),
+    ("new", "B8A", HALF, NEW, (1e-4, -0.1, LATER)),
+    ("S2B_MSIL2A_20220301T095029_N0400_R079_T33UXP_20220301T104753", "B02", {}, {}, (1e-4, -0.1, LATER)),
+    ("S2B_MSIL2A_20220301T095029_N0301_R079_T33UXP_20220301T104753", "B02", {}, {}, (1e-4, 0, BEFORE)),
+    ("by date", "red", {}, {**S2, "datetime": "2022-03-01T00:00:00Z"}, (1e-4, -0.1, LATER)),
     ("applied", "red", BANDS, {**NEW, "earthsearch:boa_offset_applied": True}, (1e-4, 0, "boa_offset_applied")),
     ("v0", "B04", {}, {**NEW, "sentinel:boa_offset_applied": True}, (1e-4, 0, "boa_offset_applied")),
     ("not applied", "red", BANDS, {**NEW, "earthsearch:boa_offset_applied": False}, (1e-4, -0.1, "item")),
@@ -224,7 +225,7 @@ MEANINGS = [
     (L1.replace("L1TP", "L2SP"), "B4", {}, {}, (1e-4, 0, "landsat_c1_surface")),
     (L1, "B4", {}, SUN, (4e-5, -0.2, "landsat_8_9_level_1")),
     (L1, "B4", {}, {}, None),
-    (L1, "B4", {}, {**SUN, "REFLECTANCE_MULT_BAND_4": 3e-5, "REFLECTANCE_ADD_BAND_4": -0.2}, (6e-5, -0.4, "landsat_mtl")),
+    (L1, "B4", {}, {**SUN, **MTL}, (6e-5, -0.4, "landsat_mtl")),
     (L1.replace("LC08", "LT05"), "B4", {}, SUN, None),
     ("HLS.S30.T33UXP.2022060T095029.v2.0", "B04", {}, {"platform": "sentinel-2b"}, (1e-4, 0, "hls")),
 ]  # fmt: skip
@@ -260,10 +261,9 @@ async def test_baselines_are_harmonised_in_counts_and_reported(tmp_path):
         answer = await tiler.tile(TILES[1], bands=["B04"], pixel_selection="median", **options)
         data, valid = answer.pixels()
         assert set(np.unique(data[0, valid])) == {1155}
-    before, later = "sentinel-2_before_04.00", "sentinel-2_from_04.00"
-    assert answer.headers["x-assets-rules"] == f"{before},{later},{later}"
+    assert answer.headers["x-assets-rules"] == f"{BEFORE},{LATER},{LATER}"
     answer = await tiler.tile(TILES[1], bands=["B04"])
-    assert answer.headers["x-assets-rules"] == f"{before}: counts +0,{later}: counts -1000,{later}: counts -1000"
+    assert answer.headers["x-assets-rules"] == f"{BEFORE}: counts +0,{LATER}: counts -1000,{LATER}: counts -1000"
 
 
 async def test_counts_below_the_offset_become_zero_and_counts_of_one_kind_stay(tmp_path):

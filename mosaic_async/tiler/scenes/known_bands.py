@@ -15,7 +15,7 @@ from mosaic_async.tiler.scenes.naming import Place, has_bands
 from mosaic_async.tiler.scenes.scene import open_scene
 
 _MAX_SCENES = 1_000
-"""Scenes that are looked at for a name."""
+"""Scenes that a name is searched in."""
 _WORD = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?!\w|\s*\()")
 """A word that is not called as a function."""
 _MARK = "\0"

@@ -1,6 +1,6 @@
 """What the scenes of a mosaic have in common under a name: data types, numbers of bands, meanings of counts.
 
-The first scene does not speak for all, so all are looked at: their items, and their files where items leave it open.
+The first scene does not speak for all. So the survey reads all items, and files where items leave it open.
 It knows nothing of tiles.
 """
 
@@ -81,7 +81,7 @@ class _Facts:
 
 
 def survey(names: Sequence[str], wanted: Iterable[str] | None, *, is_stac: bool) -> Survey:
-    """Look at the scenes of a mosaic; those that cannot be read are left to the tiles, which report them.
+    """Survey the scenes of a mosaic; those that cannot be read are left to the tiles, which report them.
 
     Args:
         names: of the scenes.
