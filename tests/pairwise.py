@@ -1,4 +1,4 @@
-"""Of many combinations, the few in which every two values that can meet do meet: quick; all others are slow tests."""
+"""Of many combinations, the few in which every value occurs, or every two that can meet: the others are slow tests."""
 
 from __future__ import annotations
 
@@ -9,22 +9,30 @@ from typing import Any
 import pytest
 
 
-def pairs_of(case: tuple[Any, ...]) -> set[Any]:
-    return set(combinations(enumerate(case), 2))
+def parts_of(case: tuple[Any, ...], size: int) -> set[Any]:
+    return set(combinations([(place, repr(value)) for place, value in enumerate(case)], size))
 
 
-def covering(cases: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Choose cases, the one with most new pairs first, until each pair of values is in one."""
+def covering(cases: Iterable[tuple[Any, ...]], size: int = 2) -> list[tuple[Any, ...]]:
+    """Choose cases, the one with most that is new first, until each `size` values that can meet are in one."""
     cases, chosen = list(cases), []
-    left = set().union(*map(pairs_of, cases))
+    left = set().union(*(parts_of(case, size) for case in cases))
     while left:
-        chosen.append(max(cases, key=lambda case: len(pairs_of(case) & left)))
-        left -= pairs_of(chosen[-1])
+        chosen.append(max(cases, key=lambda case: len(parts_of(case, size) & left)))
+        left -= parts_of(chosen[-1], size)
     return chosen
 
 
 def quick_pairs(cases: Iterable[tuple[Any, ...]]) -> list[Any]:
-    """Return the cases as parameters of a test."""
-    cases = list(cases)
-    quick = covering(cases)
+    """Return the cases as parameters of a test: quick are those in which every two values meet."""
+    return _quick(list(cases), 2)
+
+
+def quick_values(cases: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Return the cases as parameters of a test: quick are those in which each value occurs."""
+    return _quick(list(cases), 1)
+
+
+def _quick(cases: list[tuple[Any, ...]], size: int) -> list[Any]:
+    quick = covering(cases, size)
     return [pytest.param(*case, marks=[] if case in quick else [pytest.mark.slow]) for case in cases]

@@ -50,7 +50,7 @@ from tests.fake_tiler import FakeTiler, Pattern
 from tests.forks import server
 from tests.geo.test_area import FIJI_SPLIT
 from tests.geo.test_grid import degrees
-from tests.pairwise import quick_pairs
+from tests.pairwise import quick_values
 from tests.pyramid_reader import assert_same_levels
 from tests.raster.test_stitch import read_with_async_geotiff
 
@@ -217,7 +217,7 @@ class Held:
         self.most = max(self.most, len(self.tiles))
 
 
-@pytest.mark.parametrize("latency", [0.0, 0.01])
+@pytest.mark.parametrize("latency", [0.0, pytest.param(0.01, marks=pytest.mark.slow)])
 async def test_each_tile_is_asked_for_once_within_the_limits(serve, tmp_path, latency):
     area, concurrency = (-15.0, 20.0, 25.0, 50.0), 6
     tiler = serve(latency=latency, pattern=Pattern(count=1))
@@ -280,7 +280,7 @@ async def test_a_clipped_mosaic_is_the_area_to_the_pixel_and_still_asks_once(ser
 SHAPES = [(1, 2), (1, 5), (1, 17), (2, 3), (2, 21), (4, 5), (8, 9), (1, 1), (3, 1)]
 
 
-@pytest.mark.parametrize(("shape", "tile_size", "many"), quick_pairs(product(SHAPES, [128, 512], [False, True])))
+@pytest.mark.parametrize(("shape", "tile_size", "many"), quick_values(product(SHAPES, [128, 512], [False, True])))
 async def test_an_output_of_any_shape_is_a_strictly_valid_cog(serve, tmp_path, shape, tile_size, many):
     """rio-cogeo takes an image exactly as wide as its blocks for one that is not tiled."""
     columns, rows = shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from itertools import product
 
 import pytest
 import rasterio
@@ -16,6 +17,7 @@ from mosaic_async.http.client import Client, Clock
 from tests.desync import Desync, after, ahead, answer
 from tests.fake_tiler import FakeTiler, Pattern
 from tests.http.test_wire import IDLE_404, IDLE_408, STRAYS
+from tests.pairwise import quick_pairs
 from tests.test_api import AREA, assert_is_the_world
 
 pytestmark = [
@@ -51,9 +53,7 @@ async def build(server: Desync, output, connections: int, **options):
     )
 
 
-@pytest.mark.parametrize("connections", [1, 8])
-@pytest.mark.parametrize("ext", ["png", "tif"])
-@pytest.mark.parametrize("stray", NAMED)
+@pytest.mark.parametrize(("stray", "ext", "connections"), quick_pairs(product(NAMED, ["png", "tif"], [1, 8])))
 async def test_every_pixel_is_right_whatever_follows_the_answers(tmp_path, stray, ext, connections):
     tiler = tiler_of(ext)
     with Desync(tiler, NAMED[stray]).running() as server:

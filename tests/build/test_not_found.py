@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from aiohttp import web
 from mosaic_async import IncompleteError, SourceError, TileNotFound, TileParked, build_mosaic
 from tests.fake_tiler import Pattern
 from tests.moods import status
+from tests.pairwise import quick_values
 from tests.test_api import AREA, ZOOM, assert_is_the_world, expected, left_behind
 
 EIGHT = (-10.0, 30.0, 10.0, 47.0)
@@ -46,9 +48,8 @@ def never(*tiles):
 OPTIONS = [{}, {"part_size": 512}, {"part_size": 512, "concurrency": 4}]
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("body", [b"", GONE], ids=["redeployed", "search expired"])
-async def test_a_source_that_is_gone_ends_the_run_and_nothing_is_lost(serve, tmp_path, options, body):
+@pytest.mark.parametrize(("body", "options"), quick_values(product([b"", GONE], OPTIONS)))
+async def test_a_source_that_is_gone_ends_the_run_and_nothing_is_lost(serve, tmp_path, body, options):
     tiler, output = serve(pattern=Pattern(count=1)), tmp_path / "out.tif"
     tiler.mood = gone_after(20, body=body)
     with pytest.raises(SourceError, match="the source is gone") as error:
@@ -67,11 +68,10 @@ async def test_a_source_that_is_gone_ends_the_run_and_nothing_is_lost(serve, tmp
     assert_is_the_world(output, tiler, EIGHT, ZOOM)
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize(("start", "end"), [(20, 40), (1, 30), (40, 64), (33, 34)])
-async def test_a_burst_of_404_that_passes_leaves_no_hole(serve, tmp_path, options, start, end):
+@pytest.mark.parametrize(("burst", "options"), quick_values(product([(20, 40), (1, 30), (40, 64), (33, 34)], OPTIONS)))
+async def test_a_burst_of_404_that_passes_leaves_no_hole(serve, tmp_path, burst, options):
     tiler = serve(pattern=Pattern(count=1))
-    tiler.mood = gone_after(start, until=end)
+    tiler.mood = gone_after(burst[0], until=burst[1])
     report = await build_mosaic(tiler.template, EIGHT, tmp_path / "out.tif", zoom=ZOOM, **options)
     assert (report.tiles_placed, report.tiles_not_found) == (64, 0)
     assert_is_the_world(tmp_path / "out.tif", tiler, EIGHT, ZOOM)

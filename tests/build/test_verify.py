@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from tests.cli.test_main import run
 from tests.conftest import PARANA
 from tests.damage import KINDS, damaged, without_digest
 from tests.fake_tiler import FakeTiler, Pattern
+from tests.pairwise import quick_values
 
 AREA = (-4, 44, 1, 47)
 """Four by four tiles of zoom 8, on whose edges no part lies."""
@@ -96,8 +98,7 @@ def assert_sound(report: VerifyReport) -> None:
 # Damages -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("form", [LOSSLESS[0], LOSSY[0], LOSSY[1]], ids=lambda form: form.profile)
+@pytest.mark.parametrize(("form", "kind"), quick_values(product([LOSSLESS[0], LOSSY[0], LOSSY[1]], KINDS)))
 def test_each_kind_of_damage_is_found(made, tmp_path, form, kind):
     path, other = made(form)
     seed = next(seed for seed in range(100) if damaged(path, other, kind, seed, tmp_path / "bad.tif"))
@@ -118,8 +119,10 @@ def test_each_of_a_thousand_damages_is_found(made, tmp_path):
         seed += 1
 
 
-@pytest.mark.parametrize("kind", ["swapped", "zeroed", "stale", "from elsewhere", "repeated", "cut"])
-@pytest.mark.parametrize("form", LOSSLESS[:3], ids=lambda form: form.profile)
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    quick_values(product(LOSSLESS[:3], ["swapped", "zeroed", "stale", "from elsewhere", "repeated", "cut"])),
+)
 def test_without_a_digest_the_pyramid_proves_a_lossless_file(made, tmp_path, form, kind):
     path, other = made(form)
     old = without_digest(path, tmp_path / "old.tif")

@@ -29,7 +29,7 @@ from mosaic_async.raster.plates import Model, Plate
 from mosaic_async.raster.stitch import Source, lay_out
 from mosaic_async.raster.tile import TileFormat
 from tests.fake_tiler import Pattern
-from tests.pairwise import quick_pairs
+from tests.pairwise import quick_pairs, quick_values
 from tests.pyramid_reader import assert_same_levels, read_levels
 
 BLOCK = 128
@@ -52,7 +52,7 @@ OTHERS = [
 
 def with_methods(kinds: list[tuple], methods: list[str]) -> list:
     """Cross kinds of files with methods; overviews are made before anything is encoded, so few codecs see them all."""
-    return quick_pairs((*kind, method) for kind, method in product(kinds, methods))
+    return quick_values((*kind, method) for kind, method in product(kinds, methods))
 
 
 def encoding_of(profile, dtype, count, mask, **options) -> Encoding:
@@ -148,7 +148,9 @@ def test_every_part_size_and_shape_gives_the_same(tmp_path, part_blocks, shape):
     assert_same_levels(many, one)
 
 
-@pytest.mark.parametrize("method", ["nearest", "average", "mode"])
+@pytest.mark.parametrize(
+    "method", ["average", *(pytest.param(name, marks=pytest.mark.slow) for name in ("nearest", "mode"))]
+)
 def test_levels_above_a_part_are_made_in_rounds_when_there_are_many_parts(tmp_path, method, monkeypatch):
     monkeypatch.setattr("mosaic_async.raster.pyramid._STEP", 2)  # squares of 4 x 4 parts, so that few parts fill many
     encoding = encoding_of("zstd", "int16", 2, "internal", overview_resampling=method)
