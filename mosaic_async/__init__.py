@@ -21,6 +21,7 @@ from mosaic_async.errors import (
 from mosaic_async.events import (
     Event,
     MosaicReport,
+    OverviewsChosen,
     PartSealed,
     PieceDropped,
     RunStarted,
@@ -53,6 +54,7 @@ __all__ = [
     "MosaicError",
     "MosaicPlan",
     "MosaicReport",
+    "OverviewsChosen",
     "PartSealed",
     "PieceDropped",
     "RefusedError",

@@ -24,7 +24,7 @@ from mosaic_async.errors import MosaicError, ResourceError, UsageError
 from mosaic_async.events import Event, MosaicReport, OnEvent
 from mosaic_async.geo.area import Area
 from mosaic_async.http.limits import Concurrency
-from mosaic_async.raster.encoding import MaskMode, OverviewResampling
+from mosaic_async.raster.encoding import MaskMode, OverviewChoice
 from mosaic_async.redaction import learn
 from mosaic_async.sources.opening import opened_source
 from mosaic_async.sources.source import TileSource
@@ -50,9 +50,10 @@ async def build_mosaic(
     memory: int = Effort.memory,
     profile: str = Job.profile,
     creation_options: Mapping[str, str] | None = None,
-    overview_resampling: OverviewResampling = Job.overview_resampling,
+    overview_resampling: OverviewChoice = Job.overview_resampling,
     nodata: float | None = Job.nodata,
     dtype: str | None = Job.dtype,
+    decode: str | None = Job.decode,
     mask: MaskMode = Job.mask,
     clip: bool = Job.clip,
     all_touched: bool = Job.all_touched,
@@ -94,9 +95,13 @@ async def build_mosaic(
         memory: memory budget in bytes; it decides the size of the parts.
         profile: compression, by rio-cogeo's names: deflate, zstd, lzw, webp, jpeg, lerc, raw, ...
         creation_options: options of GDAL's COG driver, such as LEVEL, QUALITY, PREDICTOR, BLOCKSIZE, BIGTIFF.
-        overview_resampling: average, nearest, mode or rms.
+        overview_resampling: average, nearest, mode or rms; auto is average, but nearest for values that are packed into
+            colours, and mode for tiles that share a colour table.
         nodata: value of pixels without data; if set, `mask="auto"` means nodata.
         dtype: data type of the output; None: that of the tiles. Values are rounded and cut to its range.
+        decode: how values are packed into the colours of the tiles, "terrain-rgb" or "terrarium", or four numbers: the
+            factors of red, green and blue, and what is added. The output has the values as float32, heights in metres;
+            None writes the tiles' own colours.
         mask: how to mark pixels without data: internal, alpha, nodata, none; auto follows the tiles.
         clip: cut the output to the area's pixels, polygons included; False keeps whole tiles.
         all_touched: with `clip`, keep all pixels that the polygons touch; False keeps those with their centre inside.
@@ -161,6 +166,7 @@ async def build_mosaic(
             overview_resampling=overview_resampling,
             nodata=nodata,
             dtype=dtype,
+            decode=decode,
             mask=mask,
             clip=clip,
             all_touched=all_touched,
@@ -189,9 +195,10 @@ async def plan_mosaic(
     memory: int = Effort.memory,
     profile: str = Job.profile,
     creation_options: Mapping[str, str] | None = None,
-    overview_resampling: OverviewResampling = Job.overview_resampling,
+    overview_resampling: OverviewChoice = Job.overview_resampling,
     nodata: float | None = Job.nodata,
     dtype: str | None = Job.dtype,
+    decode: str | None = Job.decode,
     mask: MaskMode = Job.mask,
     clip: bool = Job.clip,
     all_touched: bool = Job.all_touched,
@@ -227,6 +234,7 @@ async def plan_mosaic(
             overview_resampling=overview_resampling,
             nodata=nodata,
             dtype=dtype,
+            decode=decode,
             mask=mask,
             clip=clip,
             all_touched=all_touched,

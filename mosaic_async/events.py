@@ -38,6 +38,14 @@ class RunStarted:
 
 
 @dataclass(frozen=True)
+class OverviewsChosen:
+    """The overviews are not averages, because the tiles hold values that have none."""
+
+    resampling: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class PieceDropped:
     """A piece that an earlier run left is damaged or not what it is named; it is made again."""
 
@@ -250,6 +258,7 @@ class MosaicReport:
 
 Event = (
     RunStarted
+    | OverviewsChosen
     | PieceDropped
     | TileFetched
     | TileRetried

@@ -24,9 +24,10 @@ from mosaic_async.raster.encoding import (
     DEFAULT_PROFILE,
     Encoding,
     MaskMode,
-    OverviewResampling,
+    OverviewChoice,
 )
 from mosaic_async.raster.form import TileFormat
+from mosaic_async.raster.packing import DECODINGS, check_decoding
 from mosaic_async.redaction import one_line, scrub
 from mosaic_async.sources.coverage import check_coverage
 from mosaic_async.sources.source import TileSource
@@ -39,6 +40,7 @@ NotFound = Literal["empty", "fail"]
 NOT_FOUND: tuple[NotFound, ...] = get_args(NotFound)
 ZOOM_TAG, RESAMPLING_TAG = "MOSAIC_ZOOM", "MOSAIC_OVERVIEW_RESAMPLING"
 QUALITY_TAG = "MOSAIC_OVERVIEW_QUALITY"
+DECODE_TAG = "MOSAIC_DECODE"
 CLIP_TAG = "MOSAIC_CLIP"
 """Whether pixels outside of the area's polygons are cut out: YES or NO."""
 _SOFTWARE = f"mosaic-async {version('mosaic-async')}"
@@ -60,9 +62,11 @@ class Job:
     """Pixels per side, as requested; `known_tile_size` is what it comes to."""
     profile: str = DEFAULT_PROFILE
     creation_options: Mapping[str, str] = field(default_factory=dict)
-    overview_resampling: OverviewResampling = DEFAULT_OVERVIEW_RESAMPLING
+    overview_resampling: OverviewChoice = DEFAULT_OVERVIEW_RESAMPLING
     nodata: float | None = None
     dtype: str | None = None
+    decode: str | None = None
+    """How values are packed into the tiles' colours; the output has the values. None: it has what the tiles have."""
     mask: MaskMode = DEFAULT_MASK
     clip: bool = False
     all_touched: bool = False
@@ -71,6 +75,8 @@ class Job:
     """Pixels per side; None: as large as the memory allows."""
 
     def __post_init__(self) -> None:
+        if self.decode is not None:
+            check_decoding(self.decode)
         if self.known_tile_size is not None:
             check_tile_size(self.known_tile_size)
         if self.all_touched and not self.clip:
@@ -104,18 +110,26 @@ class Job:
             del values["all_touched"]  # jobs of a time before this option are the same jobs
         if self.area.has_slopes:
             values["edges"] = "straight in degrees"  # they once were straight in Web Mercator, and other tiles
-        return {**values, "source": {"mask_band": self.source.mask_band}}
+        if self.decode is None:
+            del values["decode"]  # as above
+        if self.overview_resampling == "auto":
+            values["overview_resampling"] = "average"  # as the default was called before
+        elif self.overview_resampling == "average":
+            values["overview_resampling"] = "average of all"  # of indices and packed values too
+        packing = {"packing": self.source.packing} if self.source.packing else {}
+        return {**values, "source": {"mask_band": self.source.mask_band, **packing}}
 
-    def tags(self) -> dict[str, str]:
+    def tags(self, encoding: Encoding) -> dict[str, str]:
         """Return the GDAL metadata that tells where the pixels come from, and what `verify_mosaic` needs."""
         options = {name.upper(): value for name, value in self.creation_options.items()}
         quality = {QUALITY_TAG: options["OVERVIEW_QUALITY"]} if "OVERVIEW_QUALITY" in options else {}
         return {
             **quality,
+            **({DECODE_TAG: self.decode} if self.decode else {}),
             "TIFFTAG_SOFTWARE": _SOFTWARE,
             "MOSAIC_SOURCE": scrub(self.source.identity or self.source.template),
             ZOOM_TAG: str(self.tile_zoom),
-            RESAMPLING_TAG: self.overview_resampling,
+            RESAMPLING_TAG: encoding.overview_resampling,
             CLIP_TAG: "YES" if self.clip and self.area.polygons is not None else "NO",
             DIGEST: UNSIGNED,
         }
@@ -134,7 +148,22 @@ class Job:
             nodata=self.nodata,
             dtype=self.dtype,
             overview_resampling=self.overview_resampling,
+            is_packed=self._is_packed,
         )
+
+    def why_no_average(self, encoding: Encoding) -> str | None:
+        """Return why the overviews are not averages, in words; None if they are, or if the user chose so."""
+        if self.overview_resampling != "auto":
+            return None
+        if self._is_packed:
+            known = f"; decode={self.source.packing!r} writes heights" if self.source.packing in DECODINGS else ""
+            return f"the tiles pack values into colours ({self.source.packing}), which have no average{known}"
+        return "the tiles share one colour table, whose indices have no average" if encoding.palette else None
+
+    @property
+    def _is_packed(self) -> bool:
+        """Whether the output's colours hold packed values."""
+        return self.source.packing is not None and self.decode is None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,7 +83,7 @@ async def make_plan(job: Job, effort: Effort) -> MosaicPlan:
         body = await _fetch(client, job.source.url(middle), middle)
         seconds = time.monotonic() - started
     if body:
-        tile_format = await asyncio.to_thread(learn_first, body, middle, job.source, job.known_tile_size)
+        tile_format = await asyncio.to_thread(learn_first, body, middle, job)
     else:
         tile_format = TileFormat(size=job.known_tile_size or 256, count=3, dtype="uint8")
     layout = prepare(job, effort, cover, tile_format)

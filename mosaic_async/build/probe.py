@@ -75,7 +75,7 @@ async def probe(
             requests = [tasks.create_task(_request(client, source, tile, work, note)) for tile in tiles]
         for tile in tiles:
             if work.spool.has_body(tile) and (body := await work.spool.read(tile)):
-                form = await asyncio.to_thread(learn_first, body, tile, source, job.known_tile_size)
+                form = await asyncio.to_thread(learn_first, body, tile, job)
                 if job.mask == "none" or await asyncio.to_thread(_has_data, body, form):
                     return form
                 blank = blank or form
@@ -91,14 +91,14 @@ async def probe(
     )
 
 
-def learn_first(body: bytes, tile: Tile, source: TileSource, tile_size: int | None) -> TileFormat:
+def learn_first(body: bytes, tile: Tile, job: Job) -> TileFormat:
     """Learn from a first tile.
 
     Raises:
         SourceError: it is not a tile, or not of the requested size.
     """
     try:
-        return learn(body, tile_size=tile_size, mask_band=source.mask_band)
+        return learn(body, tile_size=job.known_tile_size, mask_band=job.source.mask_band, decode=job.decode)
     except TileError as error:
         raise SourceError(f"tile {zxy(tile)} is not usable: {error}") from error
 

@@ -34,6 +34,7 @@ from mosaic_async.errors import IncompleteError, SourceError, StoppedError, Tile
 from mosaic_async.events import (
     MosaicReport,
     OnEvent,
+    OverviewsChosen,
     PieceDropped,
     RunStarted,
     ServerTrouble,
@@ -46,6 +47,7 @@ from mosaic_async.geo.grid import Grid
 from mosaic_async.http.client import Client
 from mosaic_async.raster.assembly import assemble, publish, stitched_parts
 from mosaic_async.raster.block_cache import small_block_cache
+from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.form import TileFormat
 from mosaic_async.redaction import scrub
 
@@ -244,6 +246,7 @@ class Run:
         download.resume(await work.parts.adopt(grid.parts(), self._note_dropped, stitched=names))
         resumed = len(ledger.records)
         self._on_event(RunStarted(ledger.total, grid.part_count, resumed, ledger.placed + ledger.empty))
+        self._explain_overviews(download.layout.encoding)
         with self._stage("download"):
             try:
                 await download.run()
@@ -251,6 +254,11 @@ class Run:
                 if self._scenes:
                     await work.save_scenes(self._scenes.as_dict())
         return resumed
+
+    def _explain_overviews(self, encoding: Encoding) -> None:
+        reason = self._job.why_no_average(encoding)
+        if reason:
+            self._on_event(OverviewsChosen(encoding.overview_resampling, reason))
 
     async def _assemble(self, download: Download, work: WorkFolder) -> Path:
         """Make one file of the parts."""

@@ -20,7 +20,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from mosaic_async.build.body_checks import check_answer
-from mosaic_async.build.job import CLIP_TAG, ZOOM_TAG
+from mosaic_async.build.job import CLIP_TAG, DECODE_TAG, ZOOM_TAG
 from mosaic_async.errors import RequestError, SourceError, TileError, UsageError
 from mosaic_async.geo.cover import MAX_ZOOM, WORLD, Tile
 from mosaic_async.http.client import Client
@@ -191,7 +191,7 @@ class SourceComparison:
     def _difference(self, window: Window, of_tile: Window, body: bytes) -> str | None:
         try:
             with pinned(), rasterio.open(self.output, driver="GTiff") as dataset:
-                tile = self._read_tile(body, of_tile) if body else None
+                tile = self._read_tile(body, of_tile, dataset.tags().get(DECODE_TAG)) if body else None
                 if tile is None or not (tile.has_data or encoding_of(dataset).mask == "none"):
                     return "the source has no data here" if dataset.dataset_mask(window=window).any() else None
                 return _compare(dataset, window, tile)
@@ -200,9 +200,10 @@ class SourceComparison:
         except (RasterioError, CPLE_BaseError) as error:
             return f"the output cannot be read here: {error}"
 
-    def _read_tile(self, body: bytes, window: Window) -> Reading:
+    def _read_tile(self, body: bytes, window: Window, decode: str | None) -> Reading:
         """Read the part of a tile that is in the output."""
-        tile_format = learn(body, tile_size=self.places.tile_size, mask_band=self.source.mask_band)
+        size, mask_band = self.places.tile_size, self.source.mask_band
+        tile_format = learn(body, tile_size=size, mask_band=mask_band, decode=decode)
         return read(body, tile_format).cut(*window.toslices())
 
 
@@ -210,7 +211,7 @@ def _compare(dataset: DatasetReader, window: Window, tile: Reading) -> str | Non
     """Compare a window of the output with the pixels of a tile."""
     encoding = encoding_of(dataset)
     mode, bands = encoding.mask, encoding.count
-    if tile.form.count not in (1, bands):
+    if tile.form.count not in (1, bands) and encoding.palette is None:
         return f"the source has {tile.form.count} bands, the output has {bands}"
     pixels, mask = fit(tile, encoding)
     found, found_mask = dataset.read(list(range(1, bands + 1)), window=window), dataset.dataset_mask(window=window)

@@ -19,7 +19,8 @@ from mosaic_async.cli.parsing import (
     pairs_in_file,
     size,
 )
-from mosaic_async.raster.encoding import MASK_MODES, OVERVIEW_RESAMPLINGS, PROFILES
+from mosaic_async.raster.encoding import MASK_MODES, OVERVIEW_CHOICES, PROFILES
+from mosaic_async.raster.packing import DECODINGS
 from mosaic_async.sources.dialects import DIALECTS
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -181,13 +182,18 @@ job_options = _all_of(
     ),
     click.option(
         "--overview-resampling",
-        type=click.Choice(OVERVIEW_RESAMPLINGS),
+        type=click.Choice(OVERVIEW_CHOICES),
         default=Job.overview_resampling,
         show_default=True,
-        help="Resampling of the overviews.",
+        help="Resampling of the overviews; auto is average for all that may be averaged.",
     ),
     click.option("--nodata", type=float, help="Value of pixels without data; default: an internal mask."),
     click.option("--dtype", help="Data type of the output; default: that of the tiles."),
+    click.option(
+        "--decode",
+        metavar="|".join([*DECODINGS, "R,G,B,BASE"]),
+        help="Write the values, such as heights in metres, that the tiles pack into colours.",
+    ),
     click.option(
         "--mask",
         type=click.Choice(MASK_MODES),

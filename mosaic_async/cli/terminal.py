@@ -17,6 +17,7 @@ from mosaic_async.cli.bar import Bar
 from mosaic_async.events import (
     Event,
     MosaicReport,
+    OverviewsChosen,
     PieceDropped,
     RunStarted,
     SceneReport,
@@ -86,6 +87,8 @@ class Progress:
     def _print(self, event: Event) -> None:
         """Print an event that leaves the bar as it is."""
         match event:
+            case OverviewsChosen():
+                self._print_line(f"note: overviews take {event.resampling}: {event.reason}")
             case PieceDropped():
                 self._print_some("dropped", f"{event.name}: {event.reason}, so it is made again")
             case TileParked():

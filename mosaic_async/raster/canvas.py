@@ -29,7 +29,7 @@ from mosaic_async.raster import whole_file
 from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.environment import pinned
 from mosaic_async.raster.fitting import converted, fit, is_fit, read_stored
-from mosaic_async.raster.form import Mask, Pixels
+from mosaic_async.raster.form import RGB, Mask, Pixels
 from mosaic_async.raster.halving import halve, is_exact
 from mosaic_async.raster.readback import check_blocks
 
@@ -61,6 +61,8 @@ class Canvas:
         with pinned():
             self._dataset: DatasetWriter = self._memory.open(**self._creation())
             self._dataset.colorinterp = [ColorInterp[name] for name in encoding.all_colors]
+            if encoding.palette is not None:
+                self._dataset.write_colormap(1, dict(enumerate(encoding.palette)))
             for index, name in enumerate(encoding.descriptions, start=1):
                 if name:
                     self._dataset.set_band_description(index, name)
@@ -220,10 +222,16 @@ class Canvas:
             "blockxsize": encoding.block_size,
             "blockysize": encoding.block_size,
             "interleave": "pixel",
-            "photometric": "RGB" if encoding.colorinterp[:3] == ("red", "green", "blue") else "MINISBLACK",
+            "photometric": self._photometric,
             "sparse_ok": True,
             "bigtiff": "IF_SAFER",
         }
+
+    @property
+    def _photometric(self) -> str:
+        if self.encoding.palette is not None:
+            return "PALETTE"
+        return "RGB" if self.encoding.colorinterp[:3] == RGB else "MINISBLACK"
 
     def _kept_options(self) -> dict[str, Any]:
         block = self.encoding.block_size

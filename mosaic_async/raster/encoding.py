@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,20 +15,23 @@ from rasterio.dtypes import in_dtype_range
 from rio_cogeo.profiles import cog_profiles
 
 from mosaic_async.errors import UsageError
-from mosaic_async.raster.form import TileFormat
+from mosaic_async.raster.form import Palette, TileFormat
 
 MaskMode = Literal["auto", "internal", "alpha", "nodata", "none"]
 StoredMask = Literal["internal", "alpha", "nodata", "none"]
 OverviewResampling = Literal["average", "nearest", "mode", "rms"]
 """Methods that compute a pixel from exactly the four pixels below it, so that parts meet without a seam."""
+OverviewChoice = Literal["auto", "average", "nearest", "mode", "rms"]
+"""Auto is average, but nearest for values that are packed into colours, and mode for indices of a colour table."""
 
 MASK_MODES: tuple[MaskMode, ...] = get_args(MaskMode)
 OVERVIEW_RESAMPLINGS: tuple[OverviewResampling, ...] = get_args(OverviewResampling)
+OVERVIEW_CHOICES: tuple[OverviewChoice, ...] = get_args(OverviewChoice)
 PROFILES: tuple[str, ...] = tuple(cog_profiles)
 """rio-cogeo's names."""
 DEFAULT_PROFILE = "deflate"
 DEFAULT_MASK: MaskMode = "auto"
-DEFAULT_OVERVIEW_RESAMPLING: OverviewResampling = "average"
+DEFAULT_OVERVIEW_RESAMPLING: OverviewChoice = "auto"
 
 _CREATION_OPTIONS = frozenset(
     {
@@ -69,7 +72,9 @@ class Encoding:
     nodata: float | None = None
     colorinterp: tuple[str, ...] = ()
     descriptions: tuple[str | None, ...] = ()
-    overview_resampling: OverviewResampling = DEFAULT_OVERVIEW_RESAMPLING
+    palette: Palette | None = None
+    """Colours by index, where the output holds indices."""
+    overview_resampling: OverviewResampling = "average"
     block_size: int = 512
     """Pixels per side."""
     options: Mapping[str, str] = field(default_factory=dict)
@@ -85,14 +90,33 @@ class Encoding:
         mask: MaskMode = DEFAULT_MASK,
         nodata: float | None = None,
         dtype: str | None = None,
-        overview_resampling: OverviewResampling = DEFAULT_OVERVIEW_RESAMPLING,
+        overview_resampling: OverviewChoice = DEFAULT_OVERVIEW_RESAMPLING,
+        is_packed: bool = False,
     ) -> Encoding:
         """Decide how tiles like `tile` are stored; `mask="auto"` loses nothing and never turns a valid 0 into nodata.
+
+        Args:
+            tile: what the tiles look like.
+            profile: a name of rio-cogeo.
+            creation_options: of GDAL's GTiff or COG driver.
+            mask: how to mark pixels without data.
+            nodata: the value of pixels without data.
+            dtype: of the output; None: that of the tiles.
+            overview_resampling: the method, or auto.
+            is_packed: whether colours hold packed values, which have no average.
 
         Raises:
             UsageError: a name is unknown, or the codec cannot hold the combination.
         """
-        options = _cog_options(profile, creation_options or {}, is_picture=overview_resampling in ("average", "rms"))
+        keeps_palette = (
+            (tile.palette is not None and nodata is None and dtype is None and not is_packed)
+            and (overview_resampling in ("auto", "nearest", "mode") and mask in ("auto", "internal", "none"))
+            and _compression(profile) in _LOSSLESS
+        )
+        resampling = _resampling(overview_resampling, keeps_palette=keeps_palette, is_packed=is_packed)
+        options = _cog_options(profile, creation_options or {}, is_picture=resampling in ("average", "rms"))
+        if keeps_palette:
+            tile = replace(tile, count=1, colorinterp=("palette",), descriptions=())
         dtype = _dtype(dtype or tile.dtype)
         given_nodata, nodata = nodata, _nodata_of(tile, dtype) if nodata is None else nodata
         mode = _mask_mode(mask, profile, tile.count, nodata)
@@ -105,7 +129,8 @@ class Encoding:
             nodata=nodata if mode == "nodata" else None,
             colorinterp=tile.colorinterp,
             descriptions=tile.descriptions,
-            overview_resampling=overview_resampling,
+            palette=tile.palette if keeps_palette else None,
+            overview_resampling=resampling,
             block_size=_block_size(options.pop("BLOCKSIZE")),
             options=options,
         )
@@ -174,6 +199,18 @@ class Encoding:
             raise UsageError("mask nodata requires a nodata value", hint="set ``nodata``")
         if self.nodata is not None and not in_dtype_range(self.nodata, self.dtype):
             raise UsageError(f"nodata {self.nodata:g} does not fit into {self.dtype}")
+
+
+def _resampling(choice: OverviewChoice, *, keeps_palette: bool, is_packed: bool) -> OverviewResampling:
+    if choice != "auto":
+        return choice
+    if is_packed:
+        return "nearest"
+    return "mode" if keeps_palette else "average"
+
+
+def _compression(profile: str) -> str:
+    return str(cog_profiles[profile].get("compress", "NONE")).upper() if profile in PROFILES else ""
 
 
 def _nodata_of(tile: TileFormat, dtype: str) -> float | None:

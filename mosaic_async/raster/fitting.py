@@ -14,8 +14,8 @@ from rasterio.windows import Window
 
 from mosaic_async.errors import TileError
 from mosaic_async.raster.encoding import Encoding, StoredMask
-from mosaic_async.raster.form import Mask, Pixels, Reading
-from mosaic_async.raster.meaning import as_mask, form_of, with_gaps
+from mosaic_async.raster.form import Mask, Palette, Pixels, Reading
+from mosaic_async.raster.meaning import as_mask, form_of, palette_of, with_gaps
 
 
 def fit(reading: Reading, encoding: Encoding) -> tuple[Pixels, Mask | None]:
@@ -28,7 +28,11 @@ def fit(reading: Reading, encoding: Encoding) -> tuple[Pixels, Mask | None]:
         TileError: single bands lack data in some pixels, and the encoding has one mask for all bands.
     """
     form = reading.form
-    pixels = converted(reading.in_bands(encoding.count), np.dtype(encoding.dtype))
+    keeps_indices = encoding.palette is not None
+    if keeps_indices and not _begins_with(encoding.palette, form.palette):
+        raise TileError("the tile has colours of its own, the output has a colour table")
+    pixels = reading.pixels if keeps_indices else reading.in_bands(encoding.count)
+    pixels = converted(pixels, np.dtype(encoding.dtype))
     if encoding.mask == "nodata":
         if reading.gaps is not None and not is_same_value(form.nodata, encoding.nodata):
             pixels = np.where(reading.gaps, np.asarray(encoding.nodata).astype(pixels.dtype), pixels)
@@ -37,17 +41,29 @@ def fit(reading: Reading, encoding: Encoding) -> tuple[Pixels, Mask | None]:
             raise TileError(
                 "single bands lack data in some pixels, which one mask for all bands cannot mark; set a nodata value"
             )
-        if reading.mask is not None and (form.nodata is not None or form.palette is not None):
+        if reading.mask is not None and (form.nodata is not None or (form.palette and not keeps_indices)):
             pixels = np.where(reading.mask > 0, pixels, np.zeros((), pixels.dtype))
     return pixels, reading.mask
+
+
+def _begins_with(palette: Palette | None, begin: Palette | None) -> bool:
+    if begin is None or palette is None:
+        return False
+    return begin is palette or _stored_colors(palette)[: len(begin)] == [color[:3] for color in begin]
 
 
 def encoding_of(dataset: DatasetReader) -> Encoding:
     """Return the bands, dtype and mask of a file that this package has written."""
     mask = mask_mode(dataset)
     count = dataset.count - (mask == "alpha")
-    colors = tuple(band.name for band in dataset.colorinterp[:count])
-    return Encoding(count=count, dtype=dataset.dtypes[0], mask=mask, nodata=dataset.nodata, colorinterp=colors)
+    return Encoding(
+        count=count,
+        dtype=dataset.dtypes[0],
+        mask=mask,
+        nodata=dataset.nodata,
+        colorinterp=tuple(band.name for band in dataset.colorinterp[:count]),
+        palette=palette_of(dataset),
+    )
 
 
 def is_fit(dataset: DatasetReader, encoding: Encoding) -> bool:
@@ -57,7 +73,14 @@ def is_fit(dataset: DatasetReader, encoding: Encoding) -> bool:
         (found.count, found.dtype, found.mask) == (encoding.count, encoding.dtype, encoding.mask)
         and found.all_colors == encoding.all_colors
         and is_same_value(found.nodata, encoding.nodata)
+        and _stored_colors(found.palette) == _stored_colors(encoding.palette)
     )
+
+
+def _stored_colors(palette: Palette | None) -> list[tuple[int, int, int]]:
+    """Return colours as the colour table of a TIFF has them: 256, without opacity."""
+    colors = [color[:3] for color in palette or ()]
+    return colors + [(0, 0, 0)] * (256 - len(colors))
 
 
 def read_stored(dataset: DatasetReader, window: Window | None = None) -> Reading:

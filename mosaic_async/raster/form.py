@@ -50,6 +50,8 @@ class TileFormat:
     """Names of the data bands."""
     palette: Palette | None = None
     """The one that all tiles share; None: some have colours of their own."""
+    decode: str | None = None
+    """How values are packed into the colours of the tiles; None: they are colours, or plain values."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TileFormat:

@@ -28,7 +28,7 @@ def form_of(dataset: DatasetReader, *, mask_band: bool | None) -> TileFormat:
         dataset: the tile.
         mask_band: as in `TileFormat`; pictures say it themselves.
     """
-    palette = _palette(dataset)
+    palette = palette_of(dataset)
     count = 3 if palette else dataset.count - _has_mask_band(dataset, mask_band=mask_band)
     names = dataset.descriptions[:count]
     return TileFormat(
@@ -106,7 +106,8 @@ def _nodata(dataset: DatasetReader) -> float | None:
     return None if "NODATA_VALUES" in dataset.tags() else same_nan(float(nodata))
 
 
-def _palette(dataset: DatasetReader) -> Palette | None:
+def palette_of(dataset: DatasetReader) -> Palette | None:
+    """Return the colours of a dataset of bytes that are indices; None if they are not."""
     if dataset.colorinterp != (ColorInterp.palette,) or dataset.dtypes != ("uint8",):
         return None
     colors: dict[int, tuple[int, int, int, int]] = dataset.colormap(1)

@@ -20,6 +20,7 @@ from mosaic_async.errors import TileError
 from mosaic_async.raster import meaning
 from mosaic_async.raster.environment import decoding
 from mosaic_async.raster.form import Mask, Pixels, Reading, TileFormat
+from mosaic_async.raster.packing import unpack, unpacked_form
 from mosaic_async.redaction import one_line
 
 _MAGIC = (
@@ -47,20 +48,24 @@ _MAX_BEGIN = 2**16
 """Bytes of an unknown body that are searched for secrets."""
 _MAX_BANDS = 1024
 _MOST_COLORS = 4
+_WEBP_CHUNK, _WEBP_START = struct.Struct("<4sL"), 12
 _PNG_DEPTH, _PNG_KIND, _PNG_GREY = 24, 25, 0
 """Where the header of a PNG has its bits per sample and its kind of colours, and the kind of grey."""
 
 
-def learn(body: bytes, *, tile_size: int | None = None, mask_band: bool | None = None) -> TileFormat:
+def learn(
+    body: bytes, *, tile_size: int | None = None, mask_band: bool | None = None, decode: str | None = None
+) -> TileFormat:
     """Learn from the first tile what all tiles of the run must look like.
 
     Args:
         body: the tile.
         tile_size: required pixels per side; None accepts the tile's size.
         mask_band: as in `TileFormat`.
+        decode: as in `TileFormat`.
 
     Raises:
-        TileError: the tile cannot be read, is not square, or does not have the requested size.
+        TileError: the tile cannot be read, is not square, does not have the requested size, or no packed values.
     """
     driver = driver_of(body)
     if driver == "npy":
@@ -74,7 +79,7 @@ def learn(body: bytes, *, tile_size: int | None = None, mask_band: bool | None =
         raise TileError(f"the tile has {width} x {height} pixels, it should be {wanted}")
     if not 0 < form.count <= _MAX_BANDS:
         raise TileError(f"the tile has {form.count} bands beside its mask")
-    return form
+    return form if decode is None else unpacked_form(form, decode)
 
 
 def read(body: bytes, tile_format: TileFormat) -> Reading:
@@ -91,9 +96,16 @@ def read(body: bytes, tile_format: TileFormat) -> Reading:
     Raises:
         TileError: the tile is incomplete, is not an image of a known format, or claims another size.
     """
+    reading = _read(body, tile_format)
+    return reading if tile_format.decode is None else unpack(reading, tile_format.decode)
+
+
+def _read(body: bytes, tile_format: TileFormat) -> Reading:
     driver = driver_of(body)
     if driver == "npy":
         return _read_npy(body, tile_format)
+    if tile_format.decode is not None and _is_lossy(body, driver):
+        raise TileError(f"the {driver} is stored with loss, which makes other values of packed ones")
     with _opened(body, driver) as dataset:
         form = meaning.form_of(dataset, mask_band=tile_format.mask_band)
         _check_form(form, dataset.shape, tile_format)
@@ -184,6 +196,19 @@ def _jp2_stream(body: bytes) -> int:
         if size < head:
             raise struct.error
         offset += size
+
+
+def _is_lossy(body: bytes, driver: str) -> bool:
+    """Return whether a picture is stored with loss; a WebP says so in the name of its chunk of pixels."""
+    if driver != "WEBP":
+        return driver == "JPEG"
+    offset = _WEBP_START
+    while offset + _WEBP_CHUNK.size <= len(body):
+        name, size = _WEBP_CHUNK.unpack_from(body, offset)
+        if name in (b"VP8 ", b"VP8L"):
+            return bool(name == b"VP8 ")
+        offset += _WEBP_CHUNK.size + size + size % 2
+    return False
 
 
 def _begin(body: bytes) -> str:

@@ -17,6 +17,7 @@ from mosaic_async.geo.area import Bounds
 from mosaic_async.geo.cover import Tile
 from mosaic_async.redaction import learn, learn_request
 from mosaic_async.sources.grid_signs import grid_in_url
+from mosaic_async.sources.packed import packing_of
 from mosaic_async.sources.placeholders import fill, size_in_url, unstated, with_values, without_placeholders
 
 
@@ -69,6 +70,11 @@ class TileSource:
             URL(self.url(Tile(0, 0, 0)))
         except ValueError as error:
             raise UsageError(f"the tile URL is not a URL: {error}", hint="check host, port and brackets") from error
+
+    @property
+    def packing(self) -> str | None:
+        """How values are packed into the colours of its tiles, by its description or its URL; None: they are not."""
+        return packing_of(self.template, self.encoding)
 
     def url(self, tile: Tile) -> str:
         """Return the URL of one tile."""

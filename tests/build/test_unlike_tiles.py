@@ -151,7 +151,7 @@ class Layer:
 
     def app(self):
         app = web.Application()
-        app.router.add_get("/{z}/{x}/{y}", self.tile)
+        app.router.add_get("/{path:.*}{z:\\d+}/{x}/{y}", self.tile)
         return app
 
 

@@ -11,6 +11,8 @@ import tifffile
 from PIL import Image
 from rasterio.io import MemoryFile
 
+from mosaic_async.errors import TileError
+from mosaic_async.raster.form import TileFormat
 from mosaic_async.raster.tile import decode, learn, read
 from tests.pictures import GREY, GREY_ALPHA, PALETTE, RGB, RGBA, png
 
@@ -142,3 +144,49 @@ def test_a_nodata_value_beyond_the_dtype_marks_nothing(dtype, nodata):
     assert form.nodata is None
     assert valid.all()
     np.testing.assert_array_equal(pixels, array)
+
+
+HEIGHTS = {
+    "terrain-rgb": lambda red, green, blue: -10000 + (red * 65536 + green * 256 + blue) / 10,
+    "terrarium": lambda red, green, blue: red * 256 + green + blue / 256 - 32768,
+    "65536,256,1,0": lambda red, green, blue: red * 65536 + green * 256 + blue,
+    "0,0.5,0,-3": lambda red, green, blue: green / 2 - 3,
+}
+
+
+@pytest.mark.parametrize("name", HEIGHTS)
+def test_packed_values_are_read_from_every_picture_without_loss(name):
+    values, palette = samples(4), RNG.integers(0, 256, (16, 3))
+    values[..., 3] %= 2
+    indices, grey = samples(depth=4), samples()
+    webp = np.ascontiguousarray(values * (1, 1, 1, 255)).astype("uint8")
+    pictures = [
+        (png(values, kind=RGBA), values[..., :3], values[..., 3] > 0),
+        (png(indices, kind=PALETTE, depth=4, palette=palette, transparent=(0,)), palette[indices], indices > 0),
+        (png(grey, kind=GREY), np.repeat(grey[..., None], 3, axis=-1), grey >= 0),
+        (imagecodecs.webp_encode(webp, lossless=True), values[..., :3], values[..., 3] > 0),
+        (tiff(values[..., :3].transpose(2, 0, 1).astype("uint8")), values[..., :3], grey >= 0),
+    ]
+    for body, colors, valid in pictures:
+        form = learn(body, decode=name)
+        pixels, mask = decode(body, form)
+        expected = HEIGHTS[name](*colors.astype("float64").transpose(2, 0, 1))
+        assert (form.count, form.dtype) == (1, "float32")
+        np.testing.assert_array_equal((mask > 0) if mask is not None else grey >= 0, valid)
+        np.testing.assert_array_equal(pixels[0][valid], expected.astype("float32")[valid])
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp", "wide webp", "16 bits", "four bands"])
+def test_packed_values_are_not_read_from_what_cannot_hold_them(kind):
+    colors = np.ascontiguousarray(samples(3).astype("uint8"))
+    opaque = np.ascontiguousarray(np.concatenate([colors, colors[..., :1]], axis=-1))
+    body = {
+        "jpeg": lambda: imagecodecs.jpeg_encode(colors),
+        "webp": lambda: imagecodecs.webp_encode(colors, lossless=False),
+        "wide webp": lambda: imagecodecs.webp_encode(opaque, lossless=False),
+        "16 bits": lambda: png(samples(3, 16), kind=RGB, depth=16),
+        "four bands": lambda: tiff(opaque.transpose(2, 0, 1), photometric="MINISBLACK", alpha="NO"),
+    }[kind]()
+    form = TileFormat(size=SIZE, count=1, dtype="float32", decode="terrarium")
+    with pytest.raises(TileError, match="loss" if kind in ("jpeg", "webp", "wide webp") else "packed into three"):
+        read(body, form)

@@ -1,0 +1,32 @@
+"""Which sources pack values into colours, by what their descriptions and URLs say.
+
+It knows nothing of how such values are read.
+"""
+
+from __future__ import annotations
+
+import re
+
+_ENCODINGS = {"mapbox": "terrain-rgb", "terrain-rgb": "terrain-rgb", "terrainrgb": "terrain-rgb"} | {
+    "terrarium": "terrarium"
+}
+_PICTURES = frozenset((None, "", "none", "raw", "rgb", "default"))
+"""Encodings of plain colours."""
+_IN_URLS = (
+    ("terrarium", re.compile(r"terrarium", re.IGNORECASE)),
+    ("terrain-rgb", re.compile(r"terrain[-_.]?(rgb|dem)|rgb[-_.]?terrain|\.pngraw\b", re.IGNORECASE)),
+    ("packed", re.compile(r"/dem\d*[abc]?_png/|[-_.]?(dem|elevation|height|hillshade)[-_.]?rgb\b", re.IGNORECASE)),
+)
+
+
+def packing_of(template: str, encoding: str | None) -> str | None:
+    """Return how a source packs values into colours: terrain-rgb, terrarium, or another word; None for plain colours.
+
+    Args:
+        template: its URL.
+        encoding: as its TileJSON names it; it decides if there is one.
+    """
+    word = encoding.lower() if encoding else None
+    if word not in _PICTURES:
+        return _ENCODINGS.get(word or "", word)
+    return next((name for name, pattern in _IN_URLS if pattern.search(template)), None)

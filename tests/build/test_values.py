@@ -1,0 +1,182 @@
+"""Values that must not be averaged: those packed into colours, and indices of a colour table."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.enums import ColorInterp
+from rio_cogeo.cogeo import cog_validate
+
+from mosaic_async import OverviewsChosen, UsageError, build_mosaic, plan_mosaic, verify_mosaic
+from mosaic_async.sources.source import TileSource
+from tests.build.test_unlike_tiles import (
+    ALL,
+    AREA,
+    FIRST,
+    LAST,
+    OPTIONS,
+    SIZE,
+    ZOOM,
+    Layer,
+    begin_with,
+    serve,
+    values,
+)
+from tests.pictures import PALETTE, RGB, RGBA, png
+from tests.raster.test_meaning import HEIGHTS
+
+__all__ = ["serve"]
+pytestmark = pytest.mark.usefixtures("unblocked_loop")
+
+
+@pytest.mark.parametrize(
+    ("template", "encoding", "packing"),
+    [
+        ("https://s3.amazonaws.com/elevation-tiles-prod/terrarium/{z}/{x}/{y}.png", None, "terrarium"),
+        ("https://api.mapbox.com/v4/mapbox.terrain-rgb/{z}/{x}/{y}.pngraw?access_token=x", None, "terrain-rgb"),
+        ("https://api.maptiler.com/tiles/terrain-rgb-v2/{z}/{x}/{y}.webp?key=x", None, "terrain-rgb"),
+        ("https://tiles.example/dem/tiles/{z}/{x}/{y}.png?algorithm=terrainrgb", None, "terrain-rgb"),
+        ("https://cyberjapandata.gsi.go.jp/xyz/dem5a_png/{z}/{x}/{y}.png", None, "packed"),
+        ("https://tiles.example/dtm/{z}/{x}/{y}", "mapbox", "terrain-rgb"),
+        ("https://tiles.example/dtm/{z}/{x}/{y}", "TERRARIUM", "terrarium"),
+        ("https://tiles.example/dtm/{z}/{x}/{y}", "custom", "custom"),
+        ("https://tiles.example/terrain/{z}/{x}/{y}.png", None, None),
+        ("https://tiles.example/terrain-relief/{z}/{x}/{y}.png?rgb=1", None, None),
+        ("https://tiles.example/terrarium/{z}/{x}/{y}.png", "rgb", "terrarium"),
+    ],
+)
+def test_packed_values_are_known_by_description_and_url(template, encoding, packing):
+    assert TileSource(template=template, encoding=encoding).packing == packing
+
+
+def heights(seed):
+    """Return a slope whose last byte wraps around between neighbours."""
+    row, column = np.mgrid[:SIZE, :SIZE]
+    code = 100_000 + (seed * 1000 + row * 40 + column * 7)
+    colors = np.stack([code >> 16, (code >> 8) & 255, code & 255], axis=-1)
+    if seed % 3:
+        return png(colors, kind=RGB), colors, ALL
+    opacity = np.where((row + column) % 9, 255, 0)
+    return png(np.concatenate([colors, opacity[..., None]], axis=-1), kind=RGBA), colors, opacity > 0
+
+
+def level(path, number):
+    with rasterio.open(path, overview_level=number - 1) as dataset:
+        return dataset.read(), dataset.dataset_mask() > 0
+
+
+async def test_colours_that_hold_packed_values_are_not_averaged(serve, tmp_path):
+    template, seen = serve(layer := Layer(heights)).replace("/{z}", "/terrain-rgb/{z}"), []
+    path = tmp_path / "out.tif"
+    await build_mosaic(template, AREA, path, **OPTIONS, on_event=seen.append)
+    (note,) = [event for event in seen if isinstance(event, OverviewsChosen)]
+    assert note.resampling == "nearest"
+    assert "terrain-rgb" in note.reason
+    pixels, valid = level(path, 1)
+    stored = {tuple(color) for color in layer.pixels[layer.valid].astype(int)}
+    assert {tuple(color) for color in pixels[:, valid].T.astype(int)} <= stored
+    assert (await verify_mosaic(path, source=template, sample=16)).is_sound
+    await build_mosaic(template, AREA, path, **OPTIONS, overview_resampling="average", overwrite=True)
+    pixels, valid = level(path, 1)
+    assert not {tuple(color) for color in pixels[:, valid].T.astype(int)} <= stored
+
+
+@pytest.mark.parametrize("decode", ["terrain-rgb", "65536,256,1,0"])
+async def test_packed_values_are_written_as_floats_and_averaged(serve, tmp_path, decode):
+    template = serve(layer := Layer(heights)).replace("/{z}", "/terrain-rgb/{z}")
+    path, seen = tmp_path / "out.tif", []
+    await build_mosaic(template, AREA, path, **OPTIONS, decode=decode, on_event=seen.append)
+    assert not [event for event in seen if isinstance(event, OverviewsChosen)]
+    expected = HEIGHTS[decode](*layer.pixels.transpose(2, 0, 1)).astype("float32")
+    with rasterio.open(path) as dataset:
+        assert (dataset.count, dataset.dtypes[0]) == (1, "float32")
+        np.testing.assert_array_equal(dataset.dataset_mask() > 0, layer.valid)
+        np.testing.assert_array_equal(dataset.read(1)[layer.valid], expected[layer.valid])
+    pixels, valid = level(path, 1)
+    blocks = np.where(layer.valid, expected.astype("float64"), np.nan).reshape(256, 2, 256, 2)
+    np.testing.assert_allclose(pixels[0][valid], np.nanmean(blocks, axis=(1, 3))[valid], rtol=1e-6)
+    assert (await verify_mosaic(path, source=template, sample=16)).is_sound
+    plan = await plan_mosaic(template, AREA, zoom=ZOOM, decode=decode)
+    assert (plan.count, plan.dtype) == (1, "float32")
+
+
+async def test_a_decoding_that_is_not_known_is_refused_before_any_request(serve, tmp_path):
+    for decode in ("terrain", "1,2,3", "1,2,nan,4", ""):
+        with pytest.raises(UsageError, match="decoding"):
+            await build_mosaic("http://127.0.0.1:9/{z}/{x}/{y}", AREA, tmp_path / "x.tif", zoom=ZOOM, decode=decode)
+
+
+COLORS = values(99, 3)[:, :16, 0].T
+"""The colours of sixteen classes."""
+
+
+def classes(*, used=16, colors=COLORS):
+    """Return how to make tiles that use the first colours only; an encoder leaves out the others."""
+
+    def make(seed):
+        indices = values(seed, 1, 0, used)[0].repeat(2, axis=0)[:SIZE]
+        body = png(indices, kind=PALETTE, depth=8, palette=colors[:used], transparent=(0,))
+        return body, colors[indices], indices > 0
+
+    return make
+
+
+async def test_tiles_that_share_a_colour_table_keep_it_and_their_overviews_have_no_other_class(
+    serve, tmp_path, monkeypatch
+):
+    template, seen = serve(layer := Layer(classes(used=5), classes(), classes(used=9))), []
+    path, files = tmp_path / "out.tif", set()
+    for first in (FIRST, LAST):
+        begin_with(monkeypatch, first)
+        await build_mosaic(template, AREA, path, **OPTIONS, overwrite=True, on_event=seen.append)
+        files.add(hashlib.sha256(path.read_bytes()).hexdigest())
+    assert {event.resampling for event in seen if isinstance(event, OverviewsChosen)} == {"mode"}
+    with rasterio.open(path) as dataset:
+        table = np.array([dataset.colormap(1)[index][:3] for index in range(256)])
+        assert (dataset.dtypes, dataset.colorinterp) == (("uint8",), (ColorInterp.palette,))
+        np.testing.assert_array_equal(dataset.dataset_mask() > 0, layer.valid)
+        np.testing.assert_array_equal(table[dataset.read(1)][layer.valid], layer.pixels[layer.valid])
+    pixels, valid = level(path, 1)
+    assert set(np.unique(pixels[0][valid])) <= set(range(1, 16))
+    assert cog_validate(path, strict=True, quiet=True)[0]
+    assert (await verify_mosaic(path, source=template, sample=16)).is_sound
+    assert len(files) == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"overview_resampling": "mode"}])
+async def test_tiles_with_colours_of_their_own_become_colours(serve, tmp_path, monkeypatch, options):
+    other = COLORS[::-1].copy()
+    template = serve(layer := Layer(*[classes()] * 9, classes(colors=other), *[classes()] * 6))
+    path, files = tmp_path / "out.tif", set()
+    for first in (FIRST, LAST):
+        begin_with(monkeypatch, first)
+        await build_mosaic(template, AREA, path, **OPTIONS, **options, overwrite=True)
+        files.add(hashlib.sha256(path.read_bytes()).hexdigest())
+    with rasterio.open(path) as dataset:
+        assert dataset.tags()["MOSAIC_OVERVIEW_RESAMPLING"] == options.get("overview_resampling", "average")
+        np.testing.assert_array_equal(dataset.dataset_mask() > 0, layer.valid)
+        found = np.moveaxis(dataset.read(), 0, -1)
+        np.testing.assert_array_equal(found[layer.valid], layer.pixels[layer.valid])
+    assert (await verify_mosaic(path, source=template, sample=16)).is_sound
+    assert len(files) == 1
+
+
+async def test_a_verified_colour_table_is_compared_by_its_colours(serve, tmp_path):
+    path = tmp_path / "out.tif"
+    await build_mosaic(serve(Layer(classes())), AREA, path, **OPTIONS)
+    other = serve(Layer(classes(colors=COLORS[::-1].copy())))
+    assert not (await verify_mosaic(path, source=other, sample=16)).is_sound
+
+
+@pytest.mark.parametrize(
+    "options", [{"overview_resampling": "average"}, {"profile": "jpeg"}, {"dtype": "uint16"}, {"mask": "alpha"}]
+)
+async def test_a_colour_table_is_replaced_by_colours_where_the_user_wants_what_indices_cannot_be(
+    serve, tmp_path, options
+):
+    await build_mosaic(serve(Layer(classes())), AREA, path := tmp_path / "out.tif", **OPTIONS, **options)
+    with rasterio.open(path) as dataset:
+        assert [band.name for band in dataset.colorinterp[:3]] == ["red", "green", "blue"]
