@@ -1,7 +1,7 @@
 """Coordinate systems by name or WKT, and the way from and to degrees.
 
-Only this module asks PROJ, through rasterio. Names come from files and servers, so GDAL never sees one that it could
-take for a URL or a file.
+Only this module and `projection` ask PROJ, through rasterio. Names come from files and servers, so GDAL never sees one
+that it could take for a URL or a file.
 """
 
 from __future__ import annotations

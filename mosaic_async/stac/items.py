@@ -22,10 +22,11 @@ from shapely.geometry import shape
 from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.redaction import learn_request, scrub
 from mosaic_async.safe_json import parse
+from mosaic_async.sources.footprint import outline_of
+from mosaic_async.sources.outlines import box_of
 from mosaic_async.sources.remote_json import bound_body, retries
 from mosaic_async.sources.stac_files import is_item, linked_documents, read_document, resolve_href, text_of
 from mosaic_async.sources.stac_query import Item, Search
-from mosaic_async.stac.footprint import box_of, outline_of
 
 _TIMEOUT = 60.0
 

@@ -22,10 +22,11 @@ import shapely
 from mosaic_async.errors import ResourceError, SourceError, UsageError
 from mosaic_async.geo.cover import MAX_ZOOM, WORLD
 from mosaic_async.raster import whole_file
+from mosaic_async.sources.footprint import outline_of, reach_of
+from mosaic_async.sources.outlines import capped_cells, cell_count, cells_of
 from mosaic_async.sources.seasons import SEASONS, read_seasons, season_of
 from mosaic_async.sources.signing import Signer, readable, reader_pays
 from mosaic_async.sources.stac_query import Search, moment_of, one_per_place
-from mosaic_async.stac.footprint import cell_count, cells_of, outline_of
 from mosaic_async.stac.items import Scene, search_api, search_files
 from mosaic_async.stac.provenance import feature_of
 
@@ -61,6 +62,8 @@ class _Placed:
     name: str
     outline: Any
     """A shapely geometry in degrees."""
+    reach: Any
+    """The same with a margin: pixels of the scene are nowhere else."""
 
 
 def create_mosaic(
@@ -121,7 +124,7 @@ def create_mosaic(
     scenes = _in_order(found, wanted)
     total = len(scenes)
     names = _kept_names(scenes, Path(keep_items)) if keep_items is not None else [_name(one, asset) for one in scenes]
-    placed = [_Placed(scene, name, outline_of(scene.item)) for scene, name in zip(scenes, names, strict=True)]
+    placed = [_placed(scene, name) for scene, name in zip(scenes, names, strict=True)]
     if kept_seasons != frozenset(SEASONS):
         placed = [one for one in placed if _season(one) in kept_seasons]
     if optimized_selection:
@@ -148,6 +151,10 @@ def create_mosaic(
     if keep_items is not None:
         warnings += _keep(placed, Path(keep_items), signer or Signer())
     return CreatedMosaic(document=document, scenes=_collection(placed, document), warnings=tuple(warnings))
+
+
+def _placed(scene: Scene, name: str) -> _Placed:
+    return _Placed(scene, name, outline_of(scene.item), reach_of(scene.item))
 
 
 def _in_order(found: Iterable[Scene], wanted: Search) -> list[Scene]:
@@ -214,9 +221,9 @@ def _zooms(
         if not 0 <= quadkey_zoom <= top:
             raise UsageError(f"the zoom of the cells is {quadkey_zoom}", hint=f"set ``quadkey_zoom`` to 0 to {top}")
         return low, top, quadkey_zoom
-    outlines = [one.outline for one in placed]
+    reaches = [one.reach for one in placed]
     cells = max(min(top, _FINE_ENOUGH), top - _INDEX_LEVELS)
-    while cells > 0 and cell_count(outlines, cells) > _MAX_ENTRIES:
+    while cells > 0 and cell_count(reaches, cells) > _MAX_ENTRIES:
         cells -= 1
     return low, top, cells
 
@@ -252,17 +259,12 @@ def _document(
 ) -> dict[str, Any]:
     minzoom, maxzoom, quadkey_zoom = zooms
     outlines = [one.outline for one in placed]
-    tiles = {
-        key: [placed[index].name for index in indices] for key, indices in cells_of(outlines, quadkey_zoom).items()
-    }
+    cells = capped_cells(outlines, [one.reach for one in placed], quadkey_zoom, cap)
+    tiles = {key: [placed[index].name for index in indices] for key, indices in cells.items()}
     if not tiles:
         raise SourceError("all scenes lie outside of Web Mercator's latitudes, ±85.0511 degrees")
-    if cap and (cut := sum(len(names) > cap for names in tiles.values())):
-        most = max(map(len, tiles.values()))
-        warnings.append(
-            f"{cut:,} of {len(tiles):,} cells have more than {cap} scenes, up to {most}; only the first are listed"
-        )
-        tiles = {key: names[:cap] for key, names in tiles.items()}
+    if cap:
+        warnings += _cut(cells_of(outlines, quadkey_zoom), cap)
     west, south, east, north = (float(value) for value in shapely.total_bounds(outlines))
     return {
         "mosaicjson": "0.0.3",
@@ -276,6 +278,16 @@ def _document(
         "asset_type": "COG" if asset else "STAC",
         "tiles": tiles,
     }
+
+
+def _cut(cells: Mapping[str, Sequence[int]], cap: int) -> list[str]:
+    """Return a warning if a cap leaves scenes out of cells that their footprints touch."""
+    counts = [len(found) for found in cells.values()]
+    if not (cut := sum(count > cap for count in counts)):
+        return []
+    return [
+        f"{cut:,} of {len(counts):,} cells have more than {cap} scenes, up to {max(counts)}; only the first are listed"
+    ]
 
 
 def _collection(placed: Sequence[_Placed], document: Mapping[str, Any]) -> dict[str, Any]:

@@ -114,7 +114,7 @@ async def local_tiler(
             tile_size=tile_size,
             minzoom=opened.document["minzoom"],
             maxzoom=opened.document["maxzoom"],
-            bounds=tuple(opened.document["bounds"]),
+            bounds=opened.bounds,
             notes=(f"scenes are read from {', '.join(opened.hosts)}",) if opened.hosts else (),
             identity=f"local:{opened.digest}/{tile_format}?tilesize={tile_size}&{query}",
         )

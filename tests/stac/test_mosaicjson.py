@@ -22,10 +22,11 @@ from shapely.affinity import translate
 from shapely.geometry import mapping, shape
 
 from mosaic_async import RefusedError, SourceError, UsageError
+from mosaic_async.sources.footprint import outline_of
+from mosaic_async.sources.outlines import cells_of
 from mosaic_async.sources.seasons import SEASONS, read_seasons, season_of
 from mosaic_async.sources.stac_query import Search
 from mosaic_async.stac import create_mosaic
-from mosaic_async.stac.footprint import cells_of, outline_of
 from tests.cli.test_main import run
 from tests.conftest import COLORADO, PARANA
 from tests.loopback import running

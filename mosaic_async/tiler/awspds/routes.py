@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 import mercantile
-from cogeo_mosaic.mosaic import MosaicJSON
+import shapely
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
-from rasterio.features import bounds as bounds_of
+from shapely.geometry.base import BaseGeometry
 from starlette.concurrency import run_in_threadpool
 from starlette.convertors import Convertor, register_url_convertor
 
 from mosaic_async.errors import UsageError
 from mosaic_async.safe_json import parse
+from mosaic_async.sources.footprint import outline_of, reach_of
+from mosaic_async.sources.outlines import box_of, capped_cells, cell_count, within_the_world
 from mosaic_async.sources.seasons import SEASONS
 from mosaic_async.sources.stac_query import Item
 from mosaic_async.tiler.awspds.item_search import find_items
@@ -39,7 +41,7 @@ from mosaic_async.tiler.edge.route import checked_route
 from mosaic_async.tiler.pixels.composer import Composer
 from mosaic_async.tiler.pixels.radiometry import is_known
 from mosaic_async.tiler.scenes.known_bands import Known
-from mosaic_async.tiler.scenes.mosaic import Mosaic, outline_of_item
+from mosaic_async.tiler.scenes.mosaic import Mosaic
 from mosaic_async.tiler.scenes.quadkey_index import QuadkeyIndex
 from mosaic_async.tiler.scenes.scene import open_scene, read_item
 
@@ -112,25 +114,11 @@ class Creation:
         )
         if not found:
             raise UsageError("the search matched no items", hint="widen its place, time or query")
-        outlines = [outline_of_item(item["geometry"]) for item in found]
-        boxes = [bounds_of(outline) for outline in outlines]
-        _check_cells([search["bbox"], *boxes] if search.get("bbox") else boxes, self.minzoom)
-        features = [
-            {"type": "Feature", "properties": {"path": places[id(item)]}, "geometry": outline}
-            for item, outline in zip(found, outlines, strict=True)
-        ]
-        most = self.maximum_items_per_tile
-        options = {"maximum_items_per_tile": most} if most else {}
-        model = MosaicJSON.from_features(
-            features,
-            minzoom=self.minzoom,
-            maxzoom=self.maxzoom,
-            quadkey_zoom=self.minzoom,
-            accessor=lambda feature: feature["properties"]["path"],
-            quiet=True,
-            **options,
-        )
-        bounds = tuple(search.get("bbox") or model.bounds)
+        outlines = [outline_of(item) for item in found]
+        reaches = [reach_of(item) for item in found]
+        _check_cells(reaches, search.get("bbox"), self.minzoom)
+        cells = capped_cells(outlines, reaches, self.minzoom, self.maximum_items_per_tile)
+        bounds = tuple(search.get("bbox") or (float(value) for value in shapely.total_bounds(outlines)))
         cover = {mercantile.quadkey(tile) for tile in mercantile.tiles(*bounds, zooms=[self.minzoom])}
         return {
             "mosaicjson": "0.0.1",
@@ -138,29 +126,22 @@ class Creation:
             "maxzoom": self.maxzoom,
             "bounds": bounds,
             "center": [(bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2, self.minzoom],
-            "tiles": {key: names for key, names in model.tiles.items() if key in cover},
+            "tiles": {key: [places[id(found[one])] for one in ones] for key, ones in cells.items() if key in cover},
         }
 
 
-def _check_cells(boxes: Iterable[Sequence[float]], zoom: int) -> None:
-    """Check that boxes cover few cells.
+def _check_cells(reaches: Sequence[BaseGeometry], bbox: Sequence[float] | None, zoom: int) -> None:
+    """Check that scenes and the box of a search cover few cells.
 
     Raises:
         UsageError: they cover too many at this zoom.
     """
-    cells = sum(_cells_of(*box[:4], zoom=zoom) for box in boxes)
-    if cells > _MAX_CELLS:
+    boxes = [within_the_world(box_of(bbox))] if bbox else []
+    if (cells := cell_count([*reaches, *boxes], zoom)) > _MAX_CELLS:
         raise UsageError(
             f"a mosaic of {cells:,} cells is too large: the limit is {_MAX_CELLS:,}",
             hint="use a smaller `minzoom` or a smaller box",
         )
-
-
-def _cells_of(west: float, south: float, east: float, north: float, *, zoom: int) -> int:
-    first, last = mercantile.tile(west, north, zoom, truncate=True), mercantile.tile(east, south, zoom, truncate=True)
-    columns: int = (last.x - first.x) % 2**zoom + 1
-    rows: int = last.y - first.y + 1
-    return columns * rows
 
 
 async def _search(request: Request) -> dict[str, Any]:

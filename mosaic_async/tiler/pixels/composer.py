@@ -25,12 +25,13 @@ from rio_tiler.errors import RioTilerError
 
 from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.sources.signing import Signer, is_ending
-from mosaic_async.tiler.pixels.datasets import Bounds, DatasetPool
+from mosaic_async.tiler.pixels.datasets import DatasetPool
 from mosaic_async.tiler.pixels.frame import Frame, TooLargeError
 from mosaic_async.tiler.pixels.meeting import Meeting
 from mosaic_async.tiler.pixels.pixels import Pixels
 from mosaic_async.tiler.pixels.selection import Read, Selection
 from mosaic_async.tiler.pixels.terms import Terms
+from mosaic_async.tiler.pixels.turns import Bounds
 from mosaic_async.tiler.pixels.view import View
 from mosaic_async.tiler.scenes.scene import Scene, open_scene, renewed
 from mosaic_async.tiler.scenes.survey import Survey

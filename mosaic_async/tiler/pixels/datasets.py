@@ -23,11 +23,13 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import DatasetReader
-from rasterio.warp import calculate_default_transform, transform, transform_bounds
+from rasterio.warp import calculate_default_transform
 
+from mosaic_async.geo.projection import transformed
+from mosaic_async.sources.raster_grid import RasterGrid
+from mosaic_async.tiler.pixels.turns import Bounds, moved, reach_in
 from mosaic_async.tiler.scenes.raster_file import open_raster
 
-Bounds = tuple[float, float, float, float]
 _Range = tuple[int, int]
 
 _OPEN = 256
@@ -73,8 +75,12 @@ class Stack:
 
     names: tuple[str, ...]
     dataset: DatasetReader = field(repr=False)
+    turn: int = 0
+    """How many worlds further west `dataset` lies than the files, see `turns`."""
     _bare: DatasetReader | None = field(default=None, repr=False)
-    _reach: dict[CRS, Bounds] = field(default_factory=dict, repr=False)
+    _turns: list[Stack] | None = field(default=None, repr=False)
+    _grid: RasterGrid | None = field(default=None, repr=False)
+    _reach: dict[CRS, tuple[Bounds, ...]] = field(default_factory=dict, repr=False)
     _resolution: dict[CRS, tuple[float, float]] = field(default_factory=dict, repr=False)
     _seen: tuple[_Range, _Range, NDArray[np.bool_]] | None = field(default=None, repr=False)
 
@@ -82,17 +88,46 @@ class Stack:
     def bare(self) -> DatasetReader:
         """Return the same bands without their nodata value; requires names that are `stackable`."""
         if self._bare is None:
-            self._bare = rasterio.open(_document(self.names, with_nodata=False), driver="VRT")
+            bare = rasterio.open(_document(self.names, with_nodata=False), driver="VRT")
+            self._bare = moved(bare, self.turn) if self.turn else bare
         return self._bare
 
     @property
     def mask_bytes(self) -> int:
         """Bytes of the masks that `cover` remembers."""
-        return 0 if self._seen is None else self._seen[2].nbytes
+        kept = 0 if self._seen is None else self._seen[2].nbytes
+        return kept + sum(turn.mask_bytes for turn in self._others)
 
     def forget_masks(self) -> None:
         """Let `cover` read masks anew."""
         self._seen = None
+        for turn in self._others:
+            turn.forget_masks()
+
+    @property
+    def _others(self) -> list[Stack]:
+        return [turn for turn in self._turns or () if turn is not self]
+
+    @property
+    def turns(self) -> list[Stack]:
+        """The dataset wherever it lies on the map of its reference system: mostly itself, see `RasterGrid.turns`."""
+        if self._turns is None:
+            grids = RasterGrid.of(self.dataset).turns
+            self._turns = [self._turned(turn, grid) for turn, grid in grids.items()]
+        return self._turns
+
+    def _turned(self, turn: int, grid: RasterGrid) -> Stack:
+        if turn == 0:
+            self._grid = grid
+            return self
+        return Stack(self.names, moved(self.dataset, turn), turn, _grid=grid)
+
+    @property
+    def grid(self) -> RasterGrid:
+        """The part of its pixels that lies on the map of its reference system."""
+        if self._grid is None:
+            self._grid = RasterGrid.of(self.dataset)
+        return self._grid
 
     @cached_property
     def bands(self) -> tuple[int, ...]:
@@ -129,24 +164,24 @@ class Stack:
 
     def close(self) -> None:
         """Close the datasets."""
+        for turn in self._others:
+            turn.close()
         self.dataset.close()
         if self._bare is not None:
             self._bare.close()
 
-    def reach(self, crs: CRS) -> Bounds:
-        """Return its bounds in another reference system, 1 % larger: projected edges are curved."""
+    def reaches(self, crs: CRS, box: Bounds) -> bool:
+        """Return whether the dataset can have pixels in a box in another reference system."""
         if crs not in self._reach:
-            left, bottom, right, top = transform_bounds(self.dataset.crs, crs, *self.dataset.bounds, densify_pts=21)
-            across, up = 0.01 * (right - left), 0.01 * (top - bottom)
-            self._reach[crs] = (left - across, bottom - up, right + across, top + up)
-        return self._reach[crs]
+            self._reach[crs] = reach_in(self.grid, crs)
+        return any(_overlap(box, reach) for reach in self._reach[crs])
 
     def resolution(self, crs: CRS) -> tuple[float, float]:
         """Return width and (negative) height of the pixels that GDAL would choose to warp the whole file."""
         if crs not in self._resolution:
-            dataset = self.dataset
-            grid, _, _ = calculate_default_transform(dataset.crs, crs, dataset.width, dataset.height, *dataset.bounds)
-            self._resolution[crs] = (grid.a, grid.e)
+            grid = self.grid
+            whole, _, _ = calculate_default_transform(grid.crs, crs, grid.width, grid.height, *grid.bounds)
+            self._resolution[crs] = (whole.a, whole.e)
         return self._resolution[crs]
 
     def cover(self, x: NDArray[np.float64], y: NDArray[np.float64], crs: CRS, margin: float) -> list[Cover]:
@@ -160,8 +195,8 @@ class Stack:
             crs: reference system of the points.
             margin: source pixels around an outline that count too.
         """
-        easting, northing = transform(crs, self.dataset.crs, x.ravel(), y.ravel())
-        columns, rows = ~self.dataset.transform @ (np.asarray(easting), np.asarray(northing))
+        easting, northing = transformed(crs, self.dataset.crs, x.ravel(), y.ravel())
+        columns, rows = ~self.dataset.transform @ (easting, northing)
         spans = [_spans(axis.reshape(x.shape), margin) for axis in (rows, columns)]
         return [self._cover_of(*strip) for strip in zip(*spans, strict=True)]
 
@@ -190,6 +225,10 @@ def _spans(axis: NDArray[np.float64], margin: float) -> list[_Range]:
     """Return the pixels that the points of each strip span; all pixels if a point cannot be projected."""
     low, high = np.floor(axis.min(axis=1) - margin), np.ceil(axis.max(axis=1) + margin)
     return [(int(a), int(b)) if np.isfinite(b - a) else (0, _ANY) for a, b in zip(low, high, strict=True)]
+
+
+def _overlap(one: Bounds, other: Bounds) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _cut(span: _Range, size: int) -> _Range:

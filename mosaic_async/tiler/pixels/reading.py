@@ -15,7 +15,7 @@ from rio_tiler.constants import WGS84_CRS
 from rio_tiler.errors import InvalidBandName
 from rio_tiler.io import Reader
 
-from mosaic_async.tiler.pixels.datasets import Bounds, DatasetPool, Stack, grouped
+from mosaic_async.tiler.pixels.datasets import DatasetPool, Stack, grouped
 from mosaic_async.tiler.pixels.frame import Frame
 from mosaic_async.tiler.pixels.pixels import Pixels
 from mosaic_async.tiler.pixels.warp import Warp
@@ -60,9 +60,10 @@ def read_layers(
             bands = _bands(stack, group)
             count += len(bands)
             frame.check(count)
-            if not _overlap(stack.reach(frame.crs), frame.bounds_of(window)):
+            near = [turn for turn in stack.turns if turn.reaches(frame.crs, frame.bounds_of(window))]
+            if not near:
                 return None
-            pixels = _read(stack, bands, group[0].nodata, frame, window)
+            pixels = _read_all(near, bands, group[0].nodata, frame, window)
         found += [pixels] if pixels else [_read_alone(pool, layer, frame, window) for layer in group]
     if len(found) == 1:
         return found[0]
@@ -102,9 +103,27 @@ def _bands(stack: Stack, group: Sequence[Layer]) -> tuple[int, ...]:
 
 def _read_alone(pool: DatasetPool, layer: Layer, frame: Frame, window: Window) -> Pixels:
     with pool.lent((layer.name,)) as stack:
-        pixels = _read(stack, stack.bands, layer.nodata, frame, window)
+        pixels = _read_all(stack.turns, stack.bands, layer.nodata, frame, window)
     assert pixels is not None
     return pixels
+
+
+def _read_all(
+    turns: Sequence[Stack], bands: tuple[int, ...], nodata: float | None, frame: Frame, window: Window
+) -> Pixels | None:
+    """Read a dataset wherever it lies; None if its bands must be read one by one."""
+    found: Pixels | None = None
+    for turn in turns:
+        pixels = _read(turn, bands, nodata, frame, window)
+        if pixels is None:
+            return None
+        found = pixels if found is None else _beside(found, pixels)
+    return found
+
+
+def _beside(one: Pixels, other: Pixels) -> Pixels:
+    """Return both, which hardly overlap; the first wins."""
+    return Pixels(np.where(one.valid, one.data, other.data), one.valid | other.valid)
 
 
 def _read(stack: Stack, bands: tuple[int, ...], nodata: float | None, frame: Frame, window: Window) -> Pixels | None:
@@ -153,7 +172,3 @@ def _read_generally(stack: Stack, bands: tuple[int, ...], nodata: float | None, 
     if np.issubdtype(data.dtype, np.floating):
         valid = valid & ~np.isnan(data)
     return Pixels(data, valid)
-
-
-def _overlap(one: Bounds, other: Bounds) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -18,13 +18,13 @@ from rasterio.features import bounds as bounds_of
 from rio_tiler.io.stac import fetch
 
 from mosaic_async.safe_json import read
+from mosaic_async.sources.footprint import reach_of, states_grid
+from mosaic_async.sources.outlines import Box, boxes_of
 from mosaic_async.sources.remote_json import get_json
 from mosaic_async.sources.signing import Signer, signature_end
 from mosaic_async.sources.stac_files import resolve_href
 from mosaic_async.tiler.scenes.band import Band, bands_of
 
-_MARGIN = 0.1
-"""Share of its size by which a footprint is enlarged: pixels reach beyond an outline drawn through their centres."""
 _TIMEOUT = 30.0
 """Seconds to wait for a byte of an item."""
 _REMOTE = ("http", "https", "s3", "gs", "az", "abfs", "abfss", "oss")
@@ -62,8 +62,10 @@ class Scene:
     """The name that the mosaic lists."""
     files: Mapping[str, SceneFile] = field(repr=False)
     """Files by asset name; a plain file has the empty name."""
-    bounds: tuple[float, float, float, float] | None = None
-    """West, south, east, north of the footprint in degrees; None if not known."""
+    bounds: Box | None = None
+    """West, south, east, north of the footprint in degrees, as the item states them; None if not known."""
+    reach: tuple[Box, ...] | None = None
+    """Boxes in degrees outside of which the scene has no pixels; None if not known."""
     taken: datetime | None = None
     properties: Mapping[str, Any] = field(default_factory=dict, repr=False)
     id: str = ""
@@ -71,17 +73,12 @@ class Scene:
     ends: float | None = None
     """When the first signature of the files' URLs ends, in seconds since 1970; None: never."""
 
-    def may_touch(self, bounds: tuple[float, float, float, float]) -> bool:
-        """Return whether the footprint comes near a box in degrees; True if the footprint is not known."""
-        if self.bounds is None or self.bounds[0] > self.bounds[2]:
-            return True
-        west, south, east, north = self.bounds
-        across, up = _MARGIN * (east - west), _MARGIN * (north - south)
-        return (
-            west - across <= bounds[2]
-            and bounds[0] <= east + across
-            and south - up <= bounds[3]
-            and bounds[1] <= north + up
+    def may_touch(self, bounds: Box) -> bool:
+        """Return whether pixels of the scene can lie in a box in degrees."""
+        west, south, east, north = bounds
+        return self.reach is None or any(
+            left <= east and west <= right and bottom <= north and south <= top
+            for left, bottom, right, top in self.reach
         )
 
 
@@ -104,7 +101,14 @@ def open_scene(name: str, *, is_item: bool) -> Scene:
         if may_name(name, href := resolve_href(asset["href"], name))
     }
     return Scene(
-        name, files, _bounds(item), _date(properties), properties, id=str(item.get("id") or ""), ends=_end_of(files)
+        name,
+        files,
+        _bounds(item),
+        _reach(item),
+        _date(properties),
+        properties,
+        id=str(item.get("id") or ""),
+        ends=_end_of(files),
     )
 
 
@@ -183,12 +187,17 @@ def _scales(asset: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:
     return tuple((1.0 if scale is None else float(scale), float(offset or 0)) for scale, offset in found)
 
 
-def _bounds(item: Mapping[str, Any]) -> tuple[float, float, float, float] | None:
+def _bounds(item: Mapping[str, Any]) -> Box | None:
     box = item.get("bbox") or (bounds_of(item["geometry"]) if item.get("geometry") else None)
     if box is None:
         return None
     half = len(box) // 2
     return (float(box[0]), float(box[1]), float(box[half]), float(box[half + 1]))
+
+
+def _reach(item: Mapping[str, Any]) -> tuple[Box, ...] | None:
+    """Return where an item's pixels are; None if it does not state their grid, and only its files tell."""
+    return boxes_of(reach_of(item)) if states_grid(item) else None
 
 
 def _date(properties: Mapping[str, Any]) -> datetime | None:

@@ -1,47 +1,33 @@
-"""What a scene covers, and which cells of a zoom that touches.
+"""Places in degrees: cut at ±180, enlarged, and the cells of a zoom that they touch.
 
-Footprints may be polygons or multipolygons, with heights, with holes, across ±180 in any of the usual ways. It knows
-nothing of searches or documents.
+It knows nothing of items, rasters or documents.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-import antimeridian
 import mercantile
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from shapely.errors import ShapelyError
-from shapely.geometry import shape
+from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
-from mosaic_async.errors import RefusedError, SourceError
+from mosaic_async.errors import RefusedError
 from mosaic_async.geo.area import MAX_LATITUDE
-from mosaic_async.sources.stac_query import Item
+from mosaic_async.geo.cover import WORLD
 
+Box = tuple[float, float, float, float]
+"""West, south, east, north in degrees; west is not above east."""
 MAX_CELLS = 2_000_000
 """Maximum number of candidate cells, over all scenes."""
 _HAIR = 1e-9
 """Share of a cell by which it is drawn smaller: a footprint that only touches its edge is not in it."""
-
-
-def outline_of(item: Item) -> BaseGeometry:
-    """Return an item's footprint, flat and valid, cut at ±180; without a polygon its bbox.
-
-    Raises:
-        SourceError: the item has neither, or they are malformed.
-    """
-    try:
-        geometry = item.get("geometry")
-        found = shapely.force_2d(shape(geometry)) if geometry else None
-        if found is None or found.is_empty or found.geom_type not in ("Polygon", "MultiPolygon"):
-            found = box_of(item["bbox"])
-        return _valid(_within_the_world(found))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ShapelyError) as error:
-        raise SourceError(f"the footprint of {item.get('id')} is malformed: {error!r}") from error
+_WORLD = shapely.box(-180, -90, 180, 90)
+_SQUARE = shapely.box(-180, -MAX_LATITUDE, 180, MAX_LATITUDE)
 
 
 def box_of(bbox: Sequence[float]) -> BaseGeometry:
@@ -79,25 +65,75 @@ def cells_of(outlines: Sequence[BaseGeometry], zoom: int) -> dict[str, list[int]
     return dict(sorted(found.items()))
 
 
+def capped_cells(
+    outlines: Sequence[BaseGeometry], reaches: Sequence[BaseGeometry], zoom: int, most: int | None
+) -> dict[str, list[int]]:
+    """Return the cells that scenes reach, with a maximum number of scenes each.
+
+    Where that leaves scenes out, those whose outlines share an area with the cell come before those that are only near.
+
+    Args:
+        outlines: of the scenes, in degrees.
+        reaches: the same with a margin, see `footprint.reach_of`.
+        zoom: of the cells.
+        most: maximum number of scenes per cell; None or 0: all.
+    """
+    cells = cells_of(reaches, zoom)
+    if not most or max(map(len, cells.values()), default=0) <= most:
+        return cells
+    inside = cells_of(outlines, zoom)
+    return {key: _first(found, inside.get(key, []), most) for key, found in cells.items()}
+
+
+def _first(found: list[int], inside: list[int], most: int) -> list[int]:
+    near = [one for one in found if one not in inside]
+    return sorted([*inside, *near][:most])
+
+
 def cell_count(outlines: Sequence[BaseGeometry], zoom: int) -> int:
     """Return an upper bound of the cells of footprints, from their boxes; quick."""
     left, top, right, bottom = _ranges(outlines, zoom)
     return int(((right - left + 1) * (bottom - top + 1)).sum())
 
 
-def _within_the_world(geometry: BaseGeometry) -> BaseGeometry:
-    """Return a geometry cut at ±180 if it runs past it or jumps from one side to the other."""
+def within_the_world(geometry: BaseGeometry) -> BaseGeometry:
+    """Return a geometry whose longitudes may run past ±180 cut there, with longitudes from -180 to 180."""
     west, _, east, _ = geometry.bounds
-    if west >= -180 and east <= 180 and east - west <= 180:
+    if west >= -180 and east <= 180:
         return geometry
-    if geometry.geom_type == "MultiPolygon":
-        parts = [_within_the_world(polygon) for polygon in geometry.geoms]
-        return shapely.union_all(parts)
-    return antimeridian.fix_polygon(geometry, fix_winding=True, great_circle=False)
+    turns = range(math.floor((west + 180) / 360), math.ceil((east - 180) / 360) + 1)
+    return shapely.union_all([translate(geometry, -360 * turn).intersection(_WORLD) for turn in turns])
 
 
-def _valid(geometry: BaseGeometry) -> BaseGeometry:
-    return geometry if geometry.is_valid else shapely.make_valid(geometry)
+def enlarged(geometry: BaseGeometry, share: float) -> BaseGeometry:
+    """Return the part of a geometry that Web Mercator shows, with a margin: a share of the longer side of its parts."""
+    flat = shapely.transform(geometry.intersection(_SQUARE), _to_mercator)
+    if flat.area == 0:
+        return shapely.Polygon()
+    west, south, east, north = shapely.bounds(shapely.get_parts(flat)).T
+    margin = share * float(np.maximum(east - west, north - south).max())
+    return within_the_world(shapely.transform(shapely.buffer(flat, margin, join_style="mitre"), _to_degrees))
+
+
+def boxes_of(geometry: BaseGeometry) -> tuple[Box, ...]:
+    """Return west, south, east, north of each part of a geometry."""
+    return tuple(tuple(map(float, box)) for box in shapely.bounds(shapely.get_parts(geometry)))  # type: ignore[misc]
+
+
+def metres_of(box: Box) -> Box:
+    """Return a box of degrees in metres of EPSG:3857."""
+    corners = _to_mercator(np.clip(np.array(box).reshape(2, 2), (-360, -MAX_LATITUDE), (360, MAX_LATITUDE)))
+    left, bottom, right, top = (float(value) * WORLD / 360 for value in corners.ravel())
+    return (left, bottom, right, top)
+
+
+def _to_mercator(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return degrees as Web Mercator in degrees of the equator."""
+    return np.column_stack([corners[:, 0], np.degrees(np.arctanh(np.sin(np.radians(corners[:, 1]))))])
+
+
+def _to_degrees(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.column_stack([corners[:, 0], np.degrees(np.arctan(np.sinh(np.radians(corners[:, 1]))))])
 
 
 def _ranges(outlines: Sequence[BaseGeometry], zoom: int) -> tuple[NDArray[np.int64], ...]:
