@@ -23,9 +23,11 @@ from mosaic_async.build.verify import SAMPLE, VerifyReport, verify
 from mosaic_async.errors import MosaicError, ResourceError, UsageError
 from mosaic_async.events import Event, MosaicReport, OnEvent
 from mosaic_async.geo.area import Area
+from mosaic_async.geo.matrix import MatrixSet
 from mosaic_async.http.limits import Concurrency
 from mosaic_async.raster.encoding import MaskMode, OverviewChoice
 from mosaic_async.redaction import learn
+from mosaic_async.sources.matrix_sets import matrix_set_for
 from mosaic_async.sources.opening import opened_source
 from mosaic_async.sources.source import TileSource
 
@@ -39,6 +41,7 @@ async def build_mosaic(
     output: str | Path,
     *,
     zoom: int | None = Job.zoom,
+    tms: str | Path | Mapping[str, Any] | None = None,
     tile_size: int | None = Job.tile_size,
     headers: Mapping[str, str] | None = None,
     params: Mapping[str, str] | None = None,
@@ -83,6 +86,8 @@ async def build_mosaic(
             whose edges are straight in degrees (RFC 7946).
         output: file to write.
         zoom: z of the tiles; None: the zoom of the data's own resolution, if the source states one.
+        tms: tile matrix set of the tiles: a name such as WorldCRS84Quad, a JSON file, or its document; None: the one
+            that the source states, or Web Mercator. The output is in its coordinate system.
         tile_size: tile width in pixels; None: as the source states, or as the first tile has.
         headers: sent with every request; secrets in them are stored nowhere.
         params: query parameters of every tile's URL.
@@ -156,10 +161,12 @@ async def build_mosaic(
     async with opened_source(
         source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets, tile_size=tile_size, ca=ca
     ) as found:
+        grid = await asyncio.to_thread(matrix_set_for, found, tms)
         job = Job(
             source=found,
-            area=Area.parse(area),
+            area=_area(area, grid),
             zoom=zoom,
+            tms=grid,
             tile_size=tile_size,
             profile=profile,
             creation_options=creation_options or {},
@@ -184,6 +191,7 @@ async def plan_mosaic(
     area: Sequence[float] | Mapping[str, Any],
     *,
     zoom: int | None = Job.zoom,
+    tms: str | Path | Mapping[str, Any] | None = None,
     tile_size: int | None = Job.tile_size,
     headers: Mapping[str, str] | None = None,
     params: Mapping[str, str] | None = None,
@@ -224,10 +232,12 @@ async def plan_mosaic(
     async with opened_source(
         source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets, tile_size=tile_size, ca=ca
     ) as found:
+        grid = await asyncio.to_thread(matrix_set_for, found, tms)
         job = Job(
             source=found,
-            area=Area.parse(area),
+            area=_area(area, grid),
             zoom=zoom,
+            tms=grid,
             tile_size=tile_size,
             profile=profile,
             creation_options=creation_options or {},
@@ -311,6 +321,10 @@ async def verify_mosaic(
             return await verify(path, found, effort, sample=sample, seed=seed)
     except (BaseExceptionGroup, OSError) as error:
         raise _sole(error, path, None) from error
+
+
+def _area(area: Sequence[float] | Mapping[str, Any], grid: MatrixSet | None) -> Area:
+    return Area.parse(area) if grid is None else Area.parse(area, latitudes=grid.latitudes)
 
 
 def _ignore(event: Event) -> None:

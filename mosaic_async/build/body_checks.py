@@ -6,18 +6,16 @@ a bomb, while its request still has attempts left. Decoding later shows whether 
 
 from __future__ import annotations
 
-import math
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import mercantile
-
-from mosaic_async.errors import MisplacedTileError, PageError, TileError
-from mosaic_async.geo.cover import WORLD, Tile
-from mosaic_async.geo.grid_names import WEB_MERCATOR, crs_named
+from mosaic_async.build.tile_place import TilePlace
+from mosaic_async.errors import PageError, TileError
+from mosaic_async.geo.cover import Tile
+from mosaic_async.geo.matrix import TileMatrix, web_mercator
 from mosaic_async.http.request import Answer
 from mosaic_async.http.server_words import words_in
 from mosaic_async.raster.form import TileFormat
@@ -29,8 +27,6 @@ MAX_SIDE = 4096
 _MAX_BLOCK = 1024
 """Pixels per side that a tile's block may have if the tile is smaller."""
 _MAX_SAMPLES = 1025
-_LEAST_SIDE = 128
-"""Pixels per side of the smallest tile."""
 _LARGEST_SAMPLE = 8
 """Bytes: a byte may be followed by a double."""
 _ALLOWANCE = 2**20
@@ -57,7 +53,6 @@ _MAX_VALUES = 4096
 _MODEL_TYPE, _RASTER_TYPE, _GEOGRAPHIC, _PROJECTED, _PROJECTION = 1024, 1025, 2048, 3072, 3075
 """GeoKeys."""
 _USER_DEFINED = 32767
-_MERCATOR_PROJECTION = 7
 
 
 def max_body(tile_format: TileFormat) -> int:
@@ -70,13 +65,14 @@ def _widest(tile_format: TileFormat) -> int:
     return max(tile_format.count, 3)
 
 
-def check_answer(answer: Answer, tile: Tile, tile_format: TileFormat | None) -> bool:
+def check_answer(answer: Answer, tile: Tile, tile_format: TileFormat | None, matrix: TileMatrix | None = None) -> bool:
     """Check an answer with a body, and return whether it names its place, which proves that it is this tile's.
 
     Args:
         answer: of an untrusted server.
         tile: the requested one.
         tile_format: what tiles look like; None for the first.
+        matrix: where tiles lie; None: in Web Mercator.
 
     Raises:
         TileError: the body is not a tile, unlike the first one, another tile, or dangerous to decode.
@@ -85,8 +81,9 @@ def check_answer(answer: Answer, tile: Tile, tile_format: TileFormat | None) -> 
     if driver is None:  # the first bytes overrule the media type, which servers guess
         _check_page(answer)
     driver = driver or driver_of(answer.body)
-    is_placed = driver == "GTiff" and _check_tiff(answer.body, tile, tile_format)
-    return _check_place_headers(answer.headers, tile, is_placed=is_placed)
+    place = TilePlace(matrix or web_mercator(tile.z), tile)
+    is_placed = driver == "GTiff" and _check_tiff(answer.body, place, tile_format)
+    return place.check_headers(answer.headers, is_placed=is_placed)
 
 
 def _check_page(answer: Answer) -> None:
@@ -174,13 +171,13 @@ def _tags(
     return tags
 
 
-def _check_tiff(body: bytes, tile: Tile, tile_format: TileFormat | None) -> bool:
+def _check_tiff(body: bytes, place: TilePlace, tile_format: TileFormat | None) -> bool:
     is_placed = False
     for index, header in enumerate(_headers(body)):
         width, height = header.one(256, 0), header.one(257, 0)
         if index == 0:
             _check_size(width, height, tile_format)
-            is_placed = _check_corner(header, width, height, tile)
+            is_placed = _check_corner(header, width, height, place)
         _check_cost(header, width, height, tile_format)
     return is_placed
 
@@ -208,69 +205,21 @@ def _check_cost(header: _Header, width: int, height: int, tile_format: TileForma
         raise TileError(f"the tile is compressed with codec {codec}, which no tiler uses")
 
 
-def _check_corner(header: _Header, width: int, height: int, tile: Tile) -> bool:
+def _check_corner(header: _Header, width: int, height: int, place: TilePlace) -> bool:
     """Compare the place in a TIFF's header, and return whether it has one."""
-    _check_crs(header)
-    corner = header.corner
-    if corner is None:
+    model, code = header.key(_MODEL_TYPE), header.key(_PROJECTED)
+    is_geographic = model == 2 or (model is None and code is None and header.key(_GEOGRAPHIC) is not None)
+    code = header.key(_GEOGRAPHIC) if is_geographic else code
+    place.check_projection(
+        is_geographic=is_geographic,
+        code=None if code == _USER_DEFINED else code,
+        projection=header.key(_PROJECTION),
+    )
+    if header.corner is None:
         return False
-    x, y, pixel_width, pixel_height = corner
-    _check_place((x, y - height * pixel_height, x + width * pixel_width, y), tile, side=max(width, height))
+    x, y, pixel_width, pixel_height = header.corner
+    place.check_bounds((x, y - height * pixel_height, x + width * pixel_width, y), side=max(width, height))
     return True
-
-
-def _check_crs(header: _Header) -> None:
-    """Require that a TIFF is in Web Mercator, or does not say in what it is."""
-    code, projection = header.key(_PROJECTED), header.key(_PROJECTION)
-    if code in (None, _USER_DEFINED):
-        model = header.key(_MODEL_TYPE)
-        if model == 2 or (model is None and header.key(_GEOGRAPHIC) is not None):
-            raise TileError("the tile is in degrees, not in EPSG:3857")
-        if projection not in (None, _MERCATOR_PROJECTION):
-            raise TileError("the tile is in a projection of its own, not in EPSG:3857")
-    elif crs_named(f"EPSG:{code}") != WEB_MERCATOR:
-        raise TileError(f"the tile is in EPSG:{code}, not in EPSG:3857")
-
-
-def _check_place_headers(headers: Mapping[str, str], tile: Tile, *, is_placed: bool) -> bool:
-    """Compare the place in the headers of OGC API and TiTiler, and return whether these or the body have one.
-
-    A body that proves its own place overrules headers in another system. The tile's size in pixels is unknown here, but
-    at least 128.
-    """
-    bbox, crs = headers.get("Content-Bbox"), headers.get("Content-Crs")
-    name = crs_named(crs) if crs else None
-    if is_placed and name != WEB_MERCATOR:
-        return True
-    if crs and name != WEB_MERCATOR:
-        raise TileError(f"the tile is in {name or one_line(crs, _MAX_WORDS)!r}, not in EPSG:3857")
-    if bbox is None:
-        return is_placed
-    try:
-        west, south, east, north = (float(value) for value in bbox.split(","))
-    except ValueError as error:
-        raise TileError("the answer's Content-Bbox is not four numbers") from error
-    found = (west, south, east, north)
-    if crs or not _is_close(found, mercantile.bounds(tile), 360 / 2**tile.z / _LEAST_SIDE):
-        _check_place(found, tile, side=_LEAST_SIDE)
-    return True
-
-
-def _check_place(found: tuple[float, float, float, float], tile: Tile, *, side: int) -> None:
-    """Require that all four edges, in metres, are those of the tile, within half a pixel."""
-    size = WORLD / 2**tile.z
-    west, north = tile.x * size - WORLD / 2, WORLD / 2 - tile.y * size
-    expected = (west, north - size, west + size, north)
-    if not _is_close(found, expected, size / side):
-        places = " ".join(f"{value:.0f}" if math.isfinite(value) else str(value) for value in found)
-        raise MisplacedTileError(
-            f"the server sent another place than tile {tile.z}/{tile.x}/{tile.y}: {places} in metres"
-        )
-
-
-def _is_close(found: Sequence[float], expected: Sequence[float], pixel: float) -> bool:
-    """Return whether four edges are equal within half a pixel; NaN is not."""
-    return all(abs(a - b) <= pixel / 2 for a, b in zip(found, expected, strict=True))
 
 
 def _first_words(body: bytes) -> str:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import cast
 
 from mosaic_async.build.body_checks import check_answer, max_body
 from mosaic_async.build.budget import queue_size
@@ -171,7 +172,7 @@ class Download:
     async def _replace_doubtful(self) -> None:
         """Request again the tiles whose answers may belong to other requests, and make their parts again."""
         await self._client.prove()
-        while doubtful := self._kept(self._client.take_doubtful()):
+        while doubtful := self._kept(cast("set[Tile]", self._client.take_doubtful())):
             await self._withdraw(doubtful)
             await self._pass(2 * self._effort.in_flight)
             await self._client.prove()
@@ -311,7 +312,7 @@ class Download:
         return part_name(*self._grid.touches(tile)[0])
 
     def _check(self, tile: Tile) -> Check:
-        return lambda answer: check_answer(answer, tile, self.layout.tile_format)
+        return lambda answer: check_answer(answer, tile, self.layout.tile_format, self._job.matrix)
 
     def _miss(self, failure: TileFailed, *, is_passing: bool = False) -> None:
         if (event := self.ledger.miss(failure, is_passing=is_passing)) is not None:

@@ -11,12 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import mercantile
-
 from mosaic_async.build.work_folder import failed_path, work_path
 from mosaic_async.errors import UsageError
 from mosaic_async.events import MosaicReport, TileFailed, zxy
 from mosaic_async.geo.cover import MAX_ZOOM, Tile
+from mosaic_async.geo.matrix import TileMatrix, web_mercator
 from mosaic_async.raster import whole_file
 from mosaic_async.safe_json import parse
 
@@ -28,12 +27,12 @@ def report_path(output: Path) -> Path:
     return output.with_name(output.name + ".report.json")
 
 
-def footprints(failed: Iterable[TileFailed]) -> dict[str, Any]:
+def footprints(failed: Iterable[TileFailed], matrix: TileMatrix) -> dict[str, Any]:
     """Return failed tiles as GeoJSON: one polygon each, with reason, status, attempts and URL without secrets."""
-    return {"type": "FeatureCollection", "features": [_footprint(failure) for failure in failed]}
+    return {"type": "FeatureCollection", "features": [_footprint(failure, matrix) for failure in failed]}
 
 
-def write_account(report: MosaicReport, geojson: Path) -> None:
+def write_account(report: MosaicReport, geojson: Path, matrix: TileMatrix) -> None:
     """Write the footprints and the report, or delete those of an earlier run where nothing is missing; it blocks.
 
     A tile that lacks an unreadable scene has pixels, but they may differ from those with the scene. So that is reported
@@ -42,12 +41,13 @@ def write_account(report: MosaicReport, geojson: Path) -> None:
     Args:
         report: of a run that has ended.
         geojson: the file of the footprints; not written where its folder is gone, as after a complete output.
+        matrix: where tiles lie.
     """
     path = report_path(report.output)
     if not report.failed:
         geojson.unlink(missing_ok=True)
     elif geojson.parent.is_dir():
-        _write(geojson, footprints(report.failed))
+        _write(geojson, footprints(report.failed, matrix))
     if report.failed or report.scenes.lacking:
         _write(path, report.as_dict())
     else:
@@ -88,7 +88,7 @@ def read_tiles(path: Path) -> list[Tile]:
 
 def area_of_tiles(tiles: Iterable[Tile]) -> dict[str, Any]:
     """Return the area that is exactly these tiles, as GeoJSON."""
-    return {"type": "FeatureCollection", "features": [_feature(tile, {}) for tile in tiles]}
+    return {"type": "FeatureCollection", "features": [_feature(tile, {}, web_mercator(tile.z)) for tile in tiles]}
 
 
 def _names(text: str) -> Iterable[str]:
@@ -108,7 +108,7 @@ def _tile(path: Path, name: str) -> Tile:
     return Tile(x, y, z)
 
 
-def _footprint(failure: TileFailed) -> dict[str, Any]:
+def _footprint(failure: TileFailed, matrix: TileMatrix) -> dict[str, Any]:
     properties = {
         "tile": zxy(failure.tile),
         "reason": failure.reason,
@@ -116,13 +116,11 @@ def _footprint(failure: TileFailed) -> dict[str, Any]:
         "attempts": failure.attempts,
         "url": failure.url,
     }
-    return _feature(failure.tile, properties)
+    return _feature(failure.tile, properties, matrix)
 
 
-def _feature(tile: Tile, properties: dict[str, Any]) -> dict[str, Any]:
-    west, south, east, north = mercantile.bounds(tile)
-    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
-    geometry = {"type": "Polygon", "coordinates": [ring]}
+def _feature(tile: Tile, properties: dict[str, Any], matrix: TileMatrix) -> dict[str, Any]:
+    geometry = {"type": "Polygon", "coordinates": [matrix.ring_of(tile)]}
     return {"type": "Feature", "id": zxy(tile), "properties": properties, "geometry": geometry}
 
 

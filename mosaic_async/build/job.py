@@ -5,6 +5,7 @@ Every default of `build_mosaic` is written here. It knows nothing of requests, t
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -13,8 +14,9 @@ from typing import Any, Literal, get_args
 
 from mosaic_async.errors import UsageError
 from mosaic_async.geo.area import Area
-from mosaic_async.geo.cover import MAX_TILES
+from mosaic_async.geo.cover import MAX_TILES, has_outline
 from mosaic_async.geo.grid import check_tile_size, default_zoom
+from mosaic_async.geo.matrix import MatrixSet, TileMatrix, web_mercator
 from mosaic_async.http.limits import Concurrency
 from mosaic_async.http.pace import USUAL_PACE, Pace
 from mosaic_async.raster.digest import DIGEST, UNSIGNED
@@ -28,8 +30,9 @@ from mosaic_async.raster.encoding import (
 )
 from mosaic_async.raster.form import TileFormat
 from mosaic_async.raster.packing import DECODINGS, check_decoding
-from mosaic_async.redaction import one_line, scrub
-from mosaic_async.sources.coverage import check_coverage
+from mosaic_async.redaction import scrub
+from mosaic_async.sources.coverage import check_coverage, check_zooms
+from mosaic_async.sources.placeholders import check_grid_of
 from mosaic_async.sources.source import TileSource
 
 OnError = Literal["park", "fail", "nodata"]
@@ -41,11 +44,11 @@ NOT_FOUND: tuple[NotFound, ...] = get_args(NotFound)
 ZOOM_TAG, RESAMPLING_TAG = "MOSAIC_ZOOM", "MOSAIC_OVERVIEW_RESAMPLING"
 QUALITY_TAG = "MOSAIC_OVERVIEW_QUALITY"
 DECODE_TAG = "MOSAIC_DECODE"
+MATRIX_TAG = "MOSAIC_TILE_MATRIX"
+"""The grid of the tiles as JSON, where it is not Web Mercator's."""
 CLIP_TAG = "MOSAIC_CLIP"
 """Whether pixels outside of the area's polygons are cut out: YES or NO."""
 _SOFTWARE = f"mosaic-async {version('mosaic-async')}"
-_MAX_NAME = 60
-"""Characters of a name that a source gives."""
 _DEFAULT_TILE_SIZE = 256
 """Pixels per side, where neither the user nor the source says: what every generation of tilers sends."""
 
@@ -58,6 +61,8 @@ class Job:
     area: Area
     zoom: int | None = None
     """As requested; `tile_zoom` is what it comes to."""
+    tms: MatrixSet | None = None
+    """Grid of the tiles; None: Web Mercator."""
     tile_size: int | None = None
     """Pixels per side, as requested; `known_tile_size` is what it comes to."""
     profile: str = DEFAULT_PROFILE
@@ -83,12 +88,12 @@ class Job:
             raise UsageError("``all_touched`` applies to a clipped output only", hint="set ``clip`` too")
         if self.zoom is None and self.source.maxzoom is None:
             raise UsageError("the source does not state its zooms", hint="set ``zoom``, the z of the tiles to request")
-        if grid := self.source.stated_grid:
-            raise UsageError(
-                f"the source names {one_line(grid, _MAX_NAME)} as the grid of its tiles, which is not Web Mercator",
-                hint="use the source's tiles of WebMercatorQuad (EPSG:3857)",
-            )
-        check_coverage(self.source, self.area, self.tile_zoom)
+        if self.tms is None:
+            check_coverage(self.source, self.area, self.tile_zoom)
+        else:
+            check_grid_of(self.source.template)
+            check_zooms(self.source, self.tile_zoom)
+            self.tms.matrix(self.tile_zoom)
 
     @property
     def known_tile_size(self) -> int | None:
@@ -101,13 +106,23 @@ class Job:
         if self.zoom is not None:
             return self.zoom
         assert self.source.maxzoom is not None, "checked when the job is made"
+        if self.tms is not None:
+            return self.tms.zoom_like(self.source.maxzoom, self.known_tile_size or self.tms.tile_size)
         return default_zoom(self.source.maxzoom, self.known_tile_size or _DEFAULT_TILE_SIZE)
+
+    @property
+    def matrix(self) -> TileMatrix:
+        """Where the tiles lie."""
+        return web_mercator(self.tile_zoom) if self.tms is None else self.tms.matrix(self.tile_zoom)
 
     def settings(self) -> dict[str, Any]:
         """Return everything that decides the output's pixels beside what the source is sent, as JSON types."""
         values = asdict(replace(self, zoom=self.tile_zoom, tile_size=self.known_tile_size))
+        del values["tms"]  # jobs of a time before these options are the same jobs
         if not self.all_touched:
-            del values["all_touched"]  # jobs of a time before this option are the same jobs
+            del values["all_touched"]
+        if self.tms is not None:
+            values["matrix"] = asdict(self.matrix)
         if self.area.has_slopes:
             values["edges"] = "straight in degrees"  # they once were straight in Web Mercator, and other tiles
         if self.decode is None:
@@ -130,8 +145,9 @@ class Job:
             "MOSAIC_SOURCE": scrub(self.source.identity or self.source.template),
             ZOOM_TAG: str(self.tile_zoom),
             RESAMPLING_TAG: encoding.overview_resampling,
-            CLIP_TAG: "YES" if self.clip and self.area.polygons is not None else "NO",
+            CLIP_TAG: "YES" if self.clip and has_outline(self.area, self.matrix) else "NO",
             DIGEST: UNSIGNED,
+            **({} if self.tms is None else {MATRIX_TAG: json.dumps(asdict(self.matrix))}),
         }
 
     def encoding(self, tile_format: TileFormat) -> Encoding:

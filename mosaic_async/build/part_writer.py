@@ -180,7 +180,8 @@ class PartWriter:
 
     def _empty(self, part: Part) -> Canvas:
         grid = self.layout.grid
-        return Canvas(part.height, part.width, grid.part_levels, grid.transform(part), self.layout.encoding)
+        encoding = self.layout.encoding
+        return Canvas(part.height, part.width, grid.part_levels, grid.transform(part), encoding, crs=grid.crs)
 
     def _keep(self, part: Part) -> None:
         if (opened := self._canvases.get(part.name)) is not None:

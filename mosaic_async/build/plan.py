@@ -21,6 +21,7 @@ from mosaic_async.build.probe import learn_first
 from mosaic_async.errors import RequestError, SourceError, TileError
 from mosaic_async.geo.area import Bounds
 from mosaic_async.geo.cover import Cover, Tile
+from mosaic_async.geo.matrix import TileMatrix
 from mosaic_async.http.client import Client
 from mosaic_async.raster.form import TileFormat
 
@@ -41,7 +42,9 @@ class MosaicPlan:
     height: int
     """Pixels."""
     resolution: float
-    """Metres per pixel at the equator."""
+    """Width of a pixel in units of the CRS: in Web Mercator metres at the equator."""
+    crs: str
+    """AUTHORITY:CODE or WKT of the output's coordinate system."""
     bounds: Bounds
     """West, south, east, north in degrees."""
     count: int
@@ -76,11 +79,11 @@ async def make_plan(job: Job, effort: Effort) -> MosaicPlan:
     Raises:
         SourceError: the tile is refused or is not a tile; where it is empty, bands and dtype are guessed.
     """
-    cover = await asyncio.to_thread(Cover.of, job.area, job.tile_zoom, max_tiles=effort.max_tiles)
+    cover = await asyncio.to_thread(Cover.of, job.area, job.matrix, max_tiles=effort.max_tiles)
     middle = next(cover.outward())
     async with _client(job, effort) as client:
         started = time.monotonic()
-        body = await _fetch(client, job.source.url(middle), middle)
+        body = await _fetch(client, job.source.url(middle), middle, job.matrix)
         seconds = time.monotonic() - started
     if body:
         tile_format = await asyncio.to_thread(learn_first, body, middle, job)
@@ -102,6 +105,7 @@ async def make_plan(job: Job, effort: Effort) -> MosaicPlan:
         width=grid.width,
         height=grid.height,
         resolution=grid.resolution,
+        crs=grid.crs,
         bounds=grid.bounds,
         count=encoding.count,
         dtype=encoding.dtype,
@@ -122,9 +126,9 @@ def _client(job: Job, effort: Effort) -> Client:
     return Client(pace, headers=job.source.headers, allow_hosts=effort.allow_hosts)
 
 
-async def _fetch(client: Client, url: str, tile: Tile) -> bytes:
+async def _fetch(client: Client, url: str, tile: Tile, matrix: TileMatrix) -> bytes:
     try:
-        async with client.get(url, check=partial(check_answer, tile=tile, tile_format=None)) as answer:
+        async with client.get(url, check=partial(check_answer, tile=tile, tile_format=None, matrix=matrix)) as answer:
             return answer.body
     except RequestError as error:
         raise SourceError(

@@ -72,7 +72,7 @@ async def probe(
     blank: TileFormat | None = None
     for tiles in _batches(cover.outward(), batch):
         async with asyncio.TaskGroup() as tasks:
-            requests = [tasks.create_task(_request(client, source, tile, work, note)) for tile in tiles]
+            requests = [tasks.create_task(_request(client, job, tile, work, note)) for tile in tiles]
         for tile in tiles:
             if work.spool.has_body(tile) and (body := await work.spool.read(tile)):
                 form = await asyncio.to_thread(learn_first, body, tile, job)
@@ -121,14 +121,14 @@ def _batches(tiles: Iterator[Tile], size: int) -> Iterator[list[Tile]]:
 
 
 async def _request(
-    client: Client, source: TileSource, tile: Tile, work: WorkFolder, note: Callable[[Tile, Answer], None]
+    client: Client, job: Job, tile: Tile, work: WorkFolder, note: Callable[[Tile, Answer], None]
 ) -> int | RequestError | None:
     """Fetch one tile and return the status or what went wrong; None for a tile that is in the folder."""
     if tile in work.spool:
         return None
     try:
-        check = partial(check_answer, tile=tile, tile_format=None)
-        async with client.get(source.url(tile), check=check, label=tile) as answer:
+        check = partial(check_answer, tile=tile, tile_format=None, matrix=job.matrix)
+        async with client.get(job.source.url(tile), check=check, label=tile) as answer:
             if answer.status != NOT_FOUND:  # a source that is gone answers so for all tiles
                 await work.spool.write(tile, answer.body, file=_SPOOL_FILE, arrival=answer.arrival)
             note(tile, answer)

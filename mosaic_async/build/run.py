@@ -87,7 +87,7 @@ class Run:
         """
         check_files(self._effort.in_flight)
         job, effort = self._job, self._effort
-        cover = await asyncio.to_thread(Cover.of, job.area, job.tile_zoom, max_tiles=effort.max_tiles)
+        cover = await asyncio.to_thread(Cover.of, job.area, job.matrix, max_tiles=effort.max_tiles)
         identity = await asyncio.to_thread(Identity.of, job)
         work = await WorkFolder.open(self._output, identity.label, resume=effort.resume, on_drop=self._note_dropped)
         try:
@@ -144,7 +144,7 @@ class Run:
         if is_finished:
             await self._clean_up(report, work)
         else:
-            await asyncio.to_thread(write_account, report, work.failed)
+            await asyncio.to_thread(write_account, report, work.failed, self._job.matrix)
         if not ledger.is_complete:
             raise IncompleteError(
                 f"{report.tiles_failed:,} of {report.tiles_total:,} tiles failed",
@@ -183,7 +183,7 @@ class Run:
 
     async def _clean_up(self, report: MosaicReport, work: WorkFolder) -> None:
         """Leave the output, and nothing of the work unless that can still fill holes."""
-        await asyncio.to_thread(write_account, report, work.failed)
+        await asyncio.to_thread(write_account, report, work.failed, self._job.matrix)
         if report.failed:
             await work.withdraw()
         else:

@@ -6,8 +6,8 @@ It knows of the output only what its own metadata record, and nothing of how it 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
@@ -20,15 +20,17 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from mosaic_async.build.body_checks import check_answer
-from mosaic_async.build.job import CLIP_TAG, DECODE_TAG, ZOOM_TAG
+from mosaic_async.build.job import CLIP_TAG, DECODE_TAG, MATRIX_TAG, ZOOM_TAG
 from mosaic_async.errors import RequestError, SourceError, TileError, UsageError
-from mosaic_async.geo.cover import MAX_ZOOM, WORLD, Tile
+from mosaic_async.geo.cover import Tile
+from mosaic_async.geo.matrix import TileMatrix, web_mercator
 from mosaic_async.http.client import Client
 from mosaic_async.raster.environment import pinned
 from mosaic_async.raster.fitting import encoding_of, fit
 from mosaic_async.raster.form import Mask, Pixels, Reading
 from mosaic_async.raster.tile import learn, read
 from mosaic_async.raster.tolerance import Codec, difference
+from mosaic_async.safe_json import parse
 from mosaic_async.sources.source import TileSource
 
 _Result = TypeVar("_Result")
@@ -47,7 +49,7 @@ class TileFault:
 class TilePlaces:
     """Where each tile of the source lies in an output, by the output's own georeference."""
 
-    zoom: int
+    matrix: TileMatrix
     tile_size: int
     left: int
     """Pixels of the output's left edge, from the world's."""
@@ -67,7 +69,7 @@ class TilePlaces:
         try:
             with pinned(), rasterio.open(output, driver="GTiff") as dataset:
                 return cls._of(dataset)
-        except (RasterioError, CPLE_BaseError, KeyError, ValueError, ZeroDivisionError) as error:
+        except (RasterioError, CPLE_BaseError, KeyError, TypeError, ValueError, ZeroDivisionError, UsageError) as error:
             raise UsageError(
                 f"{output} does not record the zoom of its tiles", hint="verify it without ``source``"
             ) from error
@@ -75,22 +77,19 @@ class TilePlaces:
     @classmethod
     def _of(cls, dataset: DatasetReader) -> Self:
         tags, transform = dataset.tags(), dataset.transform
-        zoom = int(tags[ZOOM_TAG])
-        if not 0 <= zoom <= MAX_ZOOM:
-            raise ValueError(zoom)
-        tile_size = round(WORLD / (transform.a * 2**zoom))
-        world = tile_size * 2**zoom
+        matrix = _matrix(tags)
+        tile_size = round(matrix.width / transform.a)
         places = cls(
-            zoom=zoom,
+            matrix=matrix,
             tile_size=tile_size,
-            left=round((transform.c / WORLD + 0.5) * world),
-            top=round((0.5 - transform.f / WORLD) * world),
+            left=round((transform.c - matrix.left) / matrix.width * tile_size),
+            top=round((matrix.top - transform.f) / matrix.height * tile_size),
             width=dataset.width,
             height=dataset.height,
             is_whole=False,
         )
         requested = sum(int(tags.get(name, 0)) for name in _COUNTS)
-        return cls(**{**asdict(places), "is_whole": requested == len(places.columns) * len(places.rows)})
+        return replace(places, is_whole=requested == len(places.columns) * len(places.rows))
 
     @property
     def columns(self) -> range:
@@ -104,7 +103,7 @@ class TilePlaces:
 
     def tile(self, column: int, row: int) -> Tile:
         """Return the tile at a place."""
-        return Tile(column % 2**self.zoom, row, self.zoom)
+        return self.matrix.tile(column, row)
 
     def windows(self, column: int, row: int) -> tuple[Window, Window]:
         """Return the window of the output that a tile fills, and the window of the tile that is in the output."""
@@ -126,6 +125,12 @@ class TilePlaces:
         drawn |= {(int(row), int(column)) for row, column in kept}
         for row, column in sorted(drawn):
             yield columns[column], rows[row]
+
+
+def _matrix(tags: Mapping[str, str]) -> TileMatrix:
+    """Return the grid of tiles that an output records."""
+    recorded = tags.get(MATRIX_TAG)
+    return web_mercator(int(tags[ZOOM_TAG])) if recorded is None else TileMatrix.from_dict(parse(recorded))
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,7 @@ class SourceComparison:
         tile, (window, of_tile) = self.places.tile(column, row), self.places.windows(column, row)
         if not self.places.is_whole and not await self._read(self._has_data, window):
             return  # it may not have been requested
-        check = partial(check_answer, tile=tile, tile_format=None)
+        check = partial(check_answer, tile=tile, tile_format=None, matrix=self.places.matrix)
         try:
             async with self.client.get(self.source.url(tile), check=check) as answer:
                 reason = await self._read(self._difference, window, of_tile, answer.body)

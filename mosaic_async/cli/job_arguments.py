@@ -83,6 +83,8 @@ def _tiles(options: dict[str, Any]) -> dict[str, Any] | None:
     zoom = listed[0].z
     if options["zoom"] not in (None, zoom):
         raise UsageError(f"{path} lists tiles of zoom {zoom}", hint="leave --zoom out")
+    if options.get("tms"):
+        raise UsageError("--tiles lists tiles of Web Mercator", hint="set --bounds or --area instead, beside --tms")
     options["zoom"] = zoom
     return area_of_tiles(listed)
 

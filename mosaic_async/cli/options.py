@@ -153,6 +153,11 @@ job_options = _all_of(
     ),
     click.option("-z", "--zoom", type=int, help="Zoom of the tiles; default: the data's own resolution, if known."),
     click.option(
+        "--tms",
+        metavar="NAME|FILE",
+        help="Tile matrix set of the tiles, such as WorldCRS84Quad, or its JSON; default: as the source states.",
+    ),
+    click.option(
         "--tile-size", type=int, help="Tile width in pixels; default: from the source, or from the first tile."
     ),
     click.option("--clip", is_flag=True, help="Cut the output to the area; default: whole tiles."),

@@ -34,6 +34,7 @@ from mosaic_async.events import (
     TileRetried,
     zxy,
 )
+from mosaic_async.geo.grid_names import WEB_MERCATOR
 from mosaic_async.redaction import scrub
 
 _LINES = 10
@@ -197,7 +198,7 @@ def plan_text(found: MosaicPlan) -> str:
     """Return what a run would do."""
     west, south, east, north = found.bounds
     lines = [
-        f"zoom        {found.zoom}, tiles of {found.tile_size} pixels, {found.resolution:.2f} m/pixel at the equator",
+        f"zoom        {found.zoom}, tiles of {found.tile_size} pixels, {_resolution(found)}",
         f"tiles       {found.tiles:,}",
         f"output      {found.width:,} x {found.height:,} pixels, {found.count} x {found.dtype}, mask: {found.mask}",
         f"bounds      W {west:.5f} S {south:.5f} E {east:.5f} N {north:.5f}",
@@ -216,6 +217,12 @@ def plan_text(found: MosaicPlan) -> str:
         for index, (name, cost) in enumerate(found.profiles.items())
     ]
     return "\n".join(lines)
+
+
+def _resolution(found: MosaicPlan) -> str:
+    if found.crs == WEB_MERCATOR:
+        return f"{found.resolution:.2f} m/pixel at the equator"
+    return f"{found.resolution:.9g} units/pixel of {found.crs[:60]}"
 
 
 def _counted(number: int, noun: str) -> str:

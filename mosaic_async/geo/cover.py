@@ -11,17 +11,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from mercantile import Tile
 from numpy.typing import NDArray
 
 from mosaic_async.errors import RefusedError
 from mosaic_async.geo.area import Area, Bounds
 from mosaic_async.geo.cells import Box, Edges, cells_held
-from mosaic_async.geo.matrix import MAX_ZOOM, WORLD, TileMatrix, web_mercator, x_share, y_share
+from mosaic_async.geo.matrix import MAX_ZOOM, WORLD, Tile, TileMatrix, web_mercator, x_share, y_share
 from mosaic_async.geo.outline import outline
 from mosaic_async.geo.straight import Floats, Integers
 
-__all__ = ["MAX_TILES", "MAX_ZOOM", "SNAP", "WORLD", "Cover", "Tile", "snapped", "x_share", "y_share"]
+__all__ = ["MAX_TILES", "MAX_ZOOM", "SNAP", "WORLD", "Cover", "Tile", "has_outline", "snapped", "x_share", "y_share"]
 
 MAX_TILES = 500_000
 SNAP = 1e-13
@@ -61,8 +60,8 @@ class Cover:
                 Both are checked before anything is listed or rasterised.
         """
         matrix = grid if isinstance(grid, TileMatrix) else web_mercator(grid)
-        is_box = area.polygons is None and matrix.is_upright and (matrix.wraps or area.east <= 180)
-        cover = _of_box(area.bounds, matrix) if is_box else _of_polygons(area, matrix, max_tiles)
+        is_outline = has_outline(area, matrix)
+        cover = _of_polygons(area, matrix, max_tiles) if is_outline else _of_box(area.bounds, matrix)
         if cover.count > max_tiles:
             raise RefusedError(
                 f"the area has {cover.count:,} tiles at zoom {matrix.zoom}, more than {max_tiles:,}",
@@ -111,6 +110,11 @@ class Cover:
         last = last[: len(last) * (radius > 0)]
         rows = [np.full(len(first), top), np.repeat(between, len(ends)), np.full(len(last), lower)]
         return np.concatenate(rows), np.concatenate([first, np.tile(ends, len(between)), last])
+
+
+def has_outline(area: Area, matrix: TileMatrix) -> bool:
+    """Return whether an area is not a box of columns and rows."""
+    return area.polygons is not None or not matrix.is_upright or (area.east > 180 and not matrix.wraps)
 
 
 def snapped(low: float, high: float, units: int) -> tuple[int, int]:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import mercantile
 import numpy as np
-from mercantile import Tile
 from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
@@ -21,12 +20,20 @@ from mosaic_async.errors import UsageError
 from mosaic_async.geo.area import MAX_LATITUDE, Bounds
 from mosaic_async.geo.grid_names import DEGREES, WEB_MERCATOR
 from mosaic_async.geo.straight import Floats
-from mosaic_async.geo.systems import from_degrees, is_degrees, system
+from mosaic_async.geo.systems import from_degrees, is_degrees, ring_in_degrees, system
 
 MAX_ZOOM = 24
 WORLD = mercantile.CE
 """Circumference of the equator in EPSG:3857 metres."""
 _Number = TypeVar("_Number", float, Floats)
+
+
+class Tile(NamedTuple):
+    """A tile as a server counts it; equal to mercantile's, and not limited to 2^z columns and rows."""
+
+    x: int
+    y: int
+    z: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +129,15 @@ class TileMatrix:
         west, north = self.left + column * self.width, self.top - row * self.height
         return west, north - self.height, west + self.width, north
 
+    def ring_of(self, tile: Tile) -> list[tuple[float, float]]:
+        """Return the outline of a tile in degrees."""
+        west, south, east, north = self.bounds_of(tile)
+        corners = [(west, south), (east, south), (east, north), (west, north), (west, south)]
+        if self.crs == WEB_MERCATOR:
+            west, south, east, north = mercantile.bounds(*self.place(tile), tile.z)
+            return [(west, south), (east, south), (east, north), (west, north), (west, south)]
+        return corners if self.crs == DEGREES else ring_in_degrees(self.system, corners)
+
     def degrees(self, bounds: Bounds) -> Bounds:
         """Return the box in degrees around a box in units of the CRS; west exceeds east across the antimeridian."""
         if self.crs == WEB_MERCATOR:
@@ -146,8 +162,13 @@ class MatrixSet:
 
     @property
     def is_mercator(self) -> bool:
-        """Whether the tiles are those of Web Mercator."""
-        return all(matrix.is_mercator for matrix in self.matrices)
+        """Whether the tiles are those of Web Mercator, in its order."""
+        return all(matrix.is_mercator and not matrix.is_south_up for matrix in self.matrices)
+
+    @property
+    def latitudes(self) -> float:
+        """Degrees north and south of the equator that the coordinate system has places for."""
+        return self.matrices[0].latitudes
 
     def matrix(self, zoom: int) -> TileMatrix:
         """Return the grid of a zoom.
@@ -163,9 +184,10 @@ class MatrixSet:
             )
         return found
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the set as JSON types."""
-        return asdict(self)
+    def zoom_like(self, zoom: int, tile_size: int) -> int:
+        """Return the lowest zoom whose tiles of `tile_size` have the resolution of the set's own tiles at a zoom."""
+        finest = self.matrix(zoom).width / self.tile_size
+        return next(one.zoom for one in self.matrices if one.zoom == zoom or one.width / tile_size <= finest * 1.01)
 
 
 @lru_cache(maxsize=MAX_ZOOM + 1)

@@ -110,7 +110,7 @@ def assemble(
 
 def _model(grid: Grid, encoding: Encoding, path: Path, tags: Mapping[str, str]) -> Model:
     side = 2 * grid.block_size
-    with Canvas(side, side, 1, grid.transform(), encoding) as canvas:
+    with Canvas(side, side, 1, grid.transform(), encoding, crs=grid.crs) as canvas:
         canvas.seal(path, tags=tags)
     return Model.read(path)
 

@@ -45,16 +45,20 @@ class Canvas:
         height: pixels.
         width: pixels.
         levels: overview levels that `seal` makes.
-        transform: from (column, row) to EPSG:3857 metres.
+        transform: from (column, row) to the CRS.
         encoding: bands, dtype, mask and codec.
+        crs: AUTHORITY:CODE or WKT.
     """
 
-    def __init__(self, height: int, width: int, levels: int, transform: Affine, encoding: Encoding) -> None:
+    def __init__(
+        self, height: int, width: int, levels: int, transform: Affine, encoding: Encoding, *, crs: str = _CRS
+    ) -> None:
         self.height = height
         self.width = width
         self.levels = levels
         self.encoding = encoding
         self._transform = transform
+        self._crs = crs
         self._memory = MemoryFile(ext=".tif")
         self._overviews: list[MemoryFile] = []
         """The overviews that `halve` makes, largest first; GDAL stores its own inside the canvas."""
@@ -128,7 +132,8 @@ class Canvas:
             TileError: as for `restore`.
         """
         with ExitStack() as stack:
-            wider = stack.enter_context(Canvas(self.height, self.width, self.levels, self._transform, encoding))
+            wider = Canvas(self.height, self.width, self.levels, self._transform, encoding, crs=self._crs)
+            stack.enter_context(wider)
             with pinned():
                 wider.take(self._dataset)
             stack.pop_all()
@@ -216,7 +221,7 @@ class Canvas:
             "count": encoding.bands,
             "dtype": encoding.dtype,
             "nodata": encoding.nodata,
-            "crs": _CRS,
+            "crs": self._crs,
             "transform": self._transform,
             "tiled": True,
             "blockxsize": encoding.block_size,

@@ -17,18 +17,27 @@ def check_coverage(source: TileSource, area: Area, zoom: int) -> None:
         UsageError: the source has no tiles of this zoom.
         RefusedError: the area lies outside of what the source covers.
     """
+    check_zooms(source, zoom)
+    if source.bounds is not None and not _touch(area.bounds, source.bounds, zoom):
+        west, south, east, north = source.bounds
+        raise RefusedError(
+            f"the area lies outside of what the source covers: W {west:g} S {south:g} E {east:g} N {north:g}",
+            hint=_way_out(area, source.bounds, zoom),
+        )
+
+
+def check_zooms(source: TileSource, zoom: int) -> None:
+    """Check that a source has tiles of a zoom.
+
+    Raises:
+        UsageError: it has not.
+    """
     lowest, highest = source.zooms or (zoom, zoom)
     if not lowest <= zoom <= highest:
         word, limit = ("above", f"highest, {highest}") if zoom > highest else ("below", f"lowest, {lowest}")
         raise UsageError(
             f"zoom {zoom} is {word} the source's {limit}",
             hint="leave ``zoom`` out for the data's own resolution, or use the source's tile URL if it has more zooms",
-        )
-    if source.bounds is not None and not _touch(area.bounds, source.bounds, zoom):
-        west, south, east, north = source.bounds
-        raise RefusedError(
-            f"the area lies outside of what the source covers: W {west:g} S {south:g} E {east:g} N {north:g}",
-            hint=_way_out(area, source.bounds, zoom),
         )
 
 

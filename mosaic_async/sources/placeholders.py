@@ -73,6 +73,7 @@ _VALUES: dict[str, tuple[str, _Value]] = {
     "wkid": ("", lambda _: 3857),
 }
 """Which of x, y and z a placeholder states, and its text; of Leaflet, MapLibre, OpenLayers, JOSM, Esri and Cesium."""
+_OF_WEB_MERCATOR = frozenset({"-y", "!y", "ty", "reversey", "q", "quadkey", "bbox-epsg-3857", "bbox", "proj", "wkid"})
 
 
 def is_template(text: str) -> bool:
@@ -166,6 +167,17 @@ def check_placeholders(template: str) -> None:
     query = {name.lower(): value for name, value in parse_qsl(urlsplit(template).query)}
     if has(template, "bbox-epsg-3857") or has(template, "bbox"):
         _check_map(urlsplit(template).path.lower(), query)
+
+
+def check_grid_of(template: str) -> None:
+    """Check that the placeholders of a template have a meaning in other grids than Web Mercator's.
+
+    Raises:
+        UsageError: one of them counts from the south, or states a quadkey or a box in metres.
+    """
+    names = {name.lower() for name in _names(template)}
+    if only := sorted(names & _OF_WEB_MERCATOR):
+        raise UsageError(f"`{{{only[0]}}}` applies to Web Mercator only", hint="use {z}, {x} and {y}")
 
 
 def _check_map(path: str, query: Mapping[str, str]) -> None:

@@ -1,0 +1,125 @@
+"""Tile matrix sets by name, file or document, and the one that a source states (extra `tms`).
+
+It knows nothing of areas.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mosaic_async.errors import UsageError
+from mosaic_async.geo.grid_names import WEB_MERCATOR, crs_named, crs_of_set
+from mosaic_async.geo.matrix import MatrixSet, TileMatrix
+from mosaic_async.redaction import one_line
+from mosaic_async.safe_json import parse
+from mosaic_async.sources.source import TileSource
+
+_MAX_NAME = 60
+"""Characters of a name that a source gives."""
+Document = Mapping[str, Any]
+
+
+def matrix_set_for(source: TileSource, tms: str | Path | Document | None) -> MatrixSet | None:
+    """Return the grid of a source's tiles: the requested one, or the one that the source states; None: Web Mercator.
+
+    Raises:
+        UsageError: the source names a grid that is not known, or the requested one does not exist.
+    """
+    if tms is not None:
+        found = matrix_set(tms)
+        return None if found.is_mercator else found
+    stated = source.stated_grid
+    if stated is None:
+        return None
+    known = _registered().get(stated.rpartition("/")[2].lower())
+    if known is None:
+        raise UsageError(
+            f"the source names {one_line(stated, _MAX_NAME)} as the grid of its tiles, which is not Web Mercator",
+            hint="set ``tms`` to the name of its tile matrix set, or to the JSON file that describes it",
+        )
+    return _of(known)
+
+
+def matrix_set(tms: str | Path | Document) -> MatrixSet:
+    """Return a tile matrix set.
+
+    Args:
+        tms: its name, such as WorldCRS84Quad; the path of its JSON (OGC 17-083, version 1 or 2); or that document.
+
+    Raises:
+        UsageError: it does not exist or is malformed, has tiles that are not square, or rows of unlike width.
+    """
+    if isinstance(tms, Mapping):
+        return _parsed(tms, "the tile matrix set")
+    if known := _registered().get(str(tms).lower()):
+        return _of(known)
+    if crs_of_set(str(tms)) == WEB_MERCATOR:
+        return _of(_registered()["webmercatorquad"])
+    path = Path(tms)
+    if not path.is_file():
+        names = ", ".join(sorted(one.id for one in _registered().values()))
+        raise UsageError(f"{tms} is neither a file nor a known tile matrix set", hint=f"use a JSON file, or {names}")
+    try:
+        document = parse(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is not JSON: {error}") from error
+    return _parsed(document, str(path))
+
+
+def _morecantile() -> Any:
+    try:
+        import morecantile  # noqa: PLC0415 - the extra may be missing
+    except ImportError as error:
+        raise UsageError(
+            f"other grids than Web Mercator require the extra `tms` ({error})", hint="pip install 'mosaic-async[tms]'"
+        ) from error
+    return morecantile
+
+
+def _registered() -> dict[str, Any]:
+    """Return morecantile's tile matrix sets by their name in lower case."""
+    sets = _morecantile().tms
+    return {name.lower(): sets.get(name) for name in sets.list()}
+
+
+def _parsed(document: Any, place: str) -> MatrixSet:
+    model = _morecantile().TileMatrixSet
+    try:
+        is_old = isinstance(document, Mapping) and "tileMatrix" in document
+        return _of(model.from_v1(document) if is_old else model.model_validate(document))
+    except UsageError:
+        raise
+    except Exception as error:  # morecantile, pydantic and PROJ raise many kinds
+        words = one_line(re.sub(r"\s+", " ", str(error)), 200)
+        raise UsageError(f"{place} is not a tile matrix set: {words}") from error
+
+
+def _of(tms: Any) -> MatrixSet:
+    """Return one of morecantile's sets as ours."""
+    name = one_line(str(tms.id or tms.title or "without a name"), _MAX_NAME)
+    if tms.is_variable:
+        raise UsageError(f"the tile matrix set {name} has rows of unlike width", hint="use another set of the source")
+    sizes = {(matrix.tileWidth, matrix.tileHeight) for matrix in tms.tileMatrices}
+    if any(width != height for width, height in sizes):
+        raise UsageError(f"the tile matrix set {name} has tiles that are not square")
+    crs = crs_named(tms.crs.srs) or tms.crs.to_wkt()
+    matrices = tuple(_matrix(tms, int(matrix.id), matrix, crs) for matrix in tms.tileMatrices)
+    return MatrixSet(name=name, matrices=matrices, tile_size=max(sizes)[0])
+
+
+def _matrix(tms: Any, zoom: int, matrix: Any, crs: str) -> TileMatrix:
+    left, _, _, top = tms.xy_bounds(0, 0 if matrix.cornerOfOrigin == "topLeft" else matrix.matrixHeight - 1, zoom)
+    return TileMatrix(
+        zoom=zoom,
+        crs=crs,
+        left=left,
+        top=top,
+        width=matrix.cellSize * matrix.tileWidth,
+        height=matrix.cellSize * matrix.tileHeight,
+        columns=matrix.matrixWidth,
+        rows=matrix.matrixHeight,
+        is_south_up=matrix.cornerOfOrigin == "bottomLeft",
+    )
