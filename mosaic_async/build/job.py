@@ -86,7 +86,7 @@ class Job:
             check_tile_size(self.known_tile_size)
         if self.all_touched and not self.clip:
             raise UsageError("``all_touched`` applies to a clipped output only", hint="set ``clip`` too")
-        if self.zoom is None and self.source.maxzoom is None:
+        if self.zoom is None and self.source.maxzoom is None and self.source.zooms is None:
             raise UsageError("the source does not state its zooms", hint="set ``zoom``, the z of the tiles to request")
         if self.tms is None:
             check_coverage(self.source, self.area, self.tile_zoom)
@@ -105,7 +105,9 @@ class Job:
         """The z of the tiles: the requested one, or the one at the resolution of the data."""
         if self.zoom is not None:
             return self.zoom
-        assert self.source.maxzoom is not None, "checked when the job is made"
+        if self.source.maxzoom is None:
+            assert self.source.zooms is not None, "checked when the job is made"
+            return self.source.zooms[1]
         if self.tms is not None:
             return self.tms.zoom_like(self.source.maxzoom, self.known_tile_size or self.tms.tile_size)
         return default_zoom(self.source.maxzoom, self.known_tile_size or _DEFAULT_TILE_SIZE)

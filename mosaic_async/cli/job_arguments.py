@@ -36,6 +36,8 @@ class JobArguments:
     """Kind of that tiler; None: detected."""
     rendering: Mapping[str, Any]
     """Arguments of `Rendering`, those that were set."""
+    access: Mapping[str, Any]
+    """How the source is opened: headers, params, secrets, ca."""
     library: Mapping[str, Any]
     """The other keyword arguments of `build_mosaic` or `plan_mosaic`."""
 
@@ -62,14 +64,18 @@ class JobArguments:
         tiler, dialect = left.pop("tiler"), left.pop("dialect")
         rendering = {name: left.pop(name) for name in RENDERING}
         rendering["bands"] = tuple(band for value in rendering["bands"] for band in split_list(value))
-        left["headers"] = _pairs(left, "header", HEADERS_VARIABLE, ":")
-        left["params"] = _pairs(left, "param", PARAMS_VARIABLE, "=")
-        left["secrets"] = _pairs(left, "secret", SECRETS_VARIABLE, "=")
+        access = {
+            "headers": _pairs(left, "header", HEADERS_VARIABLE, ":"),
+            "params": _pairs(left, "param", PARAMS_VARIABLE, "="),
+            "secrets": _pairs(left, "secret", SECRETS_VARIABLE, "="),
+            "ca": left.pop("ca"),
+        }
         return cls(
             area=area,
             tiler=tiler,
             dialect=dialect,
             rendering={name: value for name, value in rendering.items() if value},
+            access=access,
             library=left,
         )
 
@@ -100,4 +106,4 @@ def _area(bounds: tuple[float, ...] | None, file: str | None, tiles: dict[str, A
 def _pairs(options: dict[str, Any], name: str, variable: str, separator: str) -> dict[str, str]:
     """Merge pairs from the environment, from files and from options; the last one wins."""
     in_files = [pair for file in options.pop(f"{name}_files") for pair in file]
-    return dict([*pairs_in_environment(variable, separator), *in_files, *options[f"{name}s"]])
+    return dict([*pairs_in_environment(variable, separator), *in_files, *options.pop(f"{name}s")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,10 +16,11 @@ from mosaic_async.errors import UsageError
 from mosaic_async.http.trust import trusting
 from mosaic_async.redaction import learn
 from mosaic_async.safe_json import parse
-from mosaic_async.sources.opening import open_source, with_secrets
+from mosaic_async.sources.opening import opened_source, with_secrets
 from mosaic_async.sources.placeholders import is_template
 from mosaic_async.sources.rendering import Rendering
 from mosaic_async.sources.source import TileSource
+from mosaic_async.sources.stores.found import is_store
 from mosaic_async.sources.tilers import rendered_by, with_rendering
 
 _EMBEDDED_ONLY = ("rounding", "reflectance", "cloud_mask")
@@ -27,31 +28,36 @@ _EMBEDDED_ONLY = ("rounding", "reflectance", "cloud_mask")
 
 
 @asynccontextmanager
-async def opened(source: str, given: JobArguments) -> AsyncIterator[str | TileSource]:
+async def opened(source: str, given: JobArguments) -> AsyncIterator[TileSource]:
     """Yield the source as the library takes it; the embedded tiler runs as long as the block.
 
     Raises:
         UsageError: the source does not exist, or the options do not fit it.
         SourceError: the source cannot be read.
     """
-    learn(given.library["secrets"].values())
+    learn(given.access["secrets"].values())
     _check_rendering(given)
-    with trusting(given.library["ca"]):
-        async with _rendered(source, given) as tiles:
-            if isinstance(tiles, TileSource):
-                _print_notes(tiles)
-            yield tiles
+    size, hosts = given.library.get("tile_size"), given.library["allow_hosts"]
+    with trusting(given.access["ca"]):
+        async with (
+            _rendered(source, given, {"tile_size": size} if size else {}) as tiles,
+            opened_source(tiles, **given.access, allow_hosts=hosts, tile_size=size) as found,
+        ):
+            for note in found.notes:
+                click.echo(f"note: {note}", err=True)
+            yield _in_dialect(found, given)
 
 
 @asynccontextmanager
-async def _rendered(source: str, given: JobArguments) -> AsyncIterator[str | TileSource]:
-    size = {"tile_size": given.library["tile_size"]} if given.library["tile_size"] else {}
+async def _rendered(source: str, given: JobArguments, size: Mapping[str, int]) -> AsyncIterator[str | TileSource]:
+    """Yield a source that a tiler renders, or the place of tiles as it is."""
     if given.tiler:
-        tiler, headers = with_secrets(given.tiler, given.library["secrets"]), given.library["headers"]
+        tiler, headers = with_secrets(given.tiler, given.access["secrets"]), given.access["headers"]
         rendering = Rendering(**given.rendering)
         yield await rendered_by(tiler, source, rendering=rendering, dialect=given.dialect, headers=headers, **size)
     elif await asyncio.to_thread(is_tile_url, source):
-        yield await _tile_url(source, given)
+        _check_tile_url(given)
+        yield source
     elif given.dialect:
         raise UsageError("--dialect does not apply to the embedded tiler", hint="leave --dialect out, or set --tiler")
     else:
@@ -60,20 +66,20 @@ async def _rendered(source: str, given: JobArguments) -> AsyncIterator[str | Til
 
 
 def is_tile_url(source: str) -> bool:
-    """Return whether the source is an XYZ template or a TileJSON, and not scenes.
+    """Return whether the source is a URL template, a TileJSON or a store of tiles, and not scenes.
 
     Raises:
         UsageError: no such file, or it is not JSON.
     """
     is_url = is_template(source) or re.match(r"https?://", source, re.IGNORECASE) is not None
-    return is_url or _is_tilejson(Path(source))
+    return is_url or is_store(source) or _is_tilejson(Path(source))
 
 
 def _is_tilejson(path: Path) -> bool:
     if not path.exists():
         raise UsageError(
             f"{path} not found",
-            hint="SOURCE is a URL with {z}/{x}/{y}, a TileJSON, a MosaicJSON or a folder of scenes",
+            hint="SOURCE is a URL with {z}/{x}/{y}, a TileJSON, tiles on disk, a MosaicJSON or a folder of scenes",
         )
     if path.is_dir() or path.suffix == ".gz":
         return False
@@ -90,22 +96,20 @@ def _check_rendering(given: JobArguments) -> None:
         raise UsageError(f"only the embedded tiler has {_flags(own)}", hint="leave --tiler and --dialect out")
 
 
-async def _tile_url(source: str, given: JobArguments) -> str | TileSource:
-    if given.dialect:
-        tiles = await open_source(source, headers=given.library["headers"], secrets=given.library["secrets"])
-        return with_rendering(tiles, given.dialect, Rendering(**given.rendering))
-    if given.rendering:
+def _check_tile_url(given: JobArguments) -> None:
+    if given.rendering and not given.dialect:
         raise UsageError(
             f"{_flags(given.rendering)} cannot be sent to a tile URL, whose server has its own parameters",
             hint="set them with --param, or set --dialect to the kind of tiler",
         )
-    return source
+
+
+def _in_dialect(source: TileSource, given: JobArguments) -> TileSource:
+    """Return a tile URL with the rendering in the dialect of its tiler, if that is named."""
+    if given.tiler or not given.dialect:
+        return source
+    return with_rendering(source, given.dialect, Rendering(**given.rendering))
 
 
 def _flags(names: Iterable[str]) -> str:
     return ", ".join("--" + name.replace("_", "-") for name in names)
-
-
-def _print_notes(source: TileSource) -> None:
-    for note in source.notes:
-        click.echo(f"note: {note}", err=True)

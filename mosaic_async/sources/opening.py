@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -19,7 +20,8 @@ from mosaic_async.sources.placeholders import (
     with_rows_from_south,
     with_values,
 )
-from mosaic_async.sources.source import TileSource, from_template
+from mosaic_async.sources.source import TileSource, from_template, with_query
+from mosaic_async.sources.stores.found import is_store, opened_store
 from mosaic_async.sources.tilejson import TileJson
 
 _SHORTEST_SECRET = 6
@@ -53,9 +55,15 @@ async def opened_source(
         SourceError: as `open_source`.
     """
     with trusting(ca):
-        yield await open_source(
-            source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets, tile_size=tile_size
-        )
+        if isinstance(source, TileSource) or not await asyncio.to_thread(is_store, str(source)):
+            yield await open_source(
+                source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets, tile_size=tile_size
+            )
+            return
+        _check_secrets(secrets or {})
+        location, left = with_values(with_secrets(str(source), secrets or {}), params or {})
+        async with opened_store(with_query(location, left), headers or {}) as found:
+            yield replace(found, tile_size=tile_size, secrets=secrets or {})
 
 
 async def open_source(

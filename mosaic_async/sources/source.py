@@ -89,7 +89,7 @@ class TileSource:
         """Return the source with parameters in their placeholders, and otherwise added to its query."""
         template, left = with_values(self.template, params)
         identity = None if self.identity is None else f"{self.identity}&{urlencode(params)}"
-        return replace(self, template=_with_query(template, left), identity=identity) if params else self
+        return replace(self, template=with_query(template, left), identity=identity) if params else self
 
 
 def from_template(template: str, *, headers: Mapping[str, str] | None = None) -> TileSource:
@@ -98,7 +98,8 @@ def from_template(template: str, *, headers: Mapping[str, str] | None = None) ->
     return replace(source, tile_size=size_in_url(template))
 
 
-def _with_query(template: str, params: Mapping[str, str]) -> str:
+def with_query(template: str, params: Mapping[str, str]) -> str:
+    """Return a URL with parameters added to its query."""
     if not params:
         return template
     base, mark, fragment = template.partition("#")
