@@ -174,7 +174,7 @@ async def run(scenes: Path, zoom: int, rounds: int, workers: int, selections: Se
         async with serve(mosaic, host="127.0.0.1", port=0, workers=workers) as our_url:
             our_processes = [process for process in parent.children() if process not in plain_processes]
             for selection in selections:
-                query = Rendering(bands=bands.split(","), pixel_selection=selection).query(mosaic)
+                query = Rendering(bands=bands.split(","), pixel_selection=selection, group_by="none").query(mosaic)
                 pairs = []
                 for _ in range(rounds):
                     plain = await measure(plain_url, tiles, query, plain_processes)

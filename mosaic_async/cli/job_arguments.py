@@ -18,7 +18,6 @@ from mosaic_async.cli.parsing import (
     PARAMS_VARIABLE,
     SECRETS_VARIABLE,
     pairs_in_environment,
-    split_list,
 )
 from mosaic_async.errors import UsageError
 
@@ -63,7 +62,6 @@ class JobArguments:
         left = dict(options)
         tiler, dialect = left.pop("tiler"), left.pop("dialect")
         rendering = {name: left.pop(name) for name in RENDERING}
-        rendering["bands"] = tuple(band for value in rendering["bands"] for band in split_list(value))
         access = {
             "headers": _pairs(left, "header", HEADERS_VARIABLE, ":"),
             "params": _pairs(left, "param", PARAMS_VARIABLE, "="),

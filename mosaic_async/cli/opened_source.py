@@ -12,6 +12,7 @@ import click
 
 from mosaic_async.cli import extras
 from mosaic_async.cli.job_arguments import JobArguments
+from mosaic_async.cli.parsing import split_list
 from mosaic_async.errors import UsageError
 from mosaic_async.http.trust import trusting
 from mosaic_async.redaction import learn
@@ -23,7 +24,7 @@ from mosaic_async.sources.source import TileSource
 from mosaic_async.sources.stores.found import is_store
 from mosaic_async.sources.tilers import rendered_by, with_rendering
 
-_EMBEDDED_ONLY = ("rounding", "reflectance", "cloud_mask")
+_EMBEDDED_ONLY = ("rounding", "group_by", "reflectance", "cloud_mask")
 """Renderings that no other tiler has."""
 
 
@@ -53,7 +54,7 @@ async def _rendered(source: str, given: JobArguments, size: Mapping[str, int]) -
     """Yield a source that a tiler renders, or the place of tiles as it is."""
     if given.tiler:
         tiler, headers = with_secrets(given.tiler, given.access["secrets"]), given.access["headers"]
-        rendering = Rendering(**given.rendering)
+        rendering = _rendering(given)
         yield await rendered_by(tiler, source, rendering=rendering, dialect=given.dialect, headers=headers, **size)
     elif await asyncio.to_thread(is_tile_url, source):
         _check_tile_url(given)
@@ -90,6 +91,12 @@ def _is_tilejson(path: Path) -> bool:
     return isinstance(document, dict) and isinstance(document.get("tiles"), list)
 
 
+def _rendering(given: JobArguments) -> Rendering:
+    """Return the rendering for a tiler that does not know the names of the scenes' bands: none has a comma or blank."""
+    bands = tuple(band for value in given.rendering.get("bands", ()) for band in split_list(value))
+    return Rendering(**{**given.rendering, "bands": bands})
+
+
 def _check_rendering(given: JobArguments) -> None:
     own = [name for name in _EMBEDDED_ONLY if name in given.rendering]
     if own and (given.tiler or given.dialect):
@@ -108,7 +115,7 @@ def _in_dialect(source: TileSource, given: JobArguments) -> TileSource:
     """Return a tile URL with the rendering in the dialect of its tiler, if that is named."""
     if given.tiler or not given.dialect:
         return source
-    return with_rendering(source, given.dialect, Rendering(**given.rendering))
+    return with_rendering(source, given.dialect, _rendering(given))
 
 
 def _flags(names: Iterable[str]) -> str:

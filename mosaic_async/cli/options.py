@@ -30,6 +30,7 @@ RENDERING = (
     "expression",
     "pixel_selection",
     "rounding",
+    "group_by",
     "reflectance",
     "cloud_mask",
     "rescale",
@@ -225,6 +226,11 @@ rendering_options = _all_of(
         "--pixel-selection", metavar="METHOD", help="How scenes combine: first, median, percentile:25, newest, ..."
     ),
     click.option("--rounding", is_flag=True, help="Round the means of integers instead of truncating them."),
+    click.option(
+        "--group-by",
+        type=click.Choice(["acquisition", "day", "none"]),
+        help="Scenes that count once in means, medians and counts; default: those of one acquisition.",
+    ),
     click.option(
         "--reflectance",
         metavar="float|integer",

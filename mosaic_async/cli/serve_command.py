@@ -46,6 +46,8 @@ def serve(source: Path, **options: Any) -> None:
             example = "&".join(f"assets={name}" for name in mosaic.assets[:3])
             click.echo(f"{url}/WebMercatorQuad/tilejson.json?{example}")
             click.echo(f"{url}/WebMercatorQuad/map.html?{example}", err=True)
+            if mosaic.is_stac:
+                click.echo(f"{url}/mosaic/create (POST a search: the endpoint of the notebook)", err=True)
             await asyncio.Event().wait()
 
     run(work())

@@ -30,6 +30,7 @@ from mosaic_async.tiler.edge.doorman import Doorman
 from mosaic_async.tiler.edge.gate import Gate, Traffic
 from mosaic_async.tiler.edge.limits import Limits
 from mosaic_async.tiler.edge.route import checked_route
+from mosaic_async.tiler.pixels.acquisitions import GROUPINGS
 from mosaic_async.tiler.pixels.composer import COMPOSED, Composed, Composer, Room
 from mosaic_async.tiler.pixels.selection import Selection
 from mosaic_async.tiler.prices import is_plain
@@ -57,9 +58,10 @@ def selection_of(
         str, Query(description="first, median, percentile:25, newest, medoid, lastbandhigh, ...")
     ] = "first",
     rounding: Annotated[bool, Query(description="Round means of integers instead of truncating them.")] = False,  # noqa: FBT002
+    group_by: Annotated[str, Query(description="What counts once: acquisition, day, none.")] = GROUPINGS[0],
 ) -> Selection:
     """Return the selection in the query."""
-    return Selection.parse(pixel_selection, rounding=rounding)
+    return Selection.parse(pixel_selection, rounding=rounding, group_by=group_by)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from mosaic_async.errors import UsageError
 from mosaic_async.tiler.pixels.clouds import CloudMask
 from mosaic_async.tiler.pixels.composer import Composer
 from mosaic_async.tiler.pixels.frame import Frame
+from mosaic_async.tiler.pixels.picture import Picture
 from mosaic_async.tiler.pixels.selection import Selection
 from mosaic_async.tiler.pixels.view import View
 from mosaic_async.tiler.scenes.quadkey_index import QuadkeyIndex
@@ -82,7 +83,7 @@ class SceneBackend(MemoryBackend):
             ("search", round(1000 * (searched - started), 2)),
             ("mosaicking", round(1000 * (time.perf_counter() - searched), 2)),
         ]
-        image = ImageData(
+        image = Picture(
             np.ma.MaskedArray(pixels.data, mask=~pixels.valid),
             assets=composed.used,
             crs=frame.crs,

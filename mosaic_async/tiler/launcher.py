@@ -20,6 +20,7 @@ from mosaic_async.sources.signing import Signing
 from mosaic_async.sources.source import TileSource
 from mosaic_async.tiler.edge.limits import OWN_RUN, PUBLIC, Limits
 from mosaic_async.tiler.local_rendering import Rendering
+from mosaic_async.tiler.pixels.acquisitions import GROUPINGS
 from mosaic_async.tiler.scenes.mosaic import Mosaic, open_mosaic
 from mosaic_async.tiler.scenes.survey import names_in, survey
 from mosaic_async.tiler.server import family_of, shared_socket
@@ -55,6 +56,7 @@ async def local_tiler(
     tile_format: str = "tif",
     workers: int | None = None,
     rounding: bool = False,
+    group_by: str = GROUPINGS[0],
     reflectance: str | None = None,
     cloud_mask: str | None = None,
     signing: Signing | None = None,
@@ -74,6 +76,7 @@ async def local_tiler(
         tile_format: tif, png, jpg, webp or npy.
         workers: number of processes; None: one per core.
         rounding: round means, medians and percentiles of integers; otherwise truncate them.
+        group_by: what counts once in means, medians and counts: an acquisition, a day, or every scene (`none`).
         reflectance: `float`, or `integer` for 10,000 times that in 16 bits; None: the stored counts.
         cloud_mask: the quality band whose bad pixels are left out, such as `qa_pixel` or `fmask:values=2,4`.
         signing: renews signatures of scenes' URLs that expire during the run; None: Planetary Computer.
@@ -93,6 +96,7 @@ async def local_tiler(
         color_formula=color_formula,
         resampling=resampling,
         rounding=rounding,
+        group_by=group_by,
         reflectance=reflectance,
         cloud_mask=cloud_mask,
     )

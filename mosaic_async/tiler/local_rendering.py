@@ -8,17 +8,30 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 from urllib.parse import urlencode
+
+import numpy as np
+from rio_tiler.errors import InvalidExpression
+from rio_tiler.types import RIOResampling, WarpResampling
 
 from mosaic_async.errors import UsageError
 from mosaic_async.sources import rendering
+from mosaic_async.tiler.edge.formulas import check_expression
+from mosaic_async.tiler.pixels.acquisitions import GROUPINGS
 from mosaic_async.tiler.pixels.clouds import CloudMask
+from mosaic_async.tiler.pixels.expression import evaluate
+from mosaic_async.tiler.pixels.picture import check_color_formula
+from mosaic_async.tiler.pixels.pixels import Pixels
 from mosaic_async.tiler.pixels.radiometry import REFLECTANCES
 from mosaic_async.tiler.pixels.selection import Selection
 from mosaic_async.tiler.scenes.known_bands import Known
 from mosaic_async.tiler.scenes.mosaic import Mosaic
 from mosaic_async.tiler.scenes.naming import Place
 from mosaic_async.tiler.scenes.survey import names_in
+
+_RESAMPLINGS = tuple(name for name in get_args(RIOResampling) if name in get_args(WarpResampling))
+"""Those that both reprojection and resampling know."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +44,8 @@ class Rendering(rendering.Rendering):
     """Also used to reproject; 2 pixels are read around each tile, so that tiles meet."""
     rounding: bool = False
     """Whether means, medians and percentiles of integers are rounded (half to even); otherwise they are truncated."""
+    group_by: str = GROUPINGS[0]
+    """What counts once in means, medians and counts: an `acquisition`, a `day`, or every scene (`none`)."""
     reflectance: str | None = None
     """Reflectance instead of counts, by the items' metadata: `float`, or `integer` for 10,000 times that in 16 bits."""
     cloud_mask: str | None = None
@@ -43,10 +58,16 @@ class Rendering(rendering.Rendering):
             UsageError: the mosaic does not have a band, or a name is not known.
         """
         selection, resampling = self.selection or "first", self.resampling or "bilinear"
-        Selection.parse(selection)
+        Selection.parse(selection, group_by=self.group_by)
+        if resampling not in _RESAMPLINGS:
+            raise UsageError(f"resampling {resampling!r} is not known", hint=f"use one of {', '.join(_RESAMPLINGS)}")
+        if self.color_formula:
+            check_color_formula(self.color_formula)
         params = self._layer(mosaic)
+        _check_expression(next((value for name, value in params if name == "expression"), None))
         params += [("pixel_selection", selection)]
         params += [("rounding", "true")] if self.rounding else []
+        params += [("group_by", self.group_by)] if self.group_by != GROUPINGS[0] else []
         params += self._of_items(mosaic)
         params += [("rescale", f"{low!r},{high!r}") for low, high in self.rescale]
         params += [("color_formula", self.color_formula)] if self.color_formula else []
@@ -97,6 +118,22 @@ class Rendering(rendering.Rendering):
                 hint=f"set ``bands`` or ``expression``; the scenes have {', '.join(mosaic.assets)}",
             )
         return known.read(self.bands), ""
+
+
+def _check_expression(expression: str | None) -> None:
+    """Compute formulas over b1, b2, ... for one pixel.
+
+    Raises:
+        UsageError: a formula is malformed.
+    """
+    if expression is None:
+        return
+    formula = check_expression(expression)
+    one = np.ones((max(formula.bands, default=1), 1, 1))
+    try:
+        evaluate(Pixels(one, one > 0), expression)
+    except InvalidExpression as error:
+        raise UsageError(f"the expression is malformed: {error}", hint="write it as `(B5-B4)/(B5+B4)`") from error
 
 
 def _numbers(bands: Sequence[str]) -> list[int]:

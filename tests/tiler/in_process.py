@@ -43,16 +43,15 @@ class InProcessTiler:
         query = Rendering(**rendering).query(self.mosaic)
         return await self.get(f"/tiles/WebMercatorQuad/{tile.z}/{tile.x}/{tile.y}.{extension}?tilesize={size}&{query}")
 
-    async def get(self, url: str) -> Answer:
+    async def get(self, url: str, body: bytes | None = None) -> Answer:
         parts = urlsplit(url)
         scope = {
-            "type": "http", "http_version": "1.1", "method": "GET", "scheme": "http", "path": parts.path,
-            "raw_path": parts.path.encode(), "query_string": parts.query.encode(), "root_path": "",
+            "type": "http", "http_version": "1.1", "method": "GET" if body is None else "POST", "scheme": "http",
+            "path": parts.path, "raw_path": parts.path.encode(), "query_string": parts.query.encode(), "root_path": "",
             "headers": [(b"host", b"localhost")], "server": ("localhost", 80), "client": ("127.0.0.1", 1),
         }  # fmt: skip
         sent = []
-
-        asked = iter([{"type": "http.request", "body": b"", "more_body": False}])
+        asked = iter([{"type": "http.request", "body": body or b"", "more_body": False}])
 
         async def receive():
             return next(asked, None) or await asyncio.Event().wait()  # the client stays

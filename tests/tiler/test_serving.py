@@ -134,12 +134,12 @@ async def test_selections_of_whole_scenes_are_numpy_s():
     mosaic = open_mosaic(NEW_YORK)
     async with serve(mosaic, host="127.0.0.1", port=0, workers=2) as url:
         for name, reference in SPECTRAL.items():
-            query = Rendering(bands=bands, pixel_selection=name).query(mosaic)
+            query = Rendering(bands=bands, pixel_selection=name, group_by="none").query(mosaic)
             place = f"{url}/tiles/WebMercatorQuad/{tile.z}/{tile.x}/{tile.y}.tif?tilesize=128&{query}"
             data, there = await pixels_at(place)
             np.testing.assert_array_equal(there, valid, err_msg=name)
             np.testing.assert_array_equal(data[:, valid], reference(plain)[:, valid], err_msg=name)
-        query = Rendering(bands=bands, pixel_selection="geomedian").query(mosaic)
+        query = Rendering(bands=bands, pixel_selection="geomedian", group_by="none").query(mosaic)
         data, _ = await pixels_at(f"{url}/tiles/WebMercatorQuad/{tile.z}/{tile.x}/{tile.y}.tif?tilesize=128&{query}")
     whole = ~np.isnan(plain).any(axis=1)
     for row, col in np.random.default_rng(0).permutation(np.argwhere(valid))[:200]:
@@ -169,7 +169,7 @@ async def test_selections_of_real_scenes_are_numpy_s(folder, bands, tile):
     mosaic = open_mosaic(folder)
     async with serve(mosaic, host="127.0.0.1", port=0, workers=2) as url:
         for name, reference in REFERENCES.items():
-            query = Rendering(bands=bands, pixel_selection=name).query(mosaic)
+            query = Rendering(bands=bands, pixel_selection=name, group_by="none").query(mosaic)
             place = f"{url}/tiles/WebMercatorQuad/{tile.z}/{tile.x}/{tile.y}.tif?tilesize=128&{query}"
             data, there = await pixels_at(place)
             expected = reference(plain[order] if name in ("newest", "oldest") else plain)
@@ -191,7 +191,9 @@ async def test_pixels_that_the_quality_band_calls_bad_are_left_out():
     valid = ~np.isnan(expected)
     mosaic = open_mosaic(COLORADO)
     async with serve(mosaic, host="127.0.0.1", port=0, workers=1) as url:
-        query = Rendering(bands=["b3"], pixel_selection="median", cloud_mask="fmask:values=2,3,4").query(mosaic)
+        query = Rendering(
+            bands=["b3"], pixel_selection="median", group_by="none", cloud_mask="fmask:values=2,3,4"
+        ).query(mosaic)
         place = f"{url}/tiles/WebMercatorQuad/{tile.z}/{tile.x}/{tile.y}.tif?tilesize=128&{query}"
         data, there = await pixels_at(place)
         everything, _ = await pixels_at(
@@ -224,7 +226,7 @@ async def test_a_scene_that_cannot_be_read_is_left_out_and_named(tmp_path):
     broken.write_bytes(broken.read_bytes()[:20_000])
     mosaic = open_mosaic(folder)
     both = mercantile.tile(-54.6, -25.3, 11)
-    query = Rendering(bands=["B4"], pixel_selection="median").query(mosaic)
+    query = Rendering(bands=["B4"], pixel_selection="median", group_by="none").query(mosaic)
     async with serve(mosaic, host="127.0.0.1", port=0, workers=1) as url:
         place = f"{url}/tiles/WebMercatorQuad/{both.z}/{both.x}/{both.y}.tif?tilesize=256&{query}"
         response = await answer(place)
@@ -400,13 +402,13 @@ async def test_the_notebook_s_flow_runs_unchanged_and_ends_in_a_cog(landsat, tmp
         assert data.dtype == "uint16"
         np.testing.assert_array_equal(there, valid)
         np.testing.assert_array_equal(data[:, valid], median[:, valid])
-        data, _ = await pixels_at(place, bands="4,3,2", color_ops=COLOURS, pixel_selection="median")
+        data, _ = await pixels_at(place, bands="4,3,2", color_ops=COLOURS, pixel_selection="median", group_by="none")
         np.testing.assert_array_equal(data[:, valid], coloured(median, "uint16")[:, valid])
         batch, _ = await pixels_at(place.replace("/tiles/", "/batch/"), bands="4,3,2", color_ops=COLOURS,
-                                   pixel_selection="median")  # fmt: skip
+                                   pixel_selection="median", group_by="none")  # fmt: skip
         np.testing.assert_array_equal(batch, data)
 
-        params = {"bands": "4,3,2", "color_ops": COLOURS, "pixel_selection": "median"}
+        params = {"bands": "4,3,2", "color_ops": COLOURS, "pixel_selection": "median", "group_by": "none"}
         report = await build_mosaic(
             tilejson["tiles"][0], tuple(SEARCH["bbox"]), tmp_path / "out.tif", zoom=9, params=params
         )

@@ -17,13 +17,14 @@ from rasterio.crs import CRS
 from rasterio.transform import from_bounds
 from rio_tiler.colormap import cmap
 from rio_tiler.errors import InvalidColorMapName
-from rio_tiler.models import ImageData
 from rio_tiler.utils import render
 
 from mosaic_async.errors import UsageError
 from mosaic_async.tiler.awspds.bands import split_bands, split_expression
+from mosaic_async.tiler.pixels.acquisitions import GROUPINGS
 from mosaic_async.tiler.pixels.composer import Composer
 from mosaic_async.tiler.pixels.frame import Frame
+from mosaic_async.tiler.pixels.picture import Picture
 from mosaic_async.tiler.pixels.pixels import Pixels
 from mosaic_async.tiler.pixels.selection import Selection
 from mosaic_async.tiler.pixels.view import View
@@ -51,6 +52,7 @@ class TileQuery:
     color_ops: str | None = None
     color_map: str | None = None
     pixel_selection: str = "first"
+    group_by: Annotated[str, Query(description="What counts once: acquisition, day, none.")] = GROUPINGS[0]
 
     def view(self, known: Known, reflectance: str | None) -> View:
         """Return what a tile shows of a scene.
@@ -97,7 +99,7 @@ def draw(
         frame,
         tuple(mercantile.bounds(tile)),
         view,
-        Selection.parse(query.pixel_selection),
+        Selection.parse(query.pixel_selection, group_by=query.group_by),
     )
     if composed.pixels is None or not composed.pixels.valid.any():
         return Response(status_code=204)
@@ -128,22 +130,16 @@ def _encoded(pixels: Pixels, frame: Frame, ext: str, query: TileQuery) -> bytes:
     )
 
 
-def _coloured(pixels: Pixels, query: TileQuery) -> ImageData:
-    """Rescale, then apply the colour operations one by one, to floats as int16, as awspds-mosaic does."""
-    image = ImageData(np.ma.MaskedArray(pixels.data, mask=~pixels.valid))
-    try:
-        if query.rescale:
+def _coloured(pixels: Pixels, query: TileQuery) -> Picture:
+    """Rescale, then apply the colour operations one by one."""
+    image = Picture(np.ma.MaskedArray(pixels.data, mask=~pixels.valid))
+    if query.rescale:
+        try:
             low, high = (float(number) for number in query.rescale.split(","))
-            image.rescale([(low, high)])
-        if query.color_ops:
-            if np.issubdtype(image.array.dtype, np.floating):
-                limits = np.iinfo(np.int16)
-                filled = np.clip(np.nan_to_num(image.array.filled(0)), limits.min, limits.max)
-                image.array = np.ma.MaskedArray(filled.astype(np.int16), mask=image.array.mask)
-            image.apply_color_formula(query.color_ops)
-    except (ValueError, TypeError, KeyError) as error:
-        raise UsageError(f"the colours are malformed: {error}") from error
-    return image
+        except ValueError as error:
+            raise UsageError(f"the range {query.rescale} is malformed: {error}") from error
+        image.rescale([(low, high)])
+    return image.apply_color_formula(query.color_ops) if query.color_ops else image
 
 
 def _colormap(name: str | None) -> dict[int, tuple[int, int, int, int]] | None:

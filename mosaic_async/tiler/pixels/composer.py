@@ -25,6 +25,7 @@ from rio_tiler.errors import RioTilerError
 
 from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.sources.signing import Signer, is_ending
+from mosaic_async.tiler.pixels.acquisitions import grouped
 from mosaic_async.tiler.pixels.datasets import DatasetPool
 from mosaic_async.tiler.pixels.frame import Frame, TooLargeError
 from mosaic_async.tiler.pixels.meeting import Meeting
@@ -40,6 +41,7 @@ from mosaic_async.tiler.ticket import AbandonedError, check_ticket, held
 _LOGGER = logging.getLogger("mosaic_async.tiler")
 _SAFE = " " + string.punctuation.replace(",", "")
 """Characters of a name that a header keeps; commas separate names."""
+_FIRST = Selection("first")
 _LONGEST_REASON = 200
 _RENEWED = 20_000
 """Scenes with renewed signatures that a process remembers."""
@@ -139,52 +141,35 @@ class Composer:
             UsageError: the selection needs dates, and a scene has none; or the tile is too large.
             Exception: the error of the first scene, if all scenes failed.
         """
-        composed, failures = Composed(None), []
-        frame = replace(frame, max_values=self._room.values)
-        view = replace(view, terms=Terms.of(self._survey, view.assets, in_counts=not view.reflectance))
-        meeting = Meeting(view)
-        stacked: list[int] = []
+        composed = Composed(None)
+        failures: list[Exception] = []
         if (answer := COMPOSED.get()) is not None:
             answer.append(composed)
-
-        def pixels_of(scene: Scene, window: Window | None) -> Pixels | None:
-            check_ticket()
-            try:
-                pixels = view.read(self.pool, self._readable(scene), frame, window)
-                if pixels is not None:
-                    meeting.admit(scene, pixels)
-            except (AbandonedError, TooLargeError, UsageError):
-                raise
-            except Exception as error:  # noqa: BLE001 - of GDAL, rasterio or a server, for a broken file
-                failures.append(error)
-                _skip(composed, scene.name, error, _reason(error))
-                return None
-            if pixels is not None:
-                composed.read.append((_shown(scene.name), scene.taken.date().isoformat() if scene.taken else ""))
-                composed.rules.append(view.rule(scene))
-            made = None if pixels is None else view.finish(pixels)
-            if made is not None and selection.holds_all:
-                stacked.append(made.data.nbytes + made.valid.nbytes)
-                self._check_room(sum(stacked))
-            return made
-
+        view = replace(view, terms=Terms.of(self._survey, view.assets, in_counts=not view.reflectance))
+        work = _Work(self, replace(frame, max_values=self._room.values), view, selection, composed, failures)
         with held(self._turns):
             scenes = self._scenes(names, degrees, composed, failures, selection)
-            made = selection.compose(self._ahead(partial(pixels_of, scene) for scene in scenes))
+            groups = grouped(scenes, selection.group_by) if selection.holds_all else ([scene] for scene in scenes)
+            made = selection.compose(self._ahead(partial(work.read, group) for group in groups))
             # A tile has one mask for all bands: where only some have data, the others would show a valid 0.
             composed.pixels = made.where(made.whole) if made else None
         if failures and not composed.read:
             raise _without_secrets(failures[0], next(iter(composed.skipped)))
         return composed
 
-    def _check_room(self, size: int) -> None:
+    def check_room(self, size: int) -> None:
+        """Check that the scenes of a tile, in bytes, may be held at once.
+
+        Raises:
+            TooLargeError: they are too large.
+        """
         if size > self._room.bytes_held:
             raise TooLargeError(
                 f"the scenes of this tile take more than {self._room.bytes_held / 2**20:.0f} MiB",
                 hint="request a smaller `tilesize`, a higher zoom or fewer bands",
             )
 
-    def _readable(self, scene: Scene) -> Scene:
+    def readable(self, scene: Scene) -> Scene:
         """Return the scene with valid signatures: those of its URLs expire during a long run."""
         current = self._renewed.get(scene.name, scene)
         if is_ending(current.ends):
@@ -236,6 +221,56 @@ class Composer:
             finally:
                 for future in waiting:
                     future.cancel()
+
+
+@dataclass
+class _Work:
+    """The work on one tile: reads its scenes and notes what became of them."""
+
+    composer: Composer
+    frame: Frame
+    view: View
+    selection: Selection
+    composed: Composed
+    failures: list[Exception]
+
+    def __post_init__(self) -> None:
+        self._meeting = Meeting(self.view)
+        self._held: list[int] = []
+
+    def read(self, group: Sequence[Scene], window: Window | None) -> Pixels | None:
+        """Read scenes that count once: each pixel comes from the first that has it."""
+        reads = [partial(self._read, scene, len(group)) for scene in group]
+        made = reads[0](window) if len(reads) == 1 else _FIRST.compose(reads)
+        if made is not None and self.selection.holds_all:
+            self._held.append(made.data.nbytes + made.valid.nbytes)
+            self.composer.check_room(sum(self._held))
+        return made
+
+    def _read(self, scene: Scene, count: int, window: Window | None) -> Pixels | None:
+        check_ticket()
+        try:
+            pixels = self.view.read(self.composer.pool, self.composer.readable(scene), self.frame, window)
+            if pixels is None:
+                return None
+            self._meeting.admit(scene, pixels)
+        except (AbandonedError, TooLargeError, UsageError):
+            raise
+        except Exception as error:  # noqa: BLE001 - of GDAL, rasterio or a server, for a broken file
+            self.failures.append(error)
+            _skip(self.composed, scene.name, error, _reason(error))
+            return None
+        self.composed.read.append((_shown(scene.name), scene.taken.date().isoformat() if scene.taken else ""))
+        rules = [
+            self.view.rule(scene),
+            f"counts once with {_others(count)} of its {self.selection.group_by}" * (count > 1),
+        ]
+        self.composed.rules.append("; ".join(filter(None, rules)))
+        return self.view.finish(pixels)
+
+
+def _others(count: int) -> str:
+    return "1 other" if count == 2 else f"{count - 1} others"
 
 
 def _cut(future: Future[Pixels | None]) -> Callable[[Window | None], Pixels | None]:

@@ -16,6 +16,7 @@ from rasterio.windows import Window
 from mosaic_async.errors import UsageError
 from mosaic_async.sources.rendering import selection_today
 from mosaic_async.tiler.pixels import stacks
+from mosaic_async.tiler.pixels.acquisitions import GROUPINGS
 from mosaic_async.tiler.pixels.pixels import Pixels
 
 Read = Callable[[Window | None], Pixels | None]
@@ -48,21 +49,25 @@ class Selection:
     """The percentile, 0 to 100; None for other selections."""
     rounding: bool = False
     """Whether means of integers are rounded (half to even); otherwise they are truncated, as in rio-tiler."""
+    group_by: str = GROUPINGS[0]
+    """One of `GROUPINGS`: which scenes count once where all count."""
 
     @classmethod
-    def parse(cls, text: str, *, rounding: bool = False) -> Selection:
+    def parse(cls, text: str, *, rounding: bool = False, group_by: str = GROUPINGS[0]) -> Selection:
         """Read a name, such as `median` or `percentile:25`.
 
         Raises:
-            UsageError: the selection is not known.
+            UsageError: the selection or the grouping is not known.
         """
         name = selection_today(text)
+        if group_by not in GROUPINGS:
+            raise UsageError(f"scenes cannot be grouped by {group_by!r}", hint=f"use one of {', '.join(GROUPINGS)}")
         if name in _PLAIN:
-            return cls(name, rounding=rounding)
+            return cls(name, rounding=rounding, group_by=group_by)
         found = _PERCENTILE.fullmatch(name)
         if not found or not 0 <= float(found[1]) <= 100:
             raise UsageError(f"pixel selection {text!r} is not known", hint=f"use one of {', '.join(PIXEL_SELECTIONS)}")
-        return cls("percentile", float(found[1]), rounding)
+        return cls("percentile", float(found[1]), rounding, group_by)
 
     @property
     def newest_first(self) -> bool | None:

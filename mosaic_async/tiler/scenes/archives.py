@@ -102,18 +102,9 @@ def _is_corrected(properties: Mapping[str, Any]) -> bool:
     return any(name.endswith(":boa_offset_applied") and value is True for name, value in properties.items())
 
 
-def _platform(scene: Scene) -> str:
-    return re.sub(r"[^a-z0-9]", "", str(scene.properties.get("platform") or "").lower())
-
-
 def _is_sentinel_2(scene: Scene) -> bool:
-    constellation = str(scene.properties.get("constellation") or "").lower()
-    is_hls = _is_hls(scene)
-    return not is_hls and (
-        _platform(scene).startswith("sentinel2")
-        or constellation == "sentinel-2"
-        or re.match(r"S2[A-D]_", scene.id) is not None
-    )
+    is_named = scene.platform.startswith("sentinel2") or re.match(r"S2[A-D]_", scene.id) is not None
+    return is_named and not _is_hls(scene)
 
 
 def _is_from_04(scene: Scene) -> bool:
@@ -136,7 +127,7 @@ def _landsat(scene: Scene, *, level: int, collections: str, sensors: str = "4567
         return found[2] == str(level) and found[3] in collections and found[1] in sensors
     correction = str(scene.properties.get("landsat:correction") or "")
     collection = str(scene.properties.get("landsat:collection_number") or "").lstrip("0")
-    platform = re.fullmatch(r"landsat0?([4-9])", _platform(scene))
+    platform = re.fullmatch(r"landsat0?([4-9])", scene.platform)
     return (
         correction.startswith(f"L{level}")
         and collection in collections.split("|")

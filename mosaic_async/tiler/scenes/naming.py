@@ -79,8 +79,7 @@ def _is_numbered(name: str, wanted: str) -> bool:
 
 def _common_name(scene: Scene, number: str) -> str:
     """Return the name of a Landsat band; Landsat 8's where the satellite is not known."""
-    platform = re.sub(r"[^a-z0-9]", "", str(scene.properties.get("platform") or "").lower())
-    names = _TM if re.fullmatch(r"landsat0?[4-7]", platform) else _OLI
+    names = _TM if re.fullmatch(r"landsat0?[4-7]", scene.platform) else _OLI
     return names[int(number) - 1] if number.isdecimal() and 1 <= int(number) <= len(names) else ""
 
 

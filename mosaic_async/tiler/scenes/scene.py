@@ -5,6 +5,7 @@ It knows nothing of pixels.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -72,6 +73,12 @@ class Scene:
     """Of the item; empty for a plain file."""
     ends: float | None = None
     """When the first signature of the files' URLs ends, in seconds since 1970; None: never."""
+
+    @property
+    def platform(self) -> str:
+        """The satellite without case and punctuation: `Sentinel-2A` and `sentinel-2a` are the same; "" if not known."""
+        named = (self.properties.get(name) for name in ("platform", "eo:platform", "constellation"))
+        return re.sub(r"[^a-z0-9]", "", next((str(name).lower() for name in named if name), ""))
 
     def may_touch(self, bounds: Box) -> bool:
         """Return whether pixels of the scene can lie in a box in degrees."""

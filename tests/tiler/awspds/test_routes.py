@@ -46,7 +46,7 @@ CORNER = [-4.9, 48.5, -4.1, 48.9]
 FRANCE = [-6.8115234375, 42.35854391749705, 9.580078125, 52.07950600379697]
 YEAR = "2019-01-01T00:00:00Z/2019-12-31T23:59:59Z"
 SIZE = 512
-MEDIAN = {"bands": "4,3,2", "color_ops": COLOURS, "pixel_selection": "median"}
+MEDIAN = {"bands": "4,3,2", "color_ops": COLOURS, "pixel_selection": "median", "group_by": "none"}
 GREENEST = {"expr": "b4,b3,b2,(b5-b4)/(b5+b4)", "color_ops": COLOURS, "pixel_selection": "lastband"}
 
 
