@@ -398,7 +398,7 @@ async def test_the_notebook_s_flow_runs_unchanged_and_ends_in_a_cog(landsat, tmp
         stack = reflectances(landsat, mosaic, tile, (4, 3, 2))
         median = np.trunc(np.nanmedian(stack, axis=0))
         valid = ~np.isnan(median).all(axis=0)
-        data, there = await pixels_at(place, bands="4,3,2", pixel_selection="median")
+        data, there = await pixels_at(place, bands="4,3,2", pixel_selection="median", group_by="none")
         assert data.dtype == "uint16"
         np.testing.assert_array_equal(there, valid)
         np.testing.assert_array_equal(data[:, valid], median[:, valid])
