@@ -258,7 +258,7 @@ async def test_baselines_are_harmonised_in_counts_and_reported(tmp_path):
     write_baselines(tmp_path, scales=({**OLD, "counts": 1155}, {**NEW, "counts": 2155}, {**NEW, "counts": 2155}))
     tiler = InProcessTiler(tmp_path)
     for options in ({}, {"reflectance": "integer"}):
-        answer = await tiler.tile(TILES[1], bands=["B04"], pixel_selection="median", **options)
+        answer = await tiler.tile(TILES[1], bands=["B04"], pixel_selection="median", group_by="none", **options)
         data, valid = answer.pixels()
         assert set(np.unique(data[0, valid])) == {1155}
     assert answer.headers["x-assets-rules"] == f"{BEFORE},{LATER},{LATER}"
