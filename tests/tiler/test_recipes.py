@@ -112,7 +112,7 @@ def test_sentinel_2_and_landsat_know_the_notebook_s_numbers(tmp_path):
         ({"color_formula": "gama RGB 3"}, "colour formula is malformed"),
         ({"color_formula": "gamma RGB"}, "colour formula is malformed"),
         ({"bands": (), "expression": "(B4-B3"}, "expression is malformed"),
-        ({"bands": (), "expression": "B4-B9"}, "no band B9"),
+        ({"bands": (), "expression": "B4-B9"}, "B9 names no band"),
         ({"bands": (), "expression": "wher(B4 > 1, B3, 0)"}, "expression is malformed"),
         ({"group_by": "week"}, "cannot be grouped"),
     ],

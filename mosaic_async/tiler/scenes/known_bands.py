@@ -77,7 +77,7 @@ class Known:
         for name in sorted((name for name in self.assets if not _PLAIN.fullmatch(name)), key=len, reverse=True):
             text = re.sub(rf"(?<![\w.]){re.escape(name)}(?!\w)", lambda match: place(match[0]), text)
         if unknown := [word for word in _WORD.findall(text) if word not in self]:
-            raise self._unknown(unknown[0])
+            raise UsageError(f"{unknown[0]} names no band of the scenes", hint=self._hint)
         text = _WORD.sub(lambda match: place(match[0]), text)
         if not used:
             raise UsageError(f"the expression {expression!r} names no band", hint=self._hint)
