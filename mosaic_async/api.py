@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import threading
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from concurrent.futures import Future
-from functools import wraps
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
+from mosaic_async.build.blocking import blocking
 from mosaic_async.build.job import Effort, Job, NotFound, OnError
 from mosaic_async.build.output_path import output_path
 from mosaic_async.build.plan import MosaicPlan, make_plan
@@ -24,15 +22,13 @@ from mosaic_async.errors import MosaicError, ResourceError, UsageError
 from mosaic_async.events import Event, MosaicReport, OnEvent
 from mosaic_async.geo.area import Area
 from mosaic_async.geo.matrix import MatrixSet
+from mosaic_async.http.emptiness import spelled
 from mosaic_async.http.limits import Concurrency
 from mosaic_async.raster.encoding import MaskMode, OverviewChoice
 from mosaic_async.redaction import learn
 from mosaic_async.sources.matrix_sets import matrix_set_for
 from mosaic_async.sources.opening import opened_source
 from mosaic_async.sources.source import TileSource
-
-_Params = ParamSpec("_Params")
-_Result = TypeVar("_Result")
 
 
 async def build_mosaic(
@@ -61,10 +57,12 @@ async def build_mosaic(
     clip: bool = Job.clip,
     all_touched: bool = Job.all_touched,
     part_size: int | None = Job.part_size,
+    empty: Sequence[str] = Job.empty,
     max_tiles: int = Effort.max_tiles,
     max_failures: int | str = Effort.max_failures,
     on_error: OnError = Effort.on_error,
     not_found: NotFound = Effort.not_found,
+    sparse: bool = Effort.sparse,
     max_outage: float = Effort.max_outage,
     allow_hosts: Collection[str] = Effort.allow_hosts,
     ca: str | Path | None = None,
@@ -111,14 +109,19 @@ async def build_mosaic(
         clip: cut the output to the area's pixels, polygons included; False keeps whole tiles.
         all_touched: with `clip`, keep all pixels that the polygons touch; False keeps those with their centre inside.
         part_size: part width in pixels; None: as the memory budget allows.
+        empty: what else means that a tile has no data: a status such as "403", "header:NAME=VALUE", "sha256:DIGEST" of
+            a body, or the path of a file with such a body. These always do: 204, 404, a 200 without a body, a 400 that
+            calls the tile outside of the matrix, a bucket's 403 AccessDenied, and `X-VE-Tile-Info: no-tile`. All but
+            204, headers and bodies are only a doubt, which a second request has to confirm.
         max_tiles: refuse areas with more tiles than this.
         max_failures: tiles that may fail and stay holes without data, or their share, such as "0.5%".
         on_error: what happens to a tile that has used up its attempts: "park" retries it when all others have
             arrived; "fail" ends the run at the first one beyond `max_failures`; "nodata" retries it as "park" does,
             and accepts any number of holes.
-        not_found: what a tile is that the server does not find (404). All such tiles are requested once more at the
-            end, with one that had data, to tell them from a source that is gone. "empty" counts the rest as empty and
-            reports their number; "fail" lets them fail.
+        not_found: what a tile is that the server does not find (404, and what else is only a doubt, as in `empty`).
+            All such tiles are requested once more at the end, with one that had data, to tell them from a source that
+            is gone. "empty" counts the rest as empty and reports their number; "fail" lets them fail.
+        sparse: do not refuse a source where nearly no tile of a first sample has data.
         max_outage: seconds to wait for an unavailable server before the run ends.
         allow_hosts: other hosts that redirects and a TileJSON's template may lead to; headers are not sent there.
         ca: PEM file of certificate authorities to trust beside those of the system.
@@ -150,6 +153,7 @@ async def build_mosaic(
         max_failures=max_failures,
         on_error=on_error,
         not_found=not_found,
+        sparse=sparse,
         max_outage=max_outage,
         allow_hosts=allow_hosts,
         check_disk=check_disk,
@@ -178,6 +182,7 @@ async def build_mosaic(
             clip=clip,
             all_touched=all_touched,
             part_size=part_size,
+            empty=await asyncio.to_thread(spelled, empty),
         )
         run = Run(job, effort, path, on_event or _ignore, stop)
         try:
@@ -211,6 +216,7 @@ async def plan_mosaic(
     clip: bool = Job.clip,
     all_touched: bool = Job.all_touched,
     part_size: int | None = Job.part_size,
+    empty: Sequence[str] = Job.empty,
     max_tiles: int = Effort.max_tiles,
     allow_hosts: Collection[str] = Effort.allow_hosts,
     ca: str | Path | None = None,
@@ -249,6 +255,7 @@ async def plan_mosaic(
             clip=clip,
             all_touched=all_touched,
             part_size=part_size,
+            empty=await asyncio.to_thread(spelled, empty),
         )
         return await make_plan(job, effort)
 
@@ -331,54 +338,7 @@ def _ignore(event: Event) -> None:
     """Ignore an event."""
 
 
-def _blocking(function: Callable[_Params, Coroutine[Any, Any, _Result]]) -> Callable[_Params, _Result]:
-    """Return a function that waits for the coroutine, even inside a running loop, as in Jupyter."""
-
-    @wraps(function)
-    def call(*args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
-        run = _run_in_thread if _loop_is_running() else asyncio.run
-        return run(function(*args, **kwargs))
-
-    return call
-
-
-def _loop_is_running() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _run_in_thread(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run a coroutine on a new loop in a thread; an interrupt cancels it."""
-    started: Future[Callable[[], object]] = Future()
-    done: Future[_Result] = Future()
-
-    async def tracked() -> _Result:
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
-        assert task is not None
-        started.set_result(lambda: loop.call_soon_threadsafe(task.cancel))
-        return await coroutine
-
-    def work() -> None:
-        try:
-            done.set_result(asyncio.run(tracked()))
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
-            done.set_exception(error)
-
-    thread = threading.Thread(target=work, name="mosaic-async")
-    thread.start()
-    try:
-        return done.result()
-    except KeyboardInterrupt:
-        started.result()()
-        raise
-    finally:
-        thread.join()
-
-
-build_mosaic_sync = _blocking(build_mosaic)
+build_mosaic_sync = blocking(build_mosaic)
 """`build_mosaic` for code that does not await; it also works inside a running loop, as in Jupyter."""
 
 

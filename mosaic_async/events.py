@@ -6,7 +6,7 @@ It knows nothing of who listens: the library emits, the command line draws.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,6 +105,8 @@ class TileEmpty:
     """The server has no data for a tile."""
 
     tile: Tile
+    kind: str = "no content"
+    """Why: no content (204), rule (of the user), transparent, no body, outside (of the matrix), denied (bucket)."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,17 @@ class SceneReport:
     """At most 500 of them, with the number of tiles that lack them."""
 
 
+@dataclass(frozen=True)
+class SameBytes:
+    """Many tiles are one picture, which is not of one colour: it may mean "no data"."""
+
+    tiles: int
+    total: int
+    """Tiles with data that the run has fetched."""
+    sha256: str
+    """Of the picture's bytes, in hexadecimal, for a rule of ``empty``."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class MosaicReport:
     """What a run did."""
@@ -238,6 +251,10 @@ class MosaicReport:
     scenes: SceneReport = SceneReport()
     tiles_not_found: int = 0
     """Empty tiles that the server does not find (404), in contrast to those that it calls empty (204)."""
+    empty_kinds: dict[str, int] = field(default_factory=dict)
+    """Empty tiles by kind, as in `TileEmpty`, and "not found"; kinds without any are left out."""
+    same_bytes: SameBytes | None = None
+    """Of the picture that more than 5 % of the tiles are, if there is one."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON types; tiles are written z/x/y."""
@@ -252,7 +269,9 @@ class MosaicReport:
         scenes = {**values["scenes"]}
         for name in ("used", "skipped"):
             scenes[name] = tuple(SceneCount(**count) for count in scenes[name])
+        same_bytes = SameBytes(**found) if (found := values.get("same_bytes")) else None
         settled = {"output": Path(values["output"]), "bounds": (west, south, east, north), "failed": tuple(failed)}
+        settled["same_bytes"] = same_bytes
         return cls(**{**values, **settled, "scenes": SceneReport(**scenes)})
 
 

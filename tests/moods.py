@@ -175,7 +175,6 @@ PASSING: dict[str, Answering] = {
 BAD_BODIES: dict[str, Answering] = {
     "a page": HTML,
     "JSON": JSON,
-    "nothing": says(b""),
     "a page that says it is a tile": says(b"<html>"),
     "half a tile": truncated,
     "another place": another_place,

@@ -18,6 +18,7 @@ NOT_OF_A_PLAN = {
     "max_failures",
     "on_error",
     "not_found",
+    "sparse",
     "max_outage",
     "check_disk",
     "overwrite",

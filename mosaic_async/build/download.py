@@ -20,13 +20,14 @@ from mosaic_async.build.body_checks import check_answer, max_body
 from mosaic_async.build.budget import queue_size
 from mosaic_async.build.job import Effort, Job
 from mosaic_async.build.layout import Layout
-from mosaic_async.build.ledger import Ledger, PartRecord
+from mosaic_async.build.ledger import EmptyKind, Ledger, PartRecord
 from mosaic_async.build.part_writer import Cog, PartWriter
 from mosaic_async.build.recheck import recheck
+from mosaic_async.build.same_bytes import SameBytesTally
 from mosaic_async.build.scene_tally import SceneTally
 from mosaic_async.build.tile_queue import OpenPart, Order, Orders
 from mosaic_async.build.to_its_end import to_its_end
-from mosaic_async.build.witness import NOT_FOUND, Witness
+from mosaic_async.build.witness import Witness
 from mosaic_async.build.work_folder import WorkFolder
 from mosaic_async.errors import RequestError, SourceError, TileError
 from mosaic_async.events import OnEvent, PartSealed, PieceDropped, SceneSkipped, TileFailed, TileFetched
@@ -51,6 +52,7 @@ class _Arrival:
     """That the body took; 0 for one from the work folder."""
     is_missing: bool = False
     status: int = 200
+    empty: EmptyKind | None = None
 
 
 class Download:
@@ -96,6 +98,7 @@ class Download:
         )
         self.hints: Counter[str] = Counter()
         """What helps against failures that stay, by how many tiles have them."""
+        self.same_bytes = SameBytesTally()
         self._witness = Witness(job, client, self.ledger.any_placed)
         self._queue: asyncio.Queue[_Arrival | None] = asyncio.Queue(queue_size(layout.tile_format))
         self._orders = Orders(self.ledger.tiles, lambda: self.is_stopped)
@@ -266,7 +269,7 @@ class Download:
         url = self._job.source.url(tile)
         try:
             async with self._client.get(url, check=self._check(tile), attempts=attempts, label=tile) as answer:
-                if answer.status != NOT_FOUND:
+                if not answer.is_doubted:
                     await self._take(order, answer)
         except RequestError as error:
             attempts, is_passing = order.attempts + error.attempts, error.is_passing
@@ -276,7 +279,7 @@ class Download:
             self._miss(failure, is_passing=is_passing)
             await self._queue.put(_Arrival(order, is_missing=True))
         else:
-            if answer.status == NOT_FOUND:
+            if answer.is_doubted:
                 await self._not_find(order, answer)
 
     async def _take(self, order: Order, answer: Answer) -> None:
@@ -285,11 +288,13 @@ class Download:
         self._witness.note_found(tile, has_data=bool(answer.body))
         if answer.body:
             self._on_event(TileFetched(tile, len(answer.body)))
+            self.same_bytes.note(answer.body)
         await self._work.spool.write(tile, answer.body, file=self._spool_file(tile), arrival=answer.arrival)
         if not order.bodies:  # a second body is of the same scenes
             for scene in self._scenes.note(answer.headers):
                 self._on_event(SceneSkipped(scene, tile))
-        await self._queue.put(_Arrival(order, answer.body, answer.attempts, status=answer.status))
+        arrival = _Arrival(order, answer.body, answer.attempts, status=answer.status, empty=answer.empty)
+        await self._queue.put(arrival)
 
     async def _not_find(self, order: Order, answer: Answer) -> None:
         """Doubt that a tile is empty, and after many in a row that the source is still there."""
@@ -300,7 +305,8 @@ class Download:
             await self._queue.put(_Arrival(order, attempts=answer.attempts, status=answer.status))
             return
         url, attempts = scrub(self._job.source.url(order.tile)), order.attempts + answer.attempts
-        event = self.ledger.not_find(TileFailed(order.tile, url, answer.reason, answer.status, attempts))
+        failure = TileFailed(order.tile, url, answer.reason, answer.status, attempts)
+        event = self.ledger.not_find(failure, answer.empty or "not found")
         if event is not None:
             self._on_event(event)
         await self._queue.put(_Arrival(order, is_missing=self.ledger.is_missing(order.tile)))
@@ -335,14 +341,15 @@ class Download:
         if arrival.is_missing:
             self.ledger.lack(part, tile)
             return None
+        kind, has_data = arrival.empty or "no content", False
         if arrival.body:
             try:
-                await self._parts.place(part, tile, arrival.body)
+                kind, has_data = "transparent", await self._parts.place(part, tile, arrival.body)
             except TileError as error:
                 return await self._reject(arrival, error)
         elif self.ledger.has_data(tile):
             return await self._reject(arrival, TileError("another part has its data, but now it has none"))
-        if (event := self.ledger.settle(tile, has_data=bool(arrival.body))) is not None:
+        if (event := self.ledger.settle(tile, has_data=has_data, kind=kind)) is not None:
             self._on_event(event)
         return None
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import Any, Literal, get_args
@@ -48,6 +48,8 @@ MATRIX_TAG = "MOSAIC_TILE_MATRIX"
 """The grid of the tiles as JSON, where it is not Web Mercator's."""
 CLIP_TAG = "MOSAIC_CLIP"
 """Whether pixels outside of the area's polygons are cut out: YES or NO."""
+EMPTY_TAG = "MOSAIC_EMPTY"
+"""The rules for empty tiles, one per line, if there are any."""
 _SOFTWARE = f"mosaic-async {version('mosaic-async')}"
 _DEFAULT_TILE_SIZE = 256
 """Pixels per side, where neither the user nor the source says: what every generation of tilers sends."""
@@ -78,6 +80,8 @@ class Job:
     """Whether a clipped output keeps all pixels that the polygons touch, and not only those whose centre is inside."""
     part_size: int | None = None
     """Pixels per side; None: as large as the memory allows."""
+    empty: Sequence[str] = ()
+    """Rules for answers without data, beside the defaults, as `spelled` returns them."""
 
     def __post_init__(self) -> None:
         if self.decode is not None:
@@ -125,6 +129,8 @@ class Job:
             del values["all_touched"]
         if self.tms is not None:
             values["matrix"] = asdict(self.matrix)
+        if not self.empty:
+            del values["empty"]
         if self.area.has_slopes:
             values["edges"] = "straight in degrees"  # they once were straight in Web Mercator, and other tiles
         if self.decode is None:
@@ -140,9 +146,11 @@ class Job:
         """Return the GDAL metadata that tells where the pixels come from, and what `verify_mosaic` needs."""
         options = {name.upper(): value for name, value in self.creation_options.items()}
         quality = {QUALITY_TAG: options["OVERVIEW_QUALITY"]} if "OVERVIEW_QUALITY" in options else {}
+        rules = {EMPTY_TAG: "\n".join(self.empty)} if self.empty else {}
         return {
             **quality,
             **({DECODE_TAG: self.decode} if self.decode else {}),
+            **rules,
             "TIFFTAG_SOFTWARE": _SOFTWARE,
             "MOSAIC_SOURCE": scrub(self.source.identity or self.source.template),
             ZOOM_TAG: str(self.tile_zoom),
@@ -201,6 +209,8 @@ class Effort:
     """Tiles, or a share of them such as "1%"."""
     on_error: OnError = "park"
     not_found: NotFound = "empty"
+    sparse: bool = False
+    """Whether data may be in any tile, however many others of a first sample have none."""
     max_outage: float = USUAL_PACE.max_outage
     """Seconds."""
     allow_hosts: Collection[str] = ()

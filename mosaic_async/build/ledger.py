@@ -7,8 +7,8 @@ nothing of requests, pixels and files.
 ```
 waiting ──▶ placed | empty          settled; a part that cannot read the tile later may still make it parked or failed
         ├─▶ parked ──▶ waiting      requested again in the sweep, when all other tiles have arrived
-        ├─▶ doubted ─▶ waiting      as parked: the server does not find it, which a source that is gone says of all
-        ├─▶ not found               the server says so again in the sweep: settled as empty, and counted apart
+        ├─▶ doubted ─▶ waiting      as parked: the server does not find it, which a source that is gone says of all;
+        │                           if it says so again in the sweep, the tile is settled as empty
         └─▶ failed                  final: a hole
 ```
 """
@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +26,20 @@ from numpy.typing import NDArray
 from mosaic_async.events import TileEmpty, TileFailed, TileNotFound, TileParked, TilePlaced
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Grid, Part, part_name
+from mosaic_async.http.emptiness import Emptiness
 from mosaic_async.raster.form import TileFormat
 
-_WAITING, _PLACED, _EMPTY, _NOT_FOUND, _PARKED, _DOUBTED, _FAILED, _OUTSIDE = b".pen?!f-"
+EmptyKind = Emptiness | Literal["transparent"]
+"""Why a tile is empty: what the server states, or pixels that are all masked."""
+
+_WAITING, _PLACED, _PARKED, _DOUBTED, _FAILED, _OUTSIDE = b".p?!f-"
 """The fates, as the characters that stand for them in a part's record; outside is a place that the area leaves out."""
+_EMPTY: dict[EmptyKind, int] = dict(
+    zip(("no content", "rule", "transparent", "not found", "no body", "outside", "denied"), b"ertnbod", strict=True)
+)
+_EMPTIES = tuple(_EMPTY.values())
+_SURE = (_EMPTY["no content"], _EMPTY["transparent"])
+"""What a source that is gone does not send."""
 _MISSING = frozenset((_PARKED, _DOUBTED, _FAILED))
 
 
@@ -37,7 +48,8 @@ class PartRecord:
     """What became of a part."""
 
     fates: str
-    """One character per tile that the part counts, row by row: p placed, e empty, n not found, f failed, - outside.
+    """One character per tile that the part counts, row by row: p placed, f failed, - outside of the area, and empty as
+    e 204, r by a rule, t transparent, n not found, b without a body, o outside of the matrix, d denied.
 
     A tile that touches several parts is counted in the first of them.
     """
@@ -62,8 +74,8 @@ class PartRecord:
 
     @property
     def empty(self) -> int:
-        """Tiles without data, those included that the server does not find."""
-        return self.fates.count(chr(_EMPTY)) + self.fates.count(chr(_NOT_FOUND))
+        """Tiles without data, of all kinds."""
+        return sum(self.fates.count(chr(fate)) for fate in _EMPTIES)
 
     @property
     def failed(self) -> int:
@@ -114,13 +126,19 @@ class Ledger:
 
     @property
     def empty(self) -> int:
-        """Tiles without data, those of earlier runs and those that the server does not find included."""
-        return self._count(_EMPTY) + self.not_found
+        """Tiles without data, of all kinds, those of earlier runs included."""
+        return sum(self.empty_kinds.values())
+
+    @property
+    def empty_kinds(self) -> dict[EmptyKind, int]:
+        """Tiles without data by kind; kinds without any are left out."""
+        counts = np.bincount(self._fates.ravel(), minlength=128)
+        return {kind: int(counts[fate]) for kind, fate in _EMPTY.items() if counts[fate]}
 
     @property
     def not_found(self) -> int:
         """Tiles of the empty ones that the server does not find (404), and says so twice."""
-        return self._count(_NOT_FOUND)
+        return self.empty_kinds.get("not found", 0)
 
     @property
     def waiting(self) -> int:
@@ -187,14 +205,18 @@ class Ledger:
         row, column = divmod(index, self._grid.cover.columns)
         return self._grid.cover.tile(column, row) if self._fates[row, column] == _PLACED else None
 
-    def settle(self, tile: Tile, *, has_data: bool) -> TilePlaced | TileEmpty | None:
+    def settle(
+        self, tile: Tile, *, has_data: bool, kind: EmptyKind = "no content"
+    ) -> TilePlaced | TileEmpty | TileNotFound | None:
         """Note that a tile is where it belongs, or has no data; return the event, once per tile."""
         if self._fate(tile) != _WAITING:
             return None
-        self._set(tile, _PLACED if has_data else _EMPTY)
+        self._set(tile, _PLACED if has_data else _EMPTY[kind])
         if tile in self._withdrawn:
             return None
-        return TilePlaced(tile) if has_data else TileEmpty(tile)
+        if has_data:
+            return TilePlaced(tile)
+        return TileNotFound(tile) if kind == "not found" else TileEmpty(tile, kind)
 
     def has_data(self, tile: Tile) -> bool:
         """Return whether a part has placed the tile."""
@@ -202,7 +224,7 @@ class Ledger:
 
     def is_empty(self, tile: Tile) -> bool:
         """Return whether the tile is known to have no data: what one part was told holds for all."""
-        return self._fate(tile) in (_EMPTY, _NOT_FOUND)
+        return self._fate(tile) in _EMPTIES
 
     def is_used(self, tile: Tile) -> bool:
         """Return whether a part that is closed was made with what the server sent for the tile."""
@@ -219,9 +241,9 @@ class Ledger:
             self._given_up.add(part.name)
         for tile in tiles:
             fate = self._fate(tile)
-            if fate in (_PLACED, _EMPTY, _NOT_FOUND):
+            if fate in (_PLACED, *_EMPTIES):
                 self._withdrawn.add(tile)
-            if fate in (_PLACED, _EMPTY, _NOT_FOUND, _DOUBTED):
+            if fate in (_PLACED, *_EMPTIES, _DOUBTED):
                 self._set(tile, _WAITING)
         return parts
 
@@ -243,11 +265,14 @@ class Ledger:
         self._set(tile, _FAILED)
         return failure
 
-    def not_find(self, failure: TileFailed) -> TileParked | TileNotFound | TileFailed | None:
+    def not_find(
+        self, failure: TileFailed, kind: EmptyKind = "not found"
+    ) -> TileParked | TilePlaced | TileEmpty | TileNotFound | TileFailed | None:
         """Doubt a tile that the server does not find, or in the sweep believe it; return the event, once per tile.
 
         Args:
             failure: what the server states.
+            kind: why the tile is empty, if it is.
         """
         tile = failure.tile
         if self.is_missing(tile):
@@ -259,10 +284,7 @@ class Ledger:
             return TileParked(tile, failure.reason)
         if self._fails_not_found:
             return self.miss(failure, is_passing=False)
-        if self._fate(tile) != _WAITING:
-            return None
-        self._set(tile, _NOT_FOUND)
-        return None if tile in self._withdrawn else TileNotFound(tile)
+        return self.settle(tile, has_data=False, kind=kind)
 
     def is_missing(self, tile: Tile) -> bool:
         """Return whether this pass has already requested the tile in vain."""
@@ -278,8 +300,8 @@ class Ledger:
         return not lacks or (self.is_complete and all(self._fate(tile) == _FAILED for tile in lacks))
 
     def has_not_found(self, tiles: Iterable[Tile]) -> bool:
-        """Return whether the server does not find one of the tiles."""
-        return any(self._fate(tile) == _NOT_FOUND for tile in tiles)
+        """Return whether the server states of one of the tiles what a source that is gone states of all."""
+        return any(self.is_empty(tile) and self._fate(tile) not in _SURE for tile in tiles)
 
     def record(self, part: Part, nbytes: int, blocks: int = 0, form: TileFormat | None = None) -> PartRecord:
         """Return what became of a part that has been through all its tiles.
@@ -368,7 +390,7 @@ def _fates_of(record: PartRecord, expected: NDArray[np.uint8]) -> NDArray[np.uin
         expected: the part's fates before its first tile.
     """
     fates = np.frombuffer(record.fates.encode(), np.uint8)
-    known = (_PLACED, _EMPTY, _NOT_FOUND, _PARKED, _DOUBTED, _FAILED, _OUTSIDE)
+    known = (_PLACED, *_EMPTIES, _PARKED, _DOUBTED, _FAILED, _OUTSIDE)
     if fates.size != expected.size or not np.isin(fates, known).all():
         return None
     fates = fates.reshape(expected.shape)

@@ -69,13 +69,13 @@ class PartWriter:
         self._placing = ThreadPoolExecutor(1, thread_name_prefix="mosaic-canvas")
         self._sealing = ThreadPoolExecutor(1, thread_name_prefix="mosaic-seal")
 
-    async def place(self, part: Part, tile: Tile, body: bytes) -> None:
-        """Decode a tile and place what falls into the part.
+    async def place(self, part: Part, tile: Tile, body: bytes) -> bool:
+        """Decode a tile and place what falls into the part; return whether the tile has a valid pixel.
 
         Raises:
             TileError: the tile cannot be read, or no output holds it beside the tiles so far.
         """
-        await _in(self._placing, self._place, part, tile, body)
+        return await _in(self._placing, self._place, part, tile, body)
 
     async def seal(self, part: Part, *, tags: Mapping[str, str]) -> Cog:
         """Write the part's COG and return what it holds; no file is written where the part has no data.
@@ -139,14 +139,15 @@ class PartWriter:
         for opened in self._canvases.values():
             opened.canvas.close()
 
-    def _place(self, part: Part, tile: Tile, body: bytes) -> None:
+    def _place(self, part: Part, tile: Tile, body: bytes) -> bool:
         reading = read(body, self.layout.tile_format)
         if not reading.has_data and self.layout.encoding.mask != "none":
-            return  # what lies under the mask is not data, and a part without data needs no file
+            return False  # what lies under the mask is not data, and a part without data needs no file
         self._widen(reading.form)
         of_tile, of_part = self.layout.grid.overlap(tile, part)
         pixels, mask = fit(reading.cut(*of_tile.toslices()), self.layout.encoding)
         self._canvas(part).place(pixels, mask, of_part)
+        return True
 
     def _widen(self, form: TileFormat) -> None:
         joined = self.layout.tile_format.joined(form)

@@ -23,6 +23,7 @@ from mosaic_async.geo.area import Bounds
 from mosaic_async.geo.cover import Cover, Tile
 from mosaic_async.geo.matrix import TileMatrix
 from mosaic_async.http.client import Client
+from mosaic_async.http.emptiness import EmptyRules
 from mosaic_async.raster.form import TileFormat
 
 
@@ -82,6 +83,7 @@ async def make_plan(job: Job, effort: Effort) -> MosaicPlan:
     cover = await asyncio.to_thread(Cover.of, job.area, job.matrix, max_tiles=effort.max_tiles)
     middle = next(cover.outward())
     async with _client(job, effort) as client:
+        client.call_empty(EmptyRules.of(job.empty))
         started = time.monotonic()
         body = await _fetch(client, job.source.url(middle), middle, job.matrix)
         seconds = time.monotonic() - started

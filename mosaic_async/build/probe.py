@@ -7,27 +7,32 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
+import numpy as np
+
 from mosaic_async.build.body_checks import check_answer
-from mosaic_async.build.job import Job
+from mosaic_async.build.job import Effort, Job
 from mosaic_async.build.scene_tally import SceneTally
-from mosaic_async.build.witness import NOT_FOUND
 from mosaic_async.build.work_folder import WorkFolder
 from mosaic_async.errors import RequestError, SourceError, TileError
 from mosaic_async.events import OnEvent, SceneSkipped, TileFetched, zxy
 from mosaic_async.geo.cover import Cover, Tile
 from mosaic_async.http.client import Answer, Client
+from mosaic_async.http.outcome import REFUSALS
 from mosaic_async.raster.form import TileFormat
 from mosaic_async.raster.tile import learn, read
 from mosaic_async.sources.source import TileSource
 
-_WRONG_AFTER = 32
-"""Tiles; a source that answers almost only 404 to the first this many has a wrong URL."""
+_SAMPLE = 50
+"""Tiles from the whole area, after those in the centre; if almost none of them is found, the URL is wrong."""
 _WRONG_SHARE = 0.95
 """Share of them; a cache may answer otherwise for a few."""
+_GOLDEN = 0.618033988749895
+"""Multiples of the golden ratio, without their whole parts, spread evenly however many there are."""
 _SPOOL_FILE = "probe"
 _FEW = 3
 """Tiles; when this many fail before anything has arrived, the others will fail too."""
@@ -39,11 +44,11 @@ async def probe(
     client: Client,
     work: WorkFolder,
     *,
-    batch: int,
+    effort: Effort,
     scenes: SceneTally,
     on_event: OnEvent,
 ) -> TileFormat:
-    """Find the first tile with a valid pixel, from the centre outwards, and learn from it.
+    """Find a tile with a valid pixel, first in the centre, then in the whole area, and learn from it.
 
     What a tile without one looks like decides nothing, or the output would depend on which tile comes first.
 
@@ -52,7 +57,7 @@ async def probe(
         cover: its tiles.
         client: makes the requests.
         work: keeps what arrives.
-        batch: tiles to request at once when the first ones tell nothing.
+        effort: how many tiles to request at once, and whether to continue where most have no data.
         scenes: counts what tiles are made of.
         on_event: called with every body.
 
@@ -67,10 +72,10 @@ async def probe(
         for scene in scenes.note(answer.headers):
             on_event(SceneSkipped(scene, tile))
 
-    answers: Counter[int] = Counter()
+    answers: list[Answer] = []
     failures: list[RequestError] = []
     blank: TileFormat | None = None
-    for tiles in _batches(cover.outward(), batch):
+    for tiles in _batches(_order(cover), min(effort.in_flight, _SAMPLE)):
         async with asyncio.TaskGroup() as tasks:
             requests = [tasks.create_task(_request(client, job, tile, work, note)) for tile in tiles]
         for tile in tiles:
@@ -81,13 +86,15 @@ async def probe(
                 blank = blank or form
         results = [task.result() for task in requests]
         failures += [result for result in results if isinstance(result, RequestError)]
-        answers.update(result for result in results if isinstance(result, int))
+        answers += [result for result in results if isinstance(result, Answer)]
         _check_failures(failures, cover.count)
-        _check_answers(answers, cover.count)
+        if not effort.sparse:
+            _check_answers(answers, cover.count)
     if blank:
         return blank
+    statuses = sorted({answer.status for answer in answers})
     raise SourceError(
-        f"none of the {cover.count:,} tiles has data (HTTP {', '.join(map(str, sorted(answers)))})", hint=_place(source)
+        f"none of the {cover.count:,} tiles has data (HTTP {', '.join(map(str, statuses))})", hint=_place(source)
     )
 
 
@@ -111,6 +118,24 @@ def _has_data(body: bytes, form: TileFormat) -> bool:
         return True
 
 
+def _order(cover: Cover) -> Iterator[Tile]:
+    """Yield the tiles in the centre, then a sample of the whole area, then all others from the centre outwards."""
+    outward = cover.outward()
+    first = list(islice(outward, 1 + _FEW))
+    yield from first
+    sample = [tile for tile in _spread(cover) if tile not in first]
+    yield from sample
+    seen = {*first, *sample}
+    yield from (tile for tile in outward if tile not in seen)
+
+
+def _spread(cover: Cover) -> list[Tile]:
+    """Return different tiles, at most `_SAMPLE`, as evenly spread over the area as their order in it allows."""
+    rows, columns = np.nonzero(np.ones((cover.rows, cover.columns), np.bool_) if cover.mask is None else cover.mask)
+    places = (np.arange(_SAMPLE) * _GOLDEN % 1 * len(rows)).astype(np.int64)
+    return [cover.tile(int(columns[place]), int(rows[place])) for place in dict.fromkeys(places.tolist())]
+
+
 def _batches(tiles: Iterator[Tile], size: int) -> Iterator[list[Tile]]:
     """Return the centre, its neighbours, then many at a time."""
     for count in (1, _FEW):
@@ -122,17 +147,17 @@ def _batches(tiles: Iterator[Tile], size: int) -> Iterator[list[Tile]]:
 
 async def _request(
     client: Client, job: Job, tile: Tile, work: WorkFolder, note: Callable[[Tile, Answer], None]
-) -> int | RequestError | None:
-    """Fetch one tile and return the status or what went wrong; None for a tile that is in the folder."""
+) -> Answer | RequestError | None:
+    """Fetch one tile and return the answer or what went wrong; None for a tile that is in the folder."""
     if tile in work.spool:
         return None
     try:
         check = partial(check_answer, tile=tile, tile_format=None, matrix=job.matrix)
         async with client.get(job.source.url(tile), check=check, label=tile) as answer:
-            if answer.status != NOT_FOUND:  # a source that is gone answers so for all tiles
+            if answer.body or answer.empty == "no content":  # the spool knows no other kinds, and most are only doubts
                 await work.spool.write(tile, answer.body, file=_SPOOL_FILE, arrival=answer.arrival)
             note(tile, answer)
-            return answer.status
+            return replace(answer, body=b"")
     except RequestError as error:
         return error
 
@@ -154,13 +179,22 @@ def _check_failures(failures: list[RequestError], count: int) -> None:
         ) from last
 
 
-def _check_answers(answers: Counter[int], count: int) -> None:
-    total = answers.total()
-    if total >= min(_WRONG_AFTER, count) and answers[404] >= _WRONG_SHARE * total:
-        raise SourceError(
-            f"{answers[404]} of the first {total} tiles are 404, not found, and none has data",
-            hint="check the URL template, the zoom and the area",
-        )
+def _check_answers(answers: Sequence[Answer], count: int) -> None:
+    """End the run where nearly all of a sample is not found, and none has data."""
+    doubted = [answer for answer in answers if answer.is_doubted]
+    if len(answers) < min(_SAMPLE, count) or len(doubted) < _WRONG_SHARE * len(answers):
+        return
+    reason, times = Counter(answer.reason for answer in doubted).most_common(1)[0]
+    is_denied = any(answer.status in REFUSALS for answer in doubted)
+    checks = (
+        "the token or the headers, the URL template, the zoom and the area"
+        if is_denied
+        else ("the URL template, the zoom and the area")
+    )
+    raise SourceError(
+        f"none of {len(answers):,} tiles from the whole area has data: {times:,} are {reason}",
+        hint=f"check {checks}; if so few tiles have data, set ``sparse``",
+    )
 
 
 def _place(source: TileSource) -> str:

@@ -13,7 +13,6 @@ from functools import partial
 from mosaic_async.build.arrivals import Arrivals, Unproved, digest_of
 from mosaic_async.build.body_checks import check_answer
 from mosaic_async.build.job import Job
-from mosaic_async.build.witness import NOT_FOUND
 from mosaic_async.errors import RequestError
 from mosaic_async.geo.cover import Tile
 from mosaic_async.http.client import Client
@@ -84,6 +83,6 @@ async def _is_same(job: Job, client: Client, answer: Unproved) -> bool:
     try:
         check = partial(check_answer, tile=answer.tile, tile_format=None, matrix=job.matrix)
         async with client.get(job.source.url(answer.tile), check=check) as found:
-            return digest_of(None if found.status == NOT_FOUND else found.body) == answer.digest
+            return digest_of(None if found.is_doubted else found.body) == answer.digest
     except RequestError:
         return False

@@ -21,7 +21,6 @@ from mosaic_async.build.failed_tiles import write_account
 from mosaic_async.build.identity import Identity
 from mosaic_async.build.job import Effort, Job
 from mosaic_async.build.layout import Layout, prepare
-from mosaic_async.build.ledger import Ledger
 from mosaic_async.build.output_path import check_absent
 from mosaic_async.build.preflight import bytes_needed, check_files, check_room
 from mosaic_async.build.probe import probe
@@ -45,13 +44,13 @@ from mosaic_async.events import (
 from mosaic_async.geo.cover import Cover
 from mosaic_async.geo.grid import Grid
 from mosaic_async.http.client import Client
+from mosaic_async.http.emptiness import EmptyRules
 from mosaic_async.raster.assembly import assemble, publish, stitched_parts
 from mosaic_async.raster.block_cache import small_block_cache
 from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.form import TileFormat
 from mosaic_async.redaction import scrub
 
-_MAX_BATCH = 50
 _MAX_REASONS = 100
 _SHOWN_REASONS = 20
 
@@ -107,6 +106,7 @@ class Run:
     async def _build_in(self, work: WorkFolder, cover: Cover, credentials: str) -> MosaicReport:
         self._scenes = SceneTally(await work.read_scenes())
         async with self._client(work) as client:
+            client.call_empty(EmptyRules.of(self._job.empty))
             await check_renewal(self._job, client, work, credentials)
             known = self._known_state(work)
             with self._stage("probe"):
@@ -139,8 +139,8 @@ class Run:
                 made = await self._assemble(download, work)
                 await asyncio.to_thread(check_blocks, made, ledger)
                 self._bytes_written = (await asyncio.to_thread(made.stat)).st_size
-                await self._publish(made, await self._report(grid, ledger, client, resumed), work)
-        report = await self._report(grid, ledger, client, resumed)
+                await self._publish(made, await self._report(grid, download, client, resumed), work)
+        report = await self._report(grid, download, client, resumed)
         if is_finished:
             await self._clean_up(report, work)
         else:
@@ -235,8 +235,9 @@ class Run:
 
     async def _probe(self, client: Client, cover: Cover, work: WorkFolder) -> TileFormat:
         """Learn what tiles look like."""
-        batch = min(self._effort.in_flight, _MAX_BATCH)
-        return await probe(self._job, cover, client, work, batch=batch, scenes=self._scenes, on_event=self._on_event)
+        return await probe(
+            self._job, cover, client, work, effort=self._effort, scenes=self._scenes, on_event=self._on_event
+        )
 
     async def _download(self, download: Download, grid: Grid, work: WorkFolder) -> int:
         """Download what is missing and return how many parts an earlier run finished."""
@@ -287,7 +288,8 @@ class Run:
             on_progress=on_progress,
         )
 
-    async def _report(self, grid: Grid, ledger: Ledger, client: Client, resumed: int) -> MosaicReport:
+    async def _report(self, grid: Grid, download: Download, client: Client, resumed: int) -> MosaicReport:
+        ledger = download.ledger
         return MosaicReport(
             output=self._output,
             bounds=grid.bounds,
@@ -300,6 +302,8 @@ class Run:
             tiles_empty=ledger.empty,
             tiles_failed=len(ledger.failed),
             tiles_not_found=ledger.not_found,
+            empty_kinds={str(kind): count for kind, count in ledger.empty_kinds.items()},
+            same_bytes=await asyncio.to_thread(download.same_bytes.most),
             requests=client.requests,
             retries=client.retries,
             retried=dict(self._retried.most_common(_SHOWN_REASONS)),

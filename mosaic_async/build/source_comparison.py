@@ -20,11 +20,12 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from mosaic_async.build.body_checks import check_answer
-from mosaic_async.build.job import CLIP_TAG, DECODE_TAG, MATRIX_TAG, ZOOM_TAG
+from mosaic_async.build.job import CLIP_TAG, DECODE_TAG, EMPTY_TAG, MATRIX_TAG, ZOOM_TAG
 from mosaic_async.errors import RequestError, SourceError, TileError, UsageError
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.matrix import TileMatrix, web_mercator
 from mosaic_async.http.client import Client
+from mosaic_async.http.emptiness import EmptyRules
 from mosaic_async.raster.environment import pinned
 from mosaic_async.raster.fitting import encoding_of, fit
 from mosaic_async.raster.form import Mask, Pixels, Reading
@@ -58,6 +59,8 @@ class TilePlaces:
     height: int
     is_whole: bool
     """Whether all tiles of the rectangle were requested, so that an empty place means an empty tile."""
+    rules: EmptyRules
+    """What was called empty."""
 
     @classmethod
     def of(cls, output: Path) -> Self:
@@ -87,6 +90,7 @@ class TilePlaces:
             width=dataset.width,
             height=dataset.height,
             is_whole=False,
+            rules=EmptyRules.of(tags.get(EMPTY_TAG, "").splitlines()),
         )
         requested = sum(int(tags.get(name, 0)) for name in _COUNTS)
         return replace(places, is_whole=requested == len(places.columns) * len(places.rows))

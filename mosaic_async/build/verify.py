@@ -118,6 +118,7 @@ async def verify(
         return report
     places = await asyncio.to_thread(TilePlaces.of, output)
     async with Client(effort.pace, headers=source.headers, allow_hosts=effort.allow_hosts) as client:
+        client.call_empty(places.rules)
         comparison = SourceComparison(output, source, client, places)
         await comparison.run(sample=sample, seed=seed, in_flight=effort.in_flight)
     compared = sorted(comparison.compared.items())

@@ -15,7 +15,6 @@ from mosaic_async.events import zxy
 from mosaic_async.geo.cover import Tile
 from mosaic_async.http.client import Client
 
-NOT_FOUND = 404
 _ROW = 64
 """Tiles not found in a row after which the source is checked: more requests may all be in vain."""
 

@@ -47,8 +47,9 @@ from mosaic_async.events import MosaicReport
     type=click.Choice(NOT_FOUND),
     default=Effort.not_found,
     show_default=True,
-    help="Tiles that the server does not find (404), also when requested once more at the end.",
+    help="Tiles that the server does not find (404 and the like), also when requested once more at the end.",
 )
+@click.option("--sparse", is_flag=True, help="Accept a source where nearly no tile of a first sample has data.")
 @click.option(
     "--max-outage",
     type=click.FloatRange(0, min_open=True),

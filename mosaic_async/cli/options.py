@@ -207,6 +207,12 @@ job_options = _all_of(
         show_default=True,
         help="How to mark pixels without data.",
     ),
+    click.option(
+        "--empty",
+        multiple=True,
+        metavar="WHEN",
+        help="What also means that a tile has no data: 403, header:NAME=VALUE, sha256:DIGEST, or a sample file.",
+    ),
     click.option("--part-size", type=int, help="Part width in pixels; default: from the memory budget."),
     click.option(
         "--max-tiles", type=int, default=Effort.max_tiles, show_default=True, help="Refuse more tiles than this."

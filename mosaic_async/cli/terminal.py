@@ -20,6 +20,7 @@ from mosaic_async.events import (
     OverviewsChosen,
     PieceDropped,
     RunStarted,
+    SameBytes,
     SceneReport,
     SceneSkipped,
     ServerTrouble,
@@ -140,6 +141,17 @@ def _trouble_text(event: ServerTrouble) -> str:
             return f"server available again after {event.seconds:.0f} s"
 
 
+_KINDS = {
+    "not found": "not found, HTTP 404",
+    "no body": "without a body",
+    "outside": "outside of the matrix, HTTP 400",
+    "denied": "denied by the bucket, HTTP 403",
+    "rule": "by a rule",
+    "transparent": "transparent",
+}
+"""Kinds of empty tiles in words; what the server plainly calls empty (204) needs none."""
+
+
 def report_text(report: MosaicReport) -> str:
     """Return what a run did."""
     west, south, east, north = report.bounds
@@ -149,14 +161,26 @@ def report_text(report: MosaicReport) -> str:
         f"{report.tiles_placed:,} tiles placed, {_empty_text(report)}, {report.tiles_failed:,} failed; "
         f"{report.requests:,} requests, {report.retries:,} retries, {_size(report.bytes_received)} received\n"
         f"{report.seconds:.1f} s, {_counted(report.parts_total, 'part')} ({report.parts_resumed:,} resumed), "
-        f"peak memory {_size(report.peak_rss)}" + _scenes_text(report.scenes)
+        f"peak memory {_size(report.peak_rss)}" + _same_bytes_text(report.same_bytes) + _scenes_text(report.scenes)
     )
 
 
 def _empty_text(report: MosaicReport) -> str:
-    """Return the number of empty tiles, and apart how many of them the server does not find."""
-    text = f"{report.tiles_empty:,} empty"
-    return f"{text} ({report.tiles_not_found:,} of them not found, HTTP 404)" if report.tiles_not_found else text
+    """Return the number of empty tiles, and apart how many there are of each kind that needs a word."""
+    kinds = [
+        f"{count:,} of them {_KINDS[kind]}" for kind, count in sorted(report.empty_kinds.items()) if kind in _KINDS
+    ]
+    return f"{report.tiles_empty:,} empty" + (f" ({', '.join(kinds)})" if kinds else "")
+
+
+def _same_bytes_text(found: SameBytes | None) -> str:
+    """Return a warning if many tiles are one picture."""
+    if found is None:
+        return ""
+    return (
+        f"\nwarning: {found.tiles:,} of {found.total:,} tiles are the same bytes; if that picture means "
+        f'"no data", re-run with --fresh --overwrite --empty sha256:{found.sha256}'
+    )
 
 
 def _scenes_text(scenes: SceneReport) -> str:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from mosaic_async.errors import RequestError, SourceError
+from mosaic_async.http.emptiness import EmptyRules
 from mosaic_async.http.limits import AdaptiveLimit, Load, RateLimit, Slots
 from mosaic_async.http.outcome import REFUSALS, Outcome
 from mosaic_async.http.pace import MONOTONIC, USUAL_PACE, Clock, Pace
@@ -118,6 +119,10 @@ class Client:
     def limit_body(self, nbytes: int) -> None:
         """Set the cap on bodies, once their size is known."""
         self._requester.max_body = nbytes
+
+    def call_empty(self, rules: EmptyRules) -> None:
+        """Set which answers have no data, beside those that always have none."""
+        self._requester.rules = rules
 
     @property
     def level(self) -> int:

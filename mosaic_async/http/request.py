@@ -22,6 +22,7 @@ from yarl import URL
 from mosaic_async.errors import MisplacedTileError, PageError, SourceError, TileError
 from mosaic_async.http.cookies import Cookies
 from mosaic_async.http.deadlines import Deadlines
+from mosaic_async.http.emptiness import Emptiness, EmptyRules, is_doubt, of_document
 from mosaic_async.http.outcome import REFUSALS, Outcome, connect_timeout, hint_of, of_error, of_status, reason_of
 from mosaic_async.http.pacing import retry_after
 from mosaic_async.http.route import Route, Routes
@@ -62,11 +63,18 @@ class Answer:
     """Attempts that the answer took."""
     reason: str = ""
     """Of an empty answer: the status and what the server says with it, without secrets."""
+    empty: Emptiness | None = None
+    """Why the answer has no data; None if it has some."""
     arrival: tuple[int, int] | None = None
     """Connection of the answer, and its number there; None where nothing more is needed to prove that it is this one's.
 
     `on_proof` of the client tells when the connection has proved it.
     """
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether the tile is empty, or something is wrong with the server: it has to be requested again."""
+        return self.empty is not None and is_doubt(self.empty, self.status)
 
 
 Check = Callable[[Answer], bool]
@@ -158,6 +166,7 @@ class Requester:
         self._deadlines = Deadlines(timeout)
         self._cookies = Cookies()
         self.wires = Wires(on_proof)
+        self.rules = EmptyRules()
         self.bytes_received = 0
 
     async def __aenter__(self) -> Self:
@@ -283,18 +292,31 @@ class Requester:
         return target
 
     async def _read(self, response: aiohttp.ClientResponse) -> Answer:
+        empty = self.rules.of_head(response.status, response.headers)
+        if response.status == 200:
+            return await self._read_tile(response, empty)
+        text = await _begin(response)
+        empty = empty or of_document(response.status, text)
         kind = of_status(response.status, refusals=self._refusals)
-        self._refusals = self._refusals + 1 if response.status in REFUSALS else 0
-        if kind not in (Outcome.OK, Outcome.EMPTY):
-            pause = retry_after(response.headers.get("Retry-After"), date=response.headers.get("Date"))
-            reason = await _reason(response)
-            raise AttemptError(reason, kind, status=response.status, retry_after=pause)
-        if kind is Outcome.EMPTY:
-            return Answer(response.status, b"", response.headers, reason=await _reason(response))
+        self._refusals = self._refusals + 1 if response.status in REFUSALS and empty is None else 0
+        reason = _reason(response, text)
+        if empty is not None:
+            return Answer(response.status, b"", response.headers, reason=reason, empty=empty)
+        pause = retry_after(response.headers.get("Retry-After"), date=response.headers.get("Date"))
+        raise AttemptError(reason, kind, status=response.status, retry_after=pause)
+
+    async def _read_tile(self, response: aiohttp.ClientResponse, empty: Emptiness | None) -> Answer:
+        """Read the body of a 200; a tile without a body has no data, if the head of the answer announces that."""
+        self._refusals = 0
         body = await self._body(response)
-        if not body:
+        if body:
+            empty = empty or self.rules.of_body(body)
+        elif response.content_length == 0 or "chunked" in response.headers.get("Transfer-Encoding", "").lower():
+            empty = empty or "no body"
+        else:
             raise AttemptError("the body is empty", Outcome.RETRY, status=response.status, is_bad_body=True)
-        return Answer(response.status, body, response.headers)
+        reason = _reason(response, b"") if empty else ""
+        return Answer(response.status, b"" if empty else body, response.headers, reason=reason, empty=empty)
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         if (response.content_length or 0) > self.max_body:
@@ -344,10 +366,10 @@ async def _begin(response: aiohttp.ClientResponse) -> bytes:
     return body
 
 
-async def _reason(response: aiohttp.ClientResponse) -> str:
+def _reason(response: aiohttp.ClientResponse, text: bytes) -> str:
     """Return the status and what the server says with it, without secrets."""
     status = f"HTTP {response.status} {one_line(response.reason or '', _MAX_PHRASE)}".rstrip()
-    words = one_line(words_in(await _begin(response), response.headers.get("Content-Type", "")), _MAX_WORDS)
+    words = one_line(words_in(text, response.headers.get("Content-Type", "")), _MAX_WORDS)
     return f"{status}: {words}" if words else status
 
 
