@@ -28,7 +28,8 @@ import psutil
 from rasterio.io import MemoryFile
 
 from mosaic_async.tiler import Mosaic, Rendering, open_mosaic
-from mosaic_async.tiler.server import serve_app, shared_socket
+from mosaic_async.tiler.address import shared_socket
+from mosaic_async.tiler.server import serve_app
 from mosaic_async.tiler.supervisor import READY
 
 _SCENES = Path(__file__).parents[2] / "shared/data/landsat8-newyork-2018"
@@ -170,9 +171,9 @@ async def run(scenes: Path, zoom: int, rounds: int, workers: int, selections: Se
     parent = psutil.Process()
     equal = True
     async with plain_tiler(mosaic, workers) as plain_url:
-        plain_processes = parent.children()
+        plain_processes = parent.children(recursive=True)
         async with serve(mosaic, host="127.0.0.1", port=0, workers=workers) as our_url:
-            our_processes = [process for process in parent.children() if process not in plain_processes]
+            our_processes = [process for process in parent.children(recursive=True) if process not in plain_processes]
             for selection in selections:
                 query = Rendering(bands=bands.split(","), pixel_selection=selection, group_by="none").query(mosaic)
                 pairs = []

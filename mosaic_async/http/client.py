@@ -20,8 +20,9 @@ from mosaic_async.http.limits import AdaptiveLimit, Load, RateLimit, Slots
 from mosaic_async.http.outcome import REFUSALS, Outcome
 from mosaic_async.http.pace import MONOTONIC, USUAL_PACE, Clock, Pace
 from mosaic_async.http.pacing import MAX_RETRY_AFTER, Breaker, Pause, RetryBudget, jitter
-from mosaic_async.http.request import MAX_BODY, USER_AGENT, Answer, AttemptError, Check, Requester
+from mosaic_async.http.request import MAX_BODY, Answer, AttemptError, Check, Requester
 from mosaic_async.http.retries import Retries
+from mosaic_async.http.user_agent import USER_AGENT
 from mosaic_async.http.wire import OnProof, Wire
 
 __all__ = ["MAX_BODY", "USER_AGENT", "Answer", "Check", "Client", "Clock", "Pace", "Trouble"]

@@ -13,10 +13,10 @@ import aiohttp
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from mosaic_async.errors import SourceError
-from mosaic_async.http.client import USER_AGENT
 from mosaic_async.http.outcome import Outcome, hint_of, of_status, reason_of
 from mosaic_async.http.server_words import words_in
 from mosaic_async.http.trust import trusted
+from mosaic_async.http.user_agent import USER_AGENT
 from mosaic_async.redaction import learn_request, one_line, scrub
 from mosaic_async.safe_json import parse
 

@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Collection, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
@@ -28,11 +27,11 @@ from mosaic_async.http.pacing import retry_after
 from mosaic_async.http.route import Route, Routes
 from mosaic_async.http.server_words import words_in
 from mosaic_async.http.trust import trusted
+from mosaic_async.http.user_agent import USER_AGENT
 from mosaic_async.http.watched_response import DroppedError, WatchedResponse, watched_by
 from mosaic_async.http.wire import OnProof, Wire, Wires
 from mosaic_async.redaction import learn_request, one_line, scrub
 
-USER_AGENT = f"mosaic-async/{version('mosaic-async')}"
 MAX_BODY = 256 * 2**20
 """Bytes; larger than any sensible tile or document."""
 _MAX_REDIRECTS = 3

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
-from rio_cogeo.cogeo import cog_validate
 
 from mosaic_async.errors import ResourceError, StitchError, UsageError
 from mosaic_async.geo.grid import Grid
 from mosaic_async.raster import whole_file
 from mosaic_async.raster.blocks import Blocks
 from mosaic_async.raster.canvas import Canvas
+from mosaic_async.raster.cog_rules import cog_validate
 from mosaic_async.raster.digest import sign
 from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.environment import pinned
@@ -150,7 +150,7 @@ def publish(made: Path, output: Path, *, overwrite: bool) -> int:
     """
     try:
         with pinned():
-            is_valid, errors, warnings = cog_validate(made, strict=True, quiet=True)
+            is_valid, errors, warnings = cog_validate(made)
     except (RasterioError, CPLE_BaseError) as error:
         raise StitchError(f"{made} cannot be read back: {error}") from error
     if not is_valid:

@@ -12,7 +12,6 @@ from typing import Literal, get_args
 
 import numpy as np
 from rasterio.dtypes import in_dtype_range
-from rio_cogeo.profiles import cog_profiles
 
 from mosaic_async.errors import UsageError
 from mosaic_async.raster.form import Palette, TileFormat
@@ -27,8 +26,22 @@ OverviewChoice = Literal["auto", "average", "nearest", "mode", "rms"]
 MASK_MODES: tuple[MaskMode, ...] = get_args(MaskMode)
 OVERVIEW_RESAMPLINGS: tuple[OverviewResampling, ...] = get_args(OverviewResampling)
 OVERVIEW_CHOICES: tuple[OverviewChoice, ...] = get_args(OverviewChoice)
-PROFILES: tuple[str, ...] = tuple(cog_profiles)
-"""rio-cogeo's names."""
+_CODECS = {
+    "jpeg": "JPEG",
+    "webp": "WEBP",
+    "zstd": "ZSTD",
+    "lzw": "LZW",
+    "deflate": "DEFLATE",
+    "packbits": "PACKBITS",
+    "lzma": "LZMA",
+    "lerc": "LERC",
+    "lerc_deflate": "LERC_DEFLATE",
+    "lerc_zstd": "LERC_ZSTD",
+    "raw": "NONE",
+}
+PROFILES: tuple[str, ...] = tuple(_CODECS)
+"""rio-cogeo's names. Its own table is not imported: that takes as long as all of rasterio."""
+_BLOCK_SIZE = 512
 DEFAULT_PROFILE = "deflate"
 DEFAULT_MASK: MaskMode = "auto"
 DEFAULT_OVERVIEW_RESAMPLING: OverviewChoice = "auto"
@@ -210,7 +223,7 @@ def _resampling(choice: OverviewChoice, *, keeps_palette: bool, is_packed: bool)
 
 
 def _compression(profile: str) -> str:
-    return str(cog_profiles[profile].get("compress", "NONE")).upper() if profile in PROFILES else ""
+    return _CODECS.get(profile, "")
 
 
 def _nodata_of(tile: TileFormat, dtype: str) -> float | None:
@@ -237,10 +250,9 @@ def _cog_options(profile: str, creation_options: Mapping[str, str], *, is_pictur
     """
     if profile not in PROFILES:
         raise UsageError(f"profile {profile!r} is unknown", hint=f"use one of {', '.join(PROFILES)}")
-    given = cog_profiles[profile]
     options = {
-        "COMPRESS": str(given.get("compress", "NONE")),
-        "BLOCKSIZE": str(given["blockxsize"]),
+        "COMPRESS": _CODECS[profile],
+        "BLOCKSIZE": str(_BLOCK_SIZE),
         "NUM_THREADS": "ALL_CPUS",
         "BIGTIFF": "IF_SAFER",
     }

@@ -5,26 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from secrets import token_urlsafe
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
-from mosaic_async.errors import ResourceError, UsageError
+from mosaic_async import errors
+from mosaic_async.errors import ResourceError, SourceError, UsageError
 from mosaic_async.raster import whole_file
 from mosaic_async.raster.environment import undecided
-from mosaic_async.sources.signing import Signing
 from mosaic_async.sources.source import TileSource
+from mosaic_async.tiler.address import held_socket
 from mosaic_async.tiler.edge.limits import OWN_RUN, PUBLIC, Limits
-from mosaic_async.tiler.local_rendering import Rendering
-from mosaic_async.tiler.pixels.acquisitions import GROUPINGS
-from mosaic_async.tiler.scenes.mosaic import Mosaic, open_mosaic
-from mosaic_async.tiler.scenes.survey import names_in, survey
-from mosaic_async.tiler.server import family_of, shared_socket
-from mosaic_async.tiler.supervisor import Command, Crew
+from mosaic_async.tiler.nursery import Chore, Command, Nursery
+from mosaic_async.tiler.supervisor import Crew
+
+if TYPE_CHECKING:  # their libraries take half a second, and only the tilers need them
+    from mosaic_async.sources.signing import Signing
+    from mosaic_async.tiler.scenes.mosaic import Mosaic
 
 _ENVIRONMENT = {
     "GDAL_NUM_THREADS": "1",  # the processes use the cores
@@ -56,7 +57,7 @@ async def local_tiler(
     tile_format: str = "tif",
     workers: int | None = None,
     rounding: bool = False,
-    group_by: str = GROUPINGS[0],
+    group_by: str = "acquisition",
     reflectance: str | None = None,
     cloud_mask: str | None = None,
     signing: Signing | None = None,
@@ -87,41 +88,34 @@ async def local_tiler(
     """
     if tile_format not in _FORMATS:
         raise UsageError(f"tile format {tile_format!r} is not known", hint=f"use one of {', '.join(_FORMATS)}")
-    opened = mosaic if isinstance(mosaic, Mosaic) else await asyncio.to_thread(open_mosaic, mosaic)
-    rendering = Rendering(
-        bands=bands,
-        expression=expression,
-        pixel_selection=pixel_selection,
-        rescale=rescale,
-        color_formula=color_formula,
-        resampling=resampling,
-        rounding=rounding,
-        group_by=group_by,
-        reflectance=reflectance,
-        cloud_mask=cloud_mask,
-    )
-    query = await asyncio.to_thread(rendering.query, opened)
+    rendering = {
+        "bands": bands,
+        "expression": expression,
+        "pixel_selection": pixel_selection,
+        "rescale": rescale,
+        "color_formula": color_formula,
+        "resampling": resampling,
+        "rounding": rounding,
+        "group_by": group_by,
+        "reflectance": reflectance,
+        "cloud_mask": cloud_mask,
+    }
     secret = token_urlsafe(16)
-    async with serve(
-        opened,
-        host="127.0.0.1",
-        port=0,
-        workers=workers,
-        secret=secret,
-        signing=signing,
-        limits=OWN_RUN,
-        shown=rendering.shown(opened),
-    ) as url:
-        path = f"tiles/WebMercatorQuad/{{z}}/{{x}}/{{y}}.{tile_format}"
-        yield TileSource(
-            template=f"{url}/{path}?tilesize={tile_size}&{query}&access_token={secret}",
-            tile_size=tile_size,
-            minzoom=opened.document["minzoom"],
-            maxzoom=opened.document["maxzoom"],
-            bounds=opened.bounds,
-            notes=(f"scenes are read from {', '.join(opened.hosts)}",) if opened.hosts else (),
-            identity=f"local:{opened.digest}/{tile_format}?tilesize={tile_size}&{query}",
-        )
+    async with _workshop() as workshop:
+        scenes = await workshop.open(mosaic, rendering=rendering)
+        async with workshop.serving(
+            scenes.hosts, host="127.0.0.1", port=0, workers=workers, secret=secret, signing=signing, limits=OWN_RUN
+        ) as url:
+            path = f"tiles/WebMercatorQuad/{{z}}/{{x}}/{{y}}.{tile_format}?tilesize={tile_size}&{scenes.query}"
+            yield TileSource(
+                template=f"{url}/{path}&access_token={secret}",
+                tile_size=tile_size,
+                minzoom=scenes.minzoom,
+                maxzoom=scenes.maxzoom,
+                bounds=scenes.bounds,
+                notes=(f"scenes are read from {', '.join(scenes.hosts)}",) if scenes.hosts else (),
+                identity=f"local:{scenes.digest}/{tile_format}?tilesize={tile_size}&{scenes.query}",
+            )
 
 
 @asynccontextmanager
@@ -158,42 +152,133 @@ async def serve(
         ResourceError: the address is taken.
         SourceError: a process does not start.
     """
-    agreed = await asyncio.to_thread(survey, names_in(mosaic.document), shown, is_stac=mosaic.is_stac)
-    with TemporaryDirectory(prefix="mosaic-async-") as folder:
-        path = Path(folder) / "mosaic.json"
-        given = {
-            "document": mosaic.document,
-            "assets": mosaic.assets,
-            "signing": asdict(signing or Signing()),
-            "limits": asdict(limits),
-            "survey": agreed.as_dict(),
-            "door": {"hosts": [host, *hosts], "origins": list(origins), "secret": secret},
-        }
-        await asyncio.to_thread(whole_file.write, path, json.dumps(given))  # in a folder that only this user can open
+    async with _workshop() as workshop:
+        scenes = await workshop.open(mosaic, shown=shown)
+        async with workshop.serving(
+            scenes.hosts,
+            host=host,
+            port=port,
+            workers=workers,
+            secret=secret,
+            signing=signing,
+            hosts=hosts,
+            origins=origins,
+            limits=limits,
+        ) as url:
+            yield url
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scenes:
+    """What a run has to know of its scenes and their rendering."""
+
+    query: str
+    digest: str
+    hosts: tuple[str, ...]
+    minzoom: int
+    maxzoom: int
+    bounds: tuple[float, float, float, float]
+
+
+class _Workshop:
+    """A folder with the mosaic, which only this user can open, and the processes that work on it."""
+
+    def __init__(self, folder: Path, nursery: Nursery) -> None:
+        self._file = folder / "mosaic.json"
+        self._nursery = nursery
+
+    async def open(
+        self,
+        source: str | Path | Mosaic,
+        *,
+        rendering: Mapping[str, Any] | None = None,
+        shown: Sequence[str] | None = None,
+    ) -> _Scenes:
+        """Return what is to be known of the scenes at a path, or in a mosaic.
+
+        Raises:
+            MosaicError: the scenes cannot be read, or not be rendered in this way.
+        """
+        place = str(source) if isinstance(source, (str, Path)) else None
+        if not isinstance(source, (str, Path)):
+            await asyncio.to_thread(whole_file.write, self._file, json.dumps(asdict(source)))
+        given = {"file": str(self._file), "source": place, "rendering": rendering, "shown": shown}
+        child = await self._nursery.run("open", given, is_short=True)
         try:
-            holder = _held(host, port)
+            written = await child.everything()
+        finally:
+            await child.kill()
+        if not written:
+            raise SourceError(f"the scenes cannot be opened: {await asyncio.to_thread(self._nursery.last_words)}")
+        told = json.loads(written)
+        if "error" in told:
+            raise getattr(errors, told["error"])(told["message"], hint=told["hint"])
+        return _Scenes(**{**told, "hosts": tuple(told["hosts"]), "bounds": tuple(told["bounds"])})
+
+    @asynccontextmanager
+    async def serving(
+        self,
+        scene_hosts: Sequence[str],
+        *,
+        host: str,
+        port: int,
+        workers: int | None,
+        secret: str | None,
+        signing: Signing | None,
+        hosts: Sequence[str] = (),
+        origins: Sequence[str] = (),
+        limits: Limits,
+    ) -> AsyncIterator[str]:
+        """Run tilers for the block, and yield their common URL."""
+        try:
+            holder = held_socket(host, port)
         except OSError as error:
             raise ResourceError(
                 f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another ``port``"
             ) from error
         with holder:
             port = holder.getsockname()[1]
-            arguments = ("-m", "mosaic_async.tiler.server", str(path), host, str(port))
-            environment = {**_ENVIRONMENT, **_of_place(mosaic), **undecided(os.environ)}
-            command = Command(arguments, log=Path(folder) / "tiler.log", environment=environment)
-            async with _running(command, workers or os.cpu_count() or 1):
+            given = {
+                "file": str(self._file),
+                "host": host,
+                "port": port,
+                "environment": {
+                    name: value for name, value in _of_place(scene_hosts).items() if name not in os.environ
+                },
+                "signing": asdict(signing) if signing else {},
+                "limits": asdict(limits),
+                "door": {"hosts": [host, *hosts], "origins": list(origins), "secret": secret},
+            }
+            size = workers or os.cpu_count() or 1
+            self._nursery.forks = size - 1
+            async with _running(Chore(self._nursery, "serve", given), size):
                 yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _of_place(mosaic: Mosaic) -> dict[str, str]:
+def _of_place(hosts: Sequence[str]) -> dict[str, str]:
     """Return the settings that depend on where the scenes are."""
-    if mosaic.hosts:  # sidecar files would take a request each
+    if hosts:  # sidecar files would take a request each
         return {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "TRUE"}
     return {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE", "VSI_CACHE": "FALSE"}
 
 
 @asynccontextmanager
-async def _running(command: Command, size: int) -> AsyncIterator[None]:
+async def _workshop() -> AsyncIterator[_Workshop]:
+    """Yield a workshop that lasts for the block."""
+    with TemporaryDirectory(prefix="mosaic-async-") as name:
+        folder = Path(name)
+        environment = {**_ENVIRONMENT, **undecided(os.environ)}
+        program = Command(("-m", "mosaic_async.tiler.server"), log=folder / "tiler.log", environment=environment)
+        nursery = Nursery(program)
+        try:
+            await nursery.warm()
+            yield _Workshop(folder, nursery)
+        finally:
+            await nursery.close()
+
+
+@asynccontextmanager
+async def _running(command: Chore, size: int) -> AsyncIterator[None]:
     """Run and watch processes for the block."""
     crew = Crew(command, size)
     try:
@@ -207,15 +292,3 @@ async def _running(command: Command, size: int) -> AsyncIterator[None]:
                 await watch
     finally:
         await crew.stop()
-
-
-def _held(host: str, port: int) -> socket.socket:
-    """Bind an address without listening, to hold it for the processes.
-
-    The processes share the address, and another tiler could share it too; so it is first bound alone, as a check.
-    """
-    if port:
-        with socket.socket(family_of(host), socket.SOCK_STREAM) as alone:
-            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            alone.bind((host, port))
-    return shared_socket(host, port)

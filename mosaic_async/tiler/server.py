@@ -1,7 +1,7 @@
-"""One tiler process: `python -m mosaic_async.tiler.server MOSAIC.json HOST PORT`.
+"""The program of the tiler processes: `python -m mosaic_async.tiler.server SOCKET` imports it once for all.
 
-It prints a line when it is ready, and then its beats, see `supervisor`. It ends when its standard input ends: so it
-ends with a parent that dies, even by `kill -9`.
+A fork that serves prints a line when it is ready, and then its beats, see `supervisor`. It ends when its standard input
+ends: so it ends with a parent that dies, even by `kill -9`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,22 @@ import socket
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from mosaic_async.sources.signing import Signing
+from mosaic_async.tiler.address import shared_socket
 from mosaic_async.tiler.app import Door, make_app
 from mosaic_async.tiler.edge.connection import ImpatientProtocol
 from mosaic_async.tiler.edge.gate import Traffic
 from mosaic_async.tiler.edge.limits import Limits
-from mosaic_async.tiler.scenes.mosaic import Mosaic
-from mosaic_async.tiler.scenes.survey import Survey
+from mosaic_async.tiler.forks import Task, run_tasks
+from mosaic_async.tiler.opening import opened_scenes, surveyed
 from mosaic_async.tiler.supervisor import OVERDUE, READY
 
 _BACKLOG = 2048
@@ -53,20 +56,43 @@ class _Server(uvicorn.Server):
             threading.Thread(target=_beat, args=(self._traffic,), daemon=True).start()
 
 
-def main(path: str, host: str, port: str) -> None:
-    """Serve a mosaic that the launcher wrote, on an address that all processes share."""
-    given = json.loads(Path(path).read_text())
+def main(control: str) -> None:
+    """Run tasks in forks until the parent closes the socket.
+
+    Args:
+        control: number of the socket that `forks.run_tasks` takes.
+    """
+    with socket.socket(fileno=int(control)) as connection:
+        run_tasks(connection, _prepared)
+
+
+def _prepared(task: str, given: Mapping[str, Any]) -> Task:
+    return _open if task == "open" else _served(json.dumps(given))
+
+
+def _open(given: Mapping[str, Any]) -> None:
+    print(opened_scenes(given), flush=True)  # noqa: T201 - the run reads it
+
+
+@cache
+def _served(text: str) -> Task:
+    """Make the application that all forks serve, and return the task that serves it."""
+    given = json.loads(text)
+    for name, value in given["environment"].items():
+        os.putenv(name, value)  # for GDAL, which has read none of them yet
+    path = Path(given["file"])
+    mosaic, agreed = surveyed(path)
     traffic = Traffic()
     app = make_app(
-        Mosaic(given["document"], tuple(given["assets"])),
-        Path(path).parent / "created",
+        mosaic,
+        path.parent / "created",
         door=Door(**given["door"]),
         signing=Signing(**given["signing"]),
         limits=Limits(**given["limits"]),
-        survey=Survey.from_dict(given["survey"]),
+        survey=agreed,
         traffic=traffic,
     )
-    serve_app(app, host, int(port), traffic)
+    return lambda _: serve_app(app, given["host"], given["port"], traffic)
 
 
 def serve_app(app: FastAPI, host: str, port: int, traffic: Traffic | None = None) -> None:
@@ -95,22 +121,6 @@ def serve_app(app: FastAPI, host: str, port: int, traffic: Traffic | None = None
         server.run([listener])
 
 
-def shared_socket(host: str, port: int) -> socket.socket:
-    """Bind an address that several processes listen on; the kernel distributes connections among them."""
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.socket(family_of(host), socket.SOCK_STREAM))
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind((host, port))
-        stack.pop_all()
-    return listener
-
-
-def family_of(host: str) -> socket.AddressFamily:
-    """Return the address family: IPv6 if the host has colons."""
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
 def _beat(traffic: Traffic) -> None:
     """Report to the supervisor that this process lives, and how it is."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
@@ -137,4 +147,4 @@ def _end_with_stdin(server: uvicorn.Server) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    main(sys.argv[1])

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from mosaic_async.errors import SourceError
+from mosaic_async.tiler.nursery import Child, Chore, Command
 
 READY = "ready"
 """The first line of a process, when it accepts connections."""
@@ -33,17 +31,6 @@ _MAX_PAUSE = 30.0
 
 
 @dataclass(frozen=True)
-class Command:
-    """How to start a process."""
-
-    arguments: tuple[str, ...]
-    """After the interpreter's name."""
-    log: Path
-    """File that takes its standard error."""
-    environment: Mapping[str, str] = field(repr=False)
-
-
-@dataclass(frozen=True)
 class Trouble:
     """Why a process has to be replaced."""
 
@@ -55,51 +42,40 @@ class Trouble:
 class Worker:
     """One process."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, child: Child) -> None:
         """Watch a process that `started` returned."""
-        self._process = process
+        self._child = child
 
     @classmethod
-    async def started(cls, command: Command) -> Worker:
+    async def started(cls, command: Command | Chore) -> Worker:
         """Start a process.
 
         Raises:
             SourceError: it ends at once, or is not ready in time.
         """
-        with command.log.open("ab") as errors:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, *command.arguments),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=errors,
-                env=dict(command.environment),
-                start_new_session=True,  # the parent handles an interrupt and ends the tilers after the run
-            )
-        worker = cls(process)
+        worker = cls(await command.child())
         try:
-            await worker._until_ready(command.log)
+            await worker._until_ready(command)
         except BaseException:
             await worker.kill()
             raise
         return worker
 
-    async def _until_ready(self, log: Path) -> None:
-        assert self._process.stdout is not None
+    async def _until_ready(self, command: Command | Chore) -> None:
         try:
             async with asyncio.timeout(_START_TIMEOUT):
-                line = await self._process.stdout.readline()
+                line = await self._child.line()
         except TimeoutError as error:
             raise SourceError(f"the embedded tiler is not ready after {_START_TIMEOUT:g} seconds") from error
-        if line.strip() != READY.encode():
-            raise SourceError(f"the embedded tiler does not start: {await asyncio.to_thread(_tail, log)}")
+        if line != READY:
+            raise SourceError(f"the embedded tiler does not start: {await asyncio.to_thread(command.last_words)}")
 
     async def trouble(self) -> Trouble:
         """Wait until the process has to be replaced, and return why."""
-        assert self._process.stdout is not None
         try:
             while True:
                 async with asyncio.timeout(_SILENCE):
-                    line = (await self._process.stdout.readline()).strip().decode()
+                    line = await self._child.line()
                 if not line:
                     return Trouble("ended", is_urgent=True)
                 if line == OVERDUE:
@@ -111,25 +87,22 @@ class Worker:
 
     async def stop(self) -> None:
         """Let the process finish its requests, for a few seconds."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        self._child.end_input()
         try:
             async with asyncio.timeout(_STOP_TIMEOUT):
-                await self._process.wait()
+                await self._child.end()
         except TimeoutError:
             await self.kill()
 
     async def kill(self) -> None:
         """End the process at once."""
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
+        await self._child.kill()
 
 
 class Crew:
     """Processes that serve one address; each is replaced when it fails."""
 
-    def __init__(self, command: Command, size: int) -> None:
+    def __init__(self, command: Command | Chore, size: int) -> None:
         """Prepare processes.
 
         Args:
@@ -194,8 +167,3 @@ class Crew:
                 _LOGGER.info("a tiler process does not start: %s", error)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _MAX_PAUSE)
-
-
-def _tail(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "no reason given"

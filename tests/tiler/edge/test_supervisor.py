@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import signal
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import aiohttp
 import psutil
@@ -45,7 +45,11 @@ async def crew_of(tmp_path, program, size=1):
 
 
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if child.cmdline()[1:2] == ["-c"]]
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):  # it has ended at this very moment
+            found += [child] if child.cmdline()[1:2] == ["-c"] else []
+    return found
 
 
 async def until(condition):

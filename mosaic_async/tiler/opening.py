@@ -1,0 +1,71 @@
+"""The scenes of a run, opened in a process of their own, so that the run itself needs none of the libraries for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mosaic_async.errors import MosaicError, RefusedError, ResourceError, SourceError, UsageError
+from mosaic_async.raster import whole_file
+from mosaic_async.tiler.local_rendering import Rendering
+from mosaic_async.tiler.scenes.mosaic import Mosaic, open_mosaic
+from mosaic_async.tiler.scenes.survey import Survey, names_in, survey
+
+_PASSED_ON = (RefusedError, ResourceError, UsageError)
+
+
+def opened_scenes(given: Mapping[str, Any]) -> str:
+    """Return what a run has to know of its scenes and their rendering, or the error, as JSON.
+
+    Args:
+        given: `source`, the place of scenes, or None if `file` holds a mosaic; the `rendering`, or None and the names
+            of the bands that tiles will show, `shown` (None: any). The file takes the mosaic with its survey.
+    """
+    try:
+        return json.dumps(_opened(**given))
+    except MosaicError as error:
+        kind = type(error).__name__ if isinstance(error, _PASSED_ON) else SourceError.__name__
+        return json.dumps({"error": kind, "message": error.message, "hint": error.hint_in(_AsWritten())})
+
+
+class _AsWritten(dict[str, str]):
+    """Names of parameters in a hint, as the hint wrote them: the run that gets it chooses how to show them."""
+
+    def get(self, name: str, _: object = None) -> str:
+        return f"``{name}``"
+
+
+def _opened(
+    *, file: str, source: str | None, rendering: Mapping[str, Any] | None, shown: Sequence[str] | None
+) -> dict[str, Any]:
+    path = Path(file)
+    mosaic = open_mosaic(source) if source else _read(path)[0]
+    query = ""
+    if rendering is not None:
+        wanted = Rendering(**rendering)
+        query, shown = wanted.query(mosaic), wanted.shown(mosaic)
+    agreed = survey(names_in(mosaic.document), shown, is_stac=mosaic.is_stac)
+    whole_file.write(path, json.dumps({**asdict(mosaic), "survey": agreed.as_dict()}))
+    document = mosaic.document
+    return {
+        "query": query,
+        "digest": mosaic.digest,
+        "hosts": mosaic.hosts,
+        "minzoom": document["minzoom"],
+        "maxzoom": document["maxzoom"],
+        "bounds": mosaic.bounds,
+    }
+
+
+def _read(file: Path) -> tuple[Mosaic, dict[str, Any]]:
+    given = json.loads(file.read_text())
+    return Mosaic(given["document"], tuple(given["assets"]), tuple(given["hosts"])), given
+
+
+def surveyed(file: Path) -> tuple[Mosaic, Survey]:
+    """Read the mosaic and its survey that `opened_scenes` wrote; it blocks."""
+    mosaic, given = _read(file)
+    return mosaic, Survey.from_dict(given["survey"])
