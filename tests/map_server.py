@@ -6,15 +6,12 @@ Each way computes the place from what the request states, so a wrong placeholder
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import rasterio
 from aiohttp import web
 
-from tests.fake_tiler import HALF_WORLD, FakeTiler, Pattern, encode
+from tests.fake_tiler import CONTENT_TYPES, HALF_WORLD, FakeTiler, Pattern, encode
 from tests.test_api import assert_is_the_world
 
 PATTERN = Pattern(masked=False)
@@ -28,6 +25,8 @@ class MapServer:
     """Answers all ways of requesting a tile, and counts; add `app` to `loopback.running`."""
 
     size: int = 256
+    first_zoom: int = 0
+    """Zoom of the matrix or level 0."""
     documents: dict[str, web.Response | object] = field(default_factory=dict)
     """By path: JSON, or bytes with their media type."""
     requests: list[web.Request] = field(default_factory=list)
@@ -42,6 +41,8 @@ class MapServer:
         app.router.add_get("/arcgis/{z}/{y}/{x}", self._by_row)
         app.router.add_get("/matrix/{matrix}/{y}/{x}.png", self._by_matrix)
         app.router.add_get("/kvp", self._by_matrix)
+        app.router.add_get("/{name}/MapServer/tile/{matrix}/{y}/{x}", self._by_matrix)
+        app.router.add_get("/{name}/{kind}Server/{export:export.*}", self._by_bbox)
         app.router.add_get("/map", self._by_bbox)
         app.router.add_get("/{path:.*}", self._document)
         return app
@@ -63,7 +64,7 @@ class MapServer:
         said = {name.upper(): value for name, value in request.query.items()}
         matrix = request.match_info.get("matrix") or said["TILEMATRIX"]
         y, x = request.match_info.get("y") or said["TILEROW"], request.match_info.get("x") or said["TILECOL"]
-        return self._tile(request, int(matrix.rpartition(":")[2].lstrip("L")), int(x), int(y))
+        return self._tile(request, int(matrix.rpartition(":")[2].lstrip("L")) + self.first_zoom, int(x), int(y))
 
     async def _by_bbox(self, request: web.Request) -> web.Response:
         said = {name.upper(): value for name, value in request.query.items()}
@@ -75,15 +76,15 @@ class MapServer:
         assert abs(x0 - round(x0)) < 1e-4
         assert abs(y0 - round(y0)) < 1e-4
         self.requests.append(request)
-        return self._answer(round(x0), round(y0), width)
+        return self._answer(round(x0), round(y0), width, "tif" if said.get("FORMAT") == "tiff" else "png")
 
     def _tile(self, request: web.Request, z: int, x: int, y: int) -> web.Response:
         self.requests.append(request)
         self.hits[z, x, y] += 1
         return self._answer(x * self.size, y * self.size, self.size)
 
-    def _answer(self, x0: int, y0: int, size: int) -> web.Response:
-        return web.Response(body=map_body(x0, y0, size), content_type="image/png")
+    def _answer(self, x0: int, y0: int, size: int, ext: str = "png") -> web.Response:
+        return web.Response(body=map_body(x0, y0, size, ext), content_type=CONTENT_TYPES[ext])
 
     async def _document(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request)
@@ -98,23 +99,11 @@ class MapServer:
 def map_body(x0: int, y0: int, size: int, ext: str = "png") -> bytes:
     """Encode a window of the world, in pixels of its zoom."""
     pixels, _ = PATTERN.expected(x0, y0, size, size)
-    return encode(pixels, None, ext, (0, 0, 1, 1))
+    side = 2 * HALF_WORLD / 2**ZOOM / 256  # of a pixel, where the place is written into the tile
+    west, north = x0 * side - HALF_WORLD, HALF_WORLD - y0 * side
+    return encode(pixels, None, ext, (west, north - size * side, west + size * side, north))
 
 
 def assert_is_the_map(path: Path, *, size: int = 256, area=AREA, zoom: int = ZOOM) -> None:
     """Compare an output pixel by pixel with the pattern."""
     assert_is_the_world(path, FakeTiler(pattern=PATTERN, tile_size=size), area, zoom)
-
-
-def write_folder(folder: Path, names: Mapping[tuple[int, int, int], str]) -> None:
-    """Write tiles of the pattern as files."""
-    for (z, x, y), name in names.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(map_body(x * 256, y * 256, 256))
-        assert z >= 0
-
-
-def pixels_of(path: Path) -> np.ndarray:
-    with rasterio.open(path) as dataset:
-        return dataset.read()

@@ -84,6 +84,8 @@ def _is_tilejson(path: Path) -> bool:
         )
     if path.is_dir() or path.suffix == ".gz":
         return False
+    if path.suffix == ".xml":
+        return True
     try:
         document = parse(path.read_bytes())
     except ValueError as error:

@@ -26,6 +26,8 @@ from mosaic_async.sources.source import TileSource
 
 _MAX_BODY = 2**24
 """Bytes; capabilities of a server with a thousand layers have some megabytes."""
+_ONE_TILE = re.compile(r"/\d+/\d+/\d+((?:@\dx)?(?:\.\w+)?)$")
+_GET_MAP = re.compile(r"\brequest=getmap\b", re.IGNORECASE)
 _PACE = Pace(timeout=60)
 
 
@@ -53,7 +55,9 @@ class Description:
         except RequestError as error:
             raise SourceError(
                 f"no TileJSON at {shown(location)}: {error.message}",
-                hint=error.marked_hint or "check the URL; for 401 or 403, check the headers",
+                hint=error.marked_hint
+                or _placeholders_for(location)
+                or "check the URL; for 401 or 403, check the headers",
             ) from error
         except OSError as error:
             raise SourceError(
@@ -76,6 +80,34 @@ class Description:
         """
         return parse(self.body.decode("utf-8-sig"))
 
+    @property
+    def json_object(self) -> dict[str, Any]:
+        """The document as a JSON object.
+
+        Raises:
+            SourceError: it is not one.
+        """
+        try:
+            found = self.json
+        except ValueError as error:
+            raise SourceError(
+                f"{self.name} is not JSON", hint=_placeholders_for(self.location) or "the URL may be that of a web page"
+            ) from error
+        if not isinstance(found, dict):
+            raise SourceError(f"{self.name} is not a TileJSON: not a JSON object")
+        return found
+
+    async def follow(self, link: str) -> Description:
+        """Return the document that a link of this one leads to, on the same origin or an allowed host.
+
+        Raises:
+            SourceError: it cannot be read, or is elsewhere.
+        """
+        url = urljoin(self.location, link)
+        others = self._other_hosts(url)
+        self._check_hosts(others)
+        return await Description.fetch(url, {} if others else self.headers, self.allow_hosts)
+
     def source(self, template: str, **known: Any) -> TileSource:
         """Return the source of a template, which may be relative, with headers if they may be sent there.
 
@@ -89,13 +121,15 @@ class Description:
         absolute = urljoin(self.location, template) if is_url(self.location) else template
         others = self._other_hosts(absolute)
         source = TileSource(template=absolute, headers={} if others else self.headers, **known)
-        allowed = {host.lower() for host in self.allow_hosts}
-        if refused := sorted(others - allowed):
+        self._check_hosts(others)
+        return source
+
+    def _check_hosts(self, others: set[str]) -> None:
+        if refused := sorted(others - {host.lower() for host in self.allow_hosts}):
             raise SourceError(
                 f"{self.name} names another host for its tiles, {', '.join(refused)}",
                 hint="to allow it, add the host to ``allow_hosts``; headers are not sent there",
             )
-        return source
 
     def _other_hosts(self, template: str) -> set[str]:
         """Return the hosts of a template that are not the origin of the document; none for one from the disk."""
@@ -103,6 +137,15 @@ class Description:
             return set()
         servers = map(URL, on_each_server(template))
         return {(url.host or "").lower() for url in servers if not is_same_place(URL(self.location), url)}
+
+
+def _placeholders_for(location: str) -> str | None:
+    """Return how to write the URL of one tile, or of one map, as that of all; None for other URLs."""
+    parts = urlsplit(location)
+    if _GET_MAP.search(parts.query):
+        return "for all tiles, write BBOX={bbox-epsg-3857}, WIDTH={width} and HEIGHT={height}"
+    path = _ONE_TILE.sub(r"/{z}/{x}/{y}\1", parts.path)
+    return None if path == parts.path else f"for all tiles, write {scrub(parts._replace(path=path).geturl())}"
 
 
 def is_url(location: str) -> bool:

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from mosaic_async.errors import SourceError, UsageError
+from mosaic_async.errors import UsageError
 from mosaic_async.http.trust import trusting
+from mosaic_async.sources.described import described_source, tilejson_source
 from mosaic_async.sources.description import Description
-from mosaic_async.sources.placeholders import (
-    check_placeholders,
-    is_template,
-    size_in_url,
-    with_rows_from_south,
-    with_values,
-)
+from mosaic_async.sources.placeholders import check_placeholders, is_template, with_values
 from mosaic_async.sources.source import TileSource, from_template, with_query
 from mosaic_async.sources.stores.found import is_store, opened_store
-from mosaic_async.sources.tilejson import TileJson
 
 _SHORTEST_SECRET = 6
 """Characters: a shorter text is not told from others that happen to be the same."""
@@ -78,7 +71,7 @@ async def open_source(
     """Return the source of what a user passes, with all placeholders known.
 
     Args:
-        source: a source, a URL template, or the URL or path of a TileJSON.
+        source: a source, a URL template, or the URL or path of a document that describes tiles.
         headers: sent with every request.
         params: fill placeholders of the URL, or are added to its query.
         allow_hosts: hosts that a TileJSON may name as well.
@@ -98,7 +91,7 @@ async def open_source(
         location, params = with_values(location, params or {})
         found = from_template(location, headers=headers)
     else:
-        found = await from_tilejson(location, headers=headers, allow_hosts=allow_hosts)
+        found, params = await described_source(location, headers or {}, allow_hosts, params or {}), {}
     found = found.with_params(params or {})
     check_placeholders(found.template)
     return replace(found, secrets={**found.secrets, **secrets}, tile_size=tile_size or found.tile_size)
@@ -122,42 +115,7 @@ async def from_tilejson(
     Raises:
         SourceError: the document cannot be fetched, is not a TileJSON, or names another host.
     """
-    return _of_tilejson(await Description.fetch(str(location), headers or {}, allow_hosts))
-
-
-def _of_tilejson(described: Description) -> TileSource:
-    try:
-        document = described.json
-    except ValueError as error:
-        raise SourceError(f"{described.name} is not JSON", hint="the URL may be that of a web page") from error
-    if not isinstance(document, dict):
-        raise SourceError(f"{described.name} is not a TileJSON: not a JSON object")
-    try:
-        told = TileJson.parse(document)
-        template = with_rows_from_south(told.template) if told.is_south_up else told.template
-        return described.source(
-            template,
-            tile_size=size_in_url(template) or told.tile_size,
-            minzoom=told.minzoom,
-            maxzoom=_maxzoom(told),
-            zooms=None if told.maxzoom is None else (0, told.maxzoom),
-            bounds=told.bounds,
-            grid=told.grid,
-            encoding=told.encoding,
-            notes=told.notes,
-        )
-    except ValueError as error:
-        raise SourceError(
-            f"{described.name} is not a TileJSON: {error}",
-            hint="a TileJSON is a JSON object whose `tiles` lists URL templates",
-        ) from error
-
-
-def _maxzoom(told: TileJson) -> int | None:
-    """Return the zoom at which tiles of 256 pixels have the resolution of the document's last tiles."""
-    if told.maxzoom is None or not told.tile_size:
-        return told.maxzoom
-    return told.maxzoom + round(math.log2(told.tile_size / 256))
+    return tilejson_source(await Description.fetch(str(location), headers or {}, allow_hosts))
 
 
 def with_secrets(url: str, secrets: Mapping[str, str]) -> str:

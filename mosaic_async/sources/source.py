@@ -16,7 +16,7 @@ from mosaic_async.errors import UsageError
 from mosaic_async.geo.area import Bounds
 from mosaic_async.geo.cover import Tile
 from mosaic_async.redaction import learn, learn_request
-from mosaic_async.sources.grid_signs import grid_in_url
+from mosaic_async.sources.grid_signs import grid_in_url, is_web_mercator
 from mosaic_async.sources.packed import packing_of
 from mosaic_async.sources.placeholders import fill, size_in_url, unstated, with_values, without_placeholders
 
@@ -83,7 +83,13 @@ class TileSource:
     @property
     def stated_grid(self) -> str | None:
         """The matrix set or coordinate system that the source names, where that is not Web Mercator."""
-        return self.grid or grid_in_url(self.template)
+        if self.grid is None:
+            return grid_in_url(self.template)
+        return None if is_web_mercator(self.grid) else self.grid
+
+    def with_template(self, template: str) -> TileSource:
+        """Return the source with another template."""
+        return replace(self, template=template)
 
     def with_params(self, params: Mapping[str, str]) -> TileSource:
         """Return the source with parameters in their placeholders, and otherwise added to its query."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import mercantile
 import morecantile
 import pytest
+from aiohttp import web
 from mercantile import Tile
 
 from mosaic_async import UsageError, build_mosaic, plan_mosaic
@@ -14,7 +16,7 @@ from mosaic_async.errors import MosaicError
 from mosaic_async.sources.opening import open_source
 from mosaic_async.sources.source import from_template
 from tests.loopback import running
-from tests.map_server import AREA, ZOOM, MapServer, assert_is_the_map
+from tests.map_server import AREA, ZOOM, MapServer, assert_is_the_map, map_body
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -111,7 +113,7 @@ def test_the_edges_of_maps_are_those_of_the_grid_and_neighbours_share_them():
         ("https://h/{z}/{x}/{yy}.png", {}, "no {y}", "XYZ template"),
         ("https://h/{foo}", {}, "no {x}, {y}, {z}", "XYZ template"),
         ("https://h/?SERVICE=WMS&REQUEST=GetMap&BBOX={box}", {}, "no {x}, {y}, {z}", "BBOX={bbox-epsg-3857}"),
-        (f"https://h/?{WMS}&SRS=EPSG:4326&WIDTH=256&HEIGHT=256", {}, "EPSG:4326 as the grid", "WebMercatorQuad"),
+        (f"https://h/?{WMS}&SRS=EPSG:4326&WIDTH=256&HEIGHT=256", {}, "EPSG:4326 as the grid", "`tms`"),
         (f"https://h/?{WMS}&VERSION=1.3.0&WIDTH=256&HEIGHT=256", {}, "does not state CRS", "CRS=EPSG:3857"),
         (f"https://h/?{WMS}&SRS=EPSG:3857&WIDTH=256&HEIGHT=128", {}, "256 x 128", "the same"),
         ("https://h/MapServer/export?bbox={bbox}&size=256,256&f=image", {}, "bboxSR and imageSR", "imageSR=3857"),
@@ -133,3 +135,50 @@ async def test_parameters_fill_their_placeholders_and_only_the_others_are_added(
     assert source.url(TILE) == "https://h/hush-hush/5/9/7"
     with pytest.raises(UsageError, match="apikey"):
         await open_source(from_template("https://h/{z}/{x}/{y}?k={apikey}"))
+
+
+WMTS = "SERVICE=WMTS&REQUEST=GetTile&VERSION=1.0.0&LAYER=a&STYLE=b&FORMAT=image/jpeg"
+PASTED = {
+    "https://{s}.tile.osm.example/{z}/{x}/{y}.png": "",
+    "https://tile.osm.example/${z}/${x}/${y}.png": "",
+    "https://mt{0-3}.maps.example/vt/lyrs=s&x={x}&y={y}&z={z}": "",
+    "https://ecn.t{switch:0,1,2,3}.tiles.example/tiles/a{q}.jpeg?g=1": "",
+    "https://api.box.example/v4/box.satellite/{z}/{x}/{y}.png?access_token={token}": "`{token}`",
+    "https://api.box.example/styles/v1/box/satellite-v9/tiles/{z}/{x}/{y}?access_token=pk.abcdefgh": "",
+    "https://tiles.stadia.example/tiles/stamen_terrain/{z}/{x}/{y}{r}.png": "",
+    "https://{s}.tile.forest.example/cycle/{z}/{x}/{y}.png?apikey={apikey}": "`{apikey}`",
+    "https://server.esri.example/ArcGIS/rest/services/World_Imagery/MapServer/tile/{z}/{y}/{x}": "",
+    "https://server.esri.example/ArcGIS/rest/services/a/MapServer/tile/{level}/{row}/{col}": "",
+    "https://gibs.example/wmts/epsg3857/best/MODIS_Terra/default/{time}/GoogleMapsCompatible_Level9/{z}/{y}/{x}.jpg":
+        "`{time}`",
+    f"https://data.geopf.example/wmts?{WMTS}&TILEMATRIXSET=PM&TILEMATRIX={{z}}&TILEROW={{y}}&TILECOL={{x}}": "",
+    "https://h/geoserver/gwc/service/tms/1.0.0/ws:layer@EPSG:900913@png/{z}/{x}/{-y}.png": "",
+    f"https://h/gwc?{WMTS}&TILEMATRIXSET=EPSG:900913&TILEMATRIX=EPSG:900913:{{z}}&TILEROW={{y}}&TILECOL={{x}}": "",
+    f"https://h/wms?{WMS}&version=1.1.1&width=256&height=256&srs=EPSG:3857": "",
+    "https://h/wms?REQUEST=GetMap&VERSION=1.3.0&CRS={proj}&WIDTH={width}&HEIGHT={height}&BBOX={bbox}": "",
+    "https://h/%7Bz%7D/%7Bx%7D/%7By%7D.png": "",
+    "https://titiler.example/cog/tiles/WebMercatorQuad/{z}/{x}/{y}@1x?url=https%3A%2F%2Fh%2Fa.tif": "",
+    "https://h/12/2048/1362.png": "write http://127.0.0.1",
+    "https://{s}.basemaps.example/{variant}/{z}/{x}/{y}{r}.png": "`{variant}`",
+    "https://service.pdok.example/wmts/v2_0/standaard/EPSG:28992/{z}/{x}/{y}.png": "EPSG:28992",
+    "https://h/{z}/{x}/{reverseY}.png": "",
+    "https://h/cesium/{z}/{x}.png": "no {y}",
+}  # fmt: skip
+"""Tile URLs as people paste them, and what the error names; empty: the plan works."""
+
+
+async def test_a_url_as_people_paste_it_works_or_the_error_names_what_to_give():
+    async def tile(request: web.Request) -> web.Response:
+        return web.Response(body=map_body(0, 0, 256), content_type="image/png")
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", tile)
+    with running(app) as url:
+        for pasted, words in PASTED.items():
+            template = re.sub(r"https://(?:[^/{]|\{[^}]*\})+", url, pasted, count=1)
+            if not words:
+                assert (await plan_mosaic(template, AREA, zoom=ZOOM)).tiles == 4, pasted
+                continue
+            with pytest.raises(MosaicError) as error:
+                await plan_mosaic(template, AREA, zoom=ZOOM)
+            assert words in str(error.value), pasted
