@@ -34,6 +34,8 @@ from mosaic_async.events import OnEvent, PartSealed, PieceDropped, SceneSkipped,
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Part, part_name
 from mosaic_async.http.client import Answer, Check, Client
+from mosaic_async.raster.assembly import Assembly
+from mosaic_async.raster.form import TileFormat
 from mosaic_async.redaction import scrub
 
 _SWEEP_SHARE = 4
@@ -64,6 +66,7 @@ class Download:
         layout: where tiles go and how they are stored.
         client: makes the requests.
         work: keeps tiles and parts; parts that are finished there are not touched.
+        assembly: the output that grows with the parts; None if the only part is the output.
         scenes: counts what tiles are made of.
         stop: once set, no more tiles are requested, and `run` ends when those under way are settled.
         on_event: called with every tile, once, and every part.
@@ -77,6 +80,7 @@ class Download:
         *,
         client: Client,
         work: WorkFolder,
+        assembly: Assembly | None,
         scenes: SceneTally,
         stop: asyncio.Event | None,
         on_event: OnEvent,
@@ -103,7 +107,7 @@ class Download:
         self._queue: asyncio.Queue[_Arrival | None] = asyncio.Queue(queue_size(layout.tile_format))
         self._orders = Orders(self.ledger.tiles, lambda: self.is_stopped)
         self._turns: dict[Tile, asyncio.Lock] = {}
-        self._parts = PartWriter(job, layout, work.parts)
+        self._parts = PartWriter(job, layout, work.parts, assembly)
 
     @property
     def layout(self) -> Layout:
@@ -196,10 +200,12 @@ class Download:
         while not self.is_stopped and (narrow := self._narrow_parts()):
             lost: list[Part] = []
             for part in narrow:
-                if await self._parts.can_remake(part):
-                    record = self.ledger.remake(part, *await self._remade(part))
+                form = self.ledger.records[part.name].form
+                if form is not None and await self._parts.can_remake(part, form):
+                    record = self.ledger.remake(part, *await self._remade(part, form))
                     await to_its_end(self._work.parts.declare, part, record)
-                else:  # its pixels are not exact, or in an unfinished output
+                    await self._parts.forget(part)
+                else:  # its pixels are not exact
                     lost.append(part)
             if lost:
                 await self._withdraw({tile for part in lost for tile in self._grid.tiles(part)})
@@ -210,11 +216,12 @@ class Download:
         """Return the parts that are not encoded as the others."""
         forms = {name: record.form for name, record in self.ledger.records.items() if record.nbytes and record.form}
         narrow = {form for form in set(forms.values()) if self._parts.is_narrow(form)}
-        return [part for part in self._grid.parts() if forms.get(part.name) in narrow]
+        parts = self._grid.parts()
+        return [part for part in parts if forms.get(part.name) in narrow or self._parts.is_foreign(part)]
 
-    async def _remade(self, part: Part) -> Cog:
+    async def _remade(self, part: Part, form: TileFormat) -> Cog:
         try:
-            return await self._parts.remake(part)
+            return await self._parts.remake(part, form)
         except TileError as error:
             raise SourceError(
                 f"part {part.name} has a form that the output cannot hold: {error}",
@@ -231,7 +238,7 @@ class Download:
     async def _withdraw(self, tiles: Collection[Tile]) -> None:
         """Drop the bodies of tiles, and the parts that they are in."""
         for part in self.ledger.withdraw(tiles):
-            await asyncio.to_thread(self._work.parts.revoke, part)
+            await self._parts.revoke(part)
         await self._work.spool.withdraw(tiles, files=map(self._spool_file, tiles))
 
     async def _fetch(self) -> None:
@@ -384,6 +391,8 @@ class Download:
             self.ledger.give_up(part)
         await self._drop_done(opened.tiles)
         await self._orders.close(opened)
+        if is_sealable and not self.ledger.records[part.name].missing:
+            await self._parts.stitch(part, cog)
 
     async def _drop_done(self, tiles: Iterable[Tile]) -> None:
         """Delete the bodies that no part needs any more."""

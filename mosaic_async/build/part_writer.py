@@ -1,8 +1,8 @@
 """From tiles to part COGs: the canvases of open parts, and the two threads that alone touch them.
 
-One thread decodes and places tiles, the other seals full canvases beside it. A tile that is wider than those before it
-widens the layout; canvases follow when they get their next tile, and sealed parts at the end. It knows nothing of
-requests, and nothing of what became of tiles.
+One thread decodes and places tiles, the other seals full canvases beside it; a third one appends their COGs to the
+output, which is the disk's work. A tile that is wider than those before it widens the layout; canvases follow when they
+get their next tile, and sealed parts at the end. It knows nothing of requests, and nothing of what became of tiles.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
 
 from mosaic_async.build.job import Job
@@ -21,8 +22,10 @@ from mosaic_async.build.part_files import PartFiles
 from mosaic_async.errors import TileError, UsageError
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Part
+from mosaic_async.raster.assembly import Assembly
 from mosaic_async.raster.canvas import Canvas
 from mosaic_async.raster.digest import sign
+from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.fitting import fit
 from mosaic_async.raster.form import TileFormat
 from mosaic_async.raster.readback import blocks_with_data
@@ -57,17 +60,20 @@ class PartWriter:
         job: whose encoding wider tiles get.
         layout: where tiles go and how they are stored.
         files: where parts go; the canvas that is kept there for a part is filled further.
+        assembly: the output that grows with the parts; None if the only part is the output.
     """
 
-    def __init__(self, job: Job, layout: Layout, files: PartFiles) -> None:
+    def __init__(self, job: Job, layout: Layout, files: PartFiles, assembly: Assembly | None) -> None:
         self.layout = layout
         """It holds all tiles so far."""
         self._job = job
         self._files = files
+        self._assembly = assembly
         self._canvases: dict[str, _OpenCanvas] = {}
         """By the part's name; a part gets one when its first pixels arrive."""
         self._placing = ThreadPoolExecutor(1, thread_name_prefix="mosaic-canvas")
         self._sealing = ThreadPoolExecutor(1, thread_name_prefix="mosaic-seal")
+        self._stitching = ThreadPoolExecutor(1, thread_name_prefix="mosaic-stitch")
 
     async def place(self, part: Part, tile: Tile, body: bytes) -> bool:
         """Decode a tile and place what falls into the part; return whether the tile has a valid pixel.
@@ -88,6 +94,28 @@ class PartWriter:
             ResourceError: it cannot be written.
         """
         return await _in(self._sealing, self._seal, part, tags)
+
+    async def stitch(self, part: Part, cog: Cog) -> None:
+        """Append a part that lacks no tile to the output, or note that it has no data; its record is kept already.
+
+        Raises:
+            StitchError: the part does not fit to the others.
+            ResourceError: the output cannot be written.
+        """
+        assembly = self._assembly
+        if assembly is not None and (cog.form is None or self._encoding_of(cog.form) == assembly.encoding):
+            path = self._files.cog(part) if cog.nbytes else None
+            await _in(self._stitching, assembly.add, (part.row, part.col), path)
+
+    async def revoke(self, part: Part) -> None:
+        """Delete the files of a part that has to be made again."""
+        await self.forget(part)
+        await asyncio.to_thread(self._files.revoke, part)
+
+    async def forget(self, part: Part) -> None:
+        """Have the output do without a part that is made again, and note nothing where it may come back as it was."""
+        if self._assembly is not None:
+            await _in(self._stitching, self._assembly.withdraw, (part.row, part.col))
 
     async def keep(self, part: Part) -> None:
         """Write the canvas of a part that lacks tiles, so that later only these are needed.
@@ -117,24 +145,42 @@ class PartWriter:
     def is_narrow(self, form: TileFormat) -> bool:
         """Return whether a part of this form is not encoded as those of the layout."""
         layout = self.layout
-        return form != layout.tile_format and layout.of_form(self._job, form).encoding != layout.encoding
+        return form != layout.tile_format and self._encoding_of(form) != layout.encoding
 
-    async def can_remake(self, part: Part) -> bool:
-        """Return whether the part's COG holds its pixels exactly."""
-        return self.layout.encoding.is_lossless and await asyncio.to_thread(self._files.cog(part).exists)
+    def is_foreign(self, part: Part) -> bool:
+        """Return whether the output holds the part in another encoding than the layout's."""
+        assembly = self._assembly
+        return assembly is not None and assembly.is_foreign and (part.row, part.col) in assembly.stitched
 
-    async def remake(self, part: Part) -> Cog:
-        """Write the part's COG again, from itself, as the layout has it now.
+    async def can_remake(self, part: Part, form: TileFormat) -> bool:
+        """Return whether the part's pixels are there exactly, in its COG or in the output; it was sealed in `form`."""
+        if not self.layout.encoding.is_lossless:
+            return False
+        if await asyncio.to_thread(self._files.cog(part).exists):
+            return True
+        place, encoding = (part.row, part.col), self._encoding_of(form)
+        return self._assembly is not None and await _in(self._stitching, self._assembly.can_extract, place, encoding)
+
+    async def remake(self, part: Part, form: TileFormat) -> Cog:
+        """Write the part's COG again, from the pixels that were sealed in `form`, as the layout has it now.
 
         Raises:
             TileError: the layout cannot mark the part's pixels without data.
             ResourceError: it cannot be written.
         """
-        return await _in(self._sealing, self._remake, part)
+        cog = self._files.cog(part)
+        extracted = cog.with_name(f"{cog.name}.extracted")
+        if self._assembly is not None and not await asyncio.to_thread(cog.exists):
+            await _in(self._stitching, self._assembly.extract, part, self._encoding_of(form), extracted)
+            cog = extracted
+        try:
+            return await _in(self._sealing, self._remake, part, cog)
+        finally:
+            await asyncio.to_thread(extracted.unlink, missing_ok=True)
 
     async def close(self) -> None:
         """Wait for what the threads have begun, then free what is left."""
-        for executor in (self._placing, self._sealing):
+        for executor in (self._placing, self._sealing, self._stitching):
             await asyncio.to_thread(executor.shutdown, cancel_futures=True)
         for opened in self._canvases.values():
             opened.canvas.close()
@@ -157,6 +203,9 @@ class PartWriter:
             self.layout = self.layout.of_form(self._job, joined)
         except UsageError as error:
             raise TileError(f"the tile is unlike the tiles before it, and {error}") from error
+
+    def _encoding_of(self, form: TileFormat) -> Encoding:
+        return self.layout.of_form(self._job, form).encoding
 
     def _canvas(self, part: Part) -> Canvas:
         """Return the canvas of a part, wide enough for all tiles so far."""
@@ -189,10 +238,10 @@ class PartWriter:
             self._files.make_room(part)
             opened.canvas.keep(self._files.canvas(part))
 
-    def _remake(self, part: Part) -> Cog:
+    def _remake(self, part: Part, path: Path) -> Cog:
         layout = self.layout
         with self._empty(part) as canvas:
-            canvas.restore(self._files.cog(part))
+            canvas.restore(path)
             canvas.seal(self._files.cog(part), top=self._files.top(part))
         return self._sealed(part, layout)
 

@@ -45,7 +45,7 @@ from mosaic_async.geo.cover import Cover
 from mosaic_async.geo.grid import Grid
 from mosaic_async.http.client import Client
 from mosaic_async.http.emptiness import EmptyRules
-from mosaic_async.raster.assembly import assemble, publish, stitched_parts
+from mosaic_async.raster.assembly import Assembly, is_output, publish
 from mosaic_async.raster.block_cache import small_block_cache
 from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.form import TileFormat
@@ -119,24 +119,26 @@ class Run:
             state = RunState(tile_format=tile_format, part_blocks=grid.part_blocks, disk=self.disk_needed)
             await keep_sample(work, credentials)
             await work.save_state({**state.as_dict(), "credentials": credentials}, layout=state.layout)
+            assembly = await self._open_assembly(layout, work)
             download = Download(
                 self._job,
                 self._effort,
                 layout,
                 client=client,
                 work=work,
+                assembly=assembly,
                 scenes=self._scenes,
                 stop=self._stop,
                 on_event=self._on_event,
             )
-            resumed = await self._download(download, grid, work)
+            resumed = await self._download(download, grid, work, assembly)
         ledger = download.ledger
         is_stopped = download.is_stopped and len(ledger.records) < grid.part_count
         is_finished = ledger.is_complete and not is_stopped
         if is_finished:
             with self._stage("finish"):
                 check_tiles(grid, ledger)
-                made = await self._assemble(download, work)
+                made = await self._assemble(download, work, assembly)
                 await asyncio.to_thread(check_blocks, made, ledger)
                 self._bytes_written = (await asyncio.to_thread(made.stat)).st_size
                 await self._publish(made, await self._report(grid, download, client, resumed), work)
@@ -239,13 +241,28 @@ class Run:
             self._job, cover, client, work, effort=self._effort, scenes=self._scenes, on_event=self._on_event
         )
 
-    async def _download(self, download: Download, grid: Grid, work: WorkFolder) -> int:
+    async def _open_assembly(self, layout: Layout, work: WorkFolder) -> Assembly | None:
+        """Return the output as far as an earlier run has stitched it; None if the only part is the output."""
+        if is_output(layout.grid):
+            return None
+        return await asyncio.to_thread(Assembly, layout.grid, layout.encoding, work.path, work.label)
+
+    async def _download(self, download: Download, grid: Grid, work: WorkFolder, assembly: Assembly | None) -> int:
         """Download what is missing and return how many parts an earlier run finished."""
         ledger = download.ledger
-        stitched = await asyncio.to_thread(stitched_parts, grid, work.path, work.label)
+        stitched = assembly.stitched if assembly else set()
         names = {part.name for part in grid.parts() if (part.row, part.col) in stitched}
         download.resume(await work.parts.adopt(grid.parts(), self._note_dropped, stitched=names))
         resumed = len(ledger.records)
+        if assembly:
+            whole = {name: record.nbytes for name, record in ledger.records.items() if not record.missing}
+            parts = {
+                (part.row, part.col): work.parts.cog(part) if whole[part.name] else None
+                for part in grid.parts()
+                if part.name in whole
+            }
+            await asyncio.to_thread(assembly.use, download.layout.encoding)
+            await asyncio.to_thread(assembly.resume, parts)
         self._on_event(RunStarted(ledger.total, grid.part_count, resumed, ledger.placed + ledger.empty))
         self._explain_overviews(download.layout.encoding)
         with self._stage("download"):
@@ -261,7 +278,7 @@ class Run:
         if reason:
             self._on_event(OverviewsChosen(encoding.overview_resampling, reason))
 
-    async def _assemble(self, download: Download, work: WorkFolder) -> Path:
+    async def _assemble(self, download: Download, work: WorkFolder, assembly: Assembly | None) -> Path:
         """Make one file of the parts."""
         layout = download.layout
         grid, records = layout.grid, download.ledger.records
@@ -271,22 +288,16 @@ class Run:
                 "no tile has a single valid pixel", hint="compare the area with what the source covers"
             )
         self._on_event(Stitching(len(parts)))
+        if assembly is None:
+            return parts[0, 0]
         loop = asyncio.get_running_loop()
 
         def on_progress(done: int, total: int) -> None:
             loop.call_soon_threadsafe(self._on_event, StitchProgress(done, total))
 
-        return await to_its_end(
-            assemble,
-            grid,
-            layout.encoding,
-            work.path,
-            parts,
-            download.tags,
-            label=work.label,
-            keep_parts=bool(download.ledger.failed),
-            on_progress=on_progress,
-        )
+        keep_parts = bool(download.ledger.failed)
+        await asyncio.to_thread(assembly.use, layout.encoding)
+        return await to_its_end(assembly.finish, parts, download.tags, keep_parts=keep_parts, on_progress=on_progress)
 
     async def _report(self, grid: Grid, download: Download, client: Client, resumed: int) -> MosaicReport:
         ledger = download.ledger

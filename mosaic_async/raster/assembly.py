@@ -1,56 +1,47 @@
-"""From part COGs to the output: the levels above the parts, one file, validated, under its final name.
+"""From part COGs to the output: one file that grows with every part, validated, under its final name.
 
 It blocks, so it is called in a thread. It does not know tiles or servers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from mosaic_async.errors import ResourceError, StitchError, UsageError
-from mosaic_async.geo.grid import Grid
+from mosaic_async.geo.grid import Grid, Part
 from mosaic_async.raster import whole_file
-from mosaic_async.raster.blocks import Blocks
 from mosaic_async.raster.canvas import Canvas
 from mosaic_async.raster.cog_rules import cog_validate
-from mosaic_async.raster.digest import sign
 from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.environment import pinned
+from mosaic_async.raster.insertion import can_insert
 from mosaic_async.raster.journal import Place
 from mosaic_async.raster.plates import Model, Plate
 from mosaic_async.raster.pyramid import build_upper_levels
-from mosaic_async.raster.readback import check_blocks
-from mosaic_async.raster.stitch import OnProgress, Plan, Source, ignore_progress, lay_out
-from mosaic_async.raster.unfinished import Unfinished, discard, unfinished_path
+from mosaic_async.raster.readback import check_places
+from mosaic_async.raster.stitch import Front, Shape, with_empties, write_image
+from mosaic_async.raster.unfinished import Run, Unfinished
 
 _BIGTIFF = {"YES": True, "NO": False}
 """Other values of the creation option leave it to the size."""
 
+OnProgress = Callable[[int, int], None]
+"""Called with the bytes that the output holds, and the bytes that it will hold."""
 
-def stitched_parts(grid: Grid, folder: Path, label: str) -> set[Place]:
-    """Return the parts that a killed run has stitched already, proved by their bytes; their files may be gone.
 
-    Args:
-        grid: the output.
-        folder: as for `assemble`.
-        label: as for `assemble`.
+def ignore_progress(done: int, total: int) -> None:
+    """Ignore the progress."""
 
-    Raises:
-        ResourceError: an unfinished output cannot be read.
-    """
-    try:
-        return {
-            part
-            for unfinished in Unfinished.find(folder, label)
-            for part in unfinished.journal.parts
-            if unfinished.holds(part, grid.part_blocks, grid.part_levels)
-        }
-    except OSError as error:
-        raise ResourceError(f"{folder} cannot be read: {error.strerror}") from error
+
+def stitched_parts(grid: Grid, encoding: Encoding, folder: Path, label: str) -> set[Place]:
+    """Return the parts that a killed run has stitched already, proved by their bytes; their files may be gone."""
+    return Assembly(grid, encoding, folder, label).stitched
 
 
 def assemble(
@@ -64,81 +55,284 @@ def assemble(
     keep_parts: bool = False,
     on_progress: OnProgress = ignore_progress,
 ) -> Path:
-    """Make one file of the parts and return its path; the only part of a small output is that file already.
+    """Make one file of parts that are all there, as `Assembly.finish` does.
+
+    The only part of a small output is that file already.
+    """
+    if is_output(grid):
+        return parts[0, 0]
+    assembly = Assembly(grid, encoding, folder, label)
+    assembly.resume(parts)
+    return assembly.finish(parts, tags, keep_parts=keep_parts, on_progress=on_progress)
+
+
+class Assembly:
+    """The output of a grid, in a folder, while its parts are made.
+
+    Finished parts are appended in their order, and each file is deleted as soon as the disk holds its blocks. So when
+    the last part is there, only that part and the front are left to write.
 
     Args:
         grid: the output.
         encoding: as for the parts.
         folder: where files may be made.
-        parts: the COGs of the parts that have data, by row and column; beside each lies its lossless smallest level.
-            A file that is missing must be one of `stitched_parts`.
-        tags: GDAL metadata of the output.
         label: the job's; what a killed run of the same label stitched is not copied again.
-        keep_parts: whether the COGs are kept; otherwise each is deleted as soon as the disk holds its blocks.
-        on_progress: called with the bytes that the output holds, and with its size.
 
     Raises:
-        StitchError: the parts do not fit together, or a part is missing.
-        ResourceError: the disk is full.
+        ResourceError: the folder cannot be read or written.
     """
-    step = 1 << grid.levels
-    if grid.is_single and grid.width % step == 0 and grid.height % step == 0:
-        return parts[0, 0]
-    upper = folder / "upper"
-    try:
-        upper.mkdir(exist_ok=True)
-        tops = {place: path.with_suffix(".top.tif") for place, path in parts.items()}
-        plates = build_upper_levels(grid, tops, encoding, upper)
-        model = _model(grid, encoding, upper / "blank.tif", tags)
-        sources = [
-            *_part_sources(grid, parts, model, Unfinished.find(folder, label), keep=keep_parts),
-            *(Source(path=plate.path, blocks=_blocks_of(plate, model, grid)) for plate in plates),
-        ]
-        plan = _plan(grid, encoding, model, sources)
-        output = unfinished_path(folder, plan.digest)
-        discard(folder, {output, *(source.path for source in sources)})
-        plan.write(output, label, on_progress)
-        sign(output)
-        discard(folder, {output})
-    except OSError as error:
-        raise ResourceError(
-            f"{folder} cannot be written: {error.strerror}", hint="make room and re-run the same command"
-        ) from error
-    check_blocks(output, encoding.images(grid.levels))
-    return output
 
+    def __init__(self, grid: Grid, encoding: Encoding, folder: Path, label: str) -> None:
+        self._grid = grid
+        self._folder = folder
+        self._waiting: dict[Place, Path | None] = {}
+        with self._writing():
+            self._upper.mkdir(parents=True, exist_ok=True)
+            self._output = Unfinished.find(folder, label, self._layout)
+            self._can_insert = can_insert(folder)
+        last = max(self.stitched, default=(-1, -1))
+        self._rest = iter([place for part in grid.parts() if (place := (part.row, part.col)) > last])
+        self._due = next(self._rest, None)
+        self.use(encoding)
 
-def _model(grid: Grid, encoding: Encoding, path: Path, tags: Mapping[str, str]) -> Model:
-    side = 2 * grid.block_size
-    with Canvas(side, side, 1, grid.transform(), encoding, crs=grid.crs) as canvas:
-        canvas.seal(path, tags=tags)
-    return Model.read(path)
+    def use(self, encoding: Encoding) -> None:
+        """Set how parts are encoded from now on; what is stitched already in another way cannot stay.
 
+        Raises:
+            ResourceError: the folder cannot be written.
+        """
+        self.encoding = encoding
+        with self._writing():
+            self._model = self._read_model("blank", encoding, {})
 
-def _part_sources(
-    grid: Grid, parts: Mapping[Place, Path], model: Model, earlier: Sequence[Unfinished], *, keep: bool
-) -> Iterator[Source]:
-    """Yield where the blocks of each part are: in its file, or, if that is gone, in an unfinished output."""
-    for place, path in sorted(parts.items()):
-        noted = None if keep else place
+    @property
+    def is_foreign(self) -> bool:
+        """Whether what is stitched is encoded in another way than parts are now."""
+        return bool(self._output.segments) and self._output.model != self._model.digest
+
+    @property
+    def stitched(self) -> set[Place]:
+        """The parts whose blocks are in the output; their files may be gone."""
+        return set(self._output.segments)
+
+    def resume(self, parts: Mapping[Place, Path | None]) -> None:
+        """Take over finished parts of an earlier run; arguments and errors as for `add`."""
+        with self._writing():
+            for place, path in parts.items():
+                if path is None or place not in self._output.segments or path.exists():
+                    self._take(place, path)
+
+    def add(self, place: Place, path: Path | None) -> None:
+        """Take a finished part, and append all that are next in their order.
+
+        Args:
+            place: of the part.
+            path: its COG, which is deleted once its blocks are in the output; None for a part without data.
+
+        Raises:
+            StitchError: the part does not fit to the others.
+            ResourceError: the disk is full.
+        """
+        with self._writing():
+            self._take(place, path)
+            while self._grows and self._due in self._waiting:
+                path = self._waiting.pop(self._due)
+                if path is not None:
+                    if not self._output.segments:
+                        self._output.begin(0, self._model.digest)
+                    runs = self._runs(self._blocks_in(self._due, path), is_first=not self._output.segments)
+                    self._output.append(self._due, runs, spent=path)
+                self._due = next(self._rest, None)
+
+    def withdraw(self, place: Place) -> None:
+        """Forget a part whose file is about to be deleted, or made again; it may come again.
+
+        Raises:
+            ResourceError: the journal cannot be written.
+        """
+        self._waiting.pop(place, None)
+        with self._writing():
+            if self.is_foreign and place in self._output.segments:
+                self._output.drop(place)
+
+    def can_extract(self, place: Place, encoding: Encoding) -> bool:
+        """Return whether the output holds a part in this encoding."""
+        with self._writing():
+            model = self._read_model("narrow", encoding, {})
+        return place in self._output.segments and self._output.model == model.digest
+
+    def extract(self, part: Part, encoding: Encoding, path: Path) -> None:
+        """Write the full image of a stitched part as a file of its own.
+
+        Raises:
+            StitchError: the output is cut short.
+            ResourceError: the disk is full.
+        """
+        shape = Shape(width=part.width, height=part.height, levels=0, is_sparse=True)
+        row, col = part.row * self._grid.part_blocks, part.col * self._grid.part_blocks
+        with self._writing():
+            model = self._read_model("narrow", encoding, {})
+            write_image(self._output.blocks_of((part.row, part.col)), model, shape, path, row=row, col=col)
+
+    def finish(
+        self,
+        parts: Mapping[Place, Path],
+        tags: Mapping[str, str],
+        *,
+        keep_parts: bool = False,
+        on_progress: OnProgress = ignore_progress,
+    ) -> Path:
+        """Complete the output and return its path.
+
+        Args:
+            parts: the COGs of the parts that have data, by row and column; beside each lies its lossless smallest
+                level. A file that is missing must be one of those `stitched`.
+            tags: GDAL metadata of the output.
+            keep_parts: whether what is left of the parts is kept, for another output; then this one is a copy.
+            on_progress: called with the bytes that the output holds, and with its size.
+
+        Raises:
+            StitchError: the parts do not fit together, or a part is missing.
+            ResourceError: the disk is full.
+        """
+        with self._writing():
+            tops = {place: path.with_suffix(".top.tif") for place, path in parts.items()}
+            plates = build_upper_levels(self._grid, tops, self.encoding, self._upper)
+            model = self._read_model("headers", self.encoding, tags)
+            made = self._complete(parts, plates, model, on_progress, keep=keep_parts)
+        check_places(made, self.encoding.images(self._grid.levels))
+        return made
+
+    def _complete(
+        self, parts: Mapping[Place, Path], plates: Sequence[Plate], model: Model, on_progress: OnProgress, *, keep: bool
+    ) -> Path:
+        order = sorted(parts)
+        output = self._output
+        there = [] if self.is_foreign else list(output.segments)
+        is_copy = keep or (bool(there) and (output.is_mixed or there != order[: len(there)]))
+        if is_copy:
+            there = []
+        rest = {place: self._source(place, parts[place]) for place in order[len(there) :]}
+        runs = {place: self._runs(run, is_first=place == order[0]) for place, run in rest.items()}
+        body = sum(output.segments[place].size for place in there) + sum(map(_size, runs.values()))
+        front = self._front(model, plates, body)
+        progress = _Progress(front.size + body, on_progress)
+        if is_copy:
+            output = output.beside()
+        if not there:
+            output.begin(front.size, self._model.digest)
+        progress.add(output.size)
+        for place, run in runs.items():
+            output.append(place, run, spent=None if is_copy else parts[place], on_copy=progress.add)
+        output.flush()
+        return self._put(front, output, progress)
+
+    def _put(self, front: Front, output: Unfinished, progress: _Progress) -> Path:
+        """Write the front before the parts; copy them where it has no room, and none can be made."""
+        if output.base == 0:
+            with suppress(OSError):
+                output.insert_front(front.size)
+        if output.base != front.size:
+            parts, output = output, output.beside()
+            output.begin(front.size, self._model.digest)
+            for place in parts.segments:
+                output.append(place, [parts.blocks_of(place)])
+        with output.front() as file:
+            front.write(file, output.segments.values(), progress.add)
+        return output.path
+
+    def _take(self, place: Place, path: Path | None) -> None:
+        """Note a finished part; one that comes again may no longer be what the output holds."""
+        is_past = self._due is None or place < self._due
+        if place in self._output.segments:
+            if path is None or self.is_foreign:
+                self._output.drop(place)
+            else:
+                self._output.replace(place, self._blocks_in(place, path))
+        elif not is_past:
+            self._waiting[place] = path
+        elif path is not None:
+            self._output.is_mixed = True
+
+    def _source(self, place: Place, path: Path) -> Run:
+        """Return where the blocks of a part are: in its file, or, if that is gone, in the unfinished output."""
         if path.exists():
-            plate = Plate(path, level=0, row=place[0] * grid.part_blocks, col=place[1] * grid.part_blocks)
-            yield Source(path=path, blocks=_blocks_of(plate, model, grid), part=noted, is_spent=not keep)
-            continue
-        holder = next((one for one in earlier if one.holds(place, grid.part_blocks, grid.part_levels)), None)
-        if holder is None:
+            return self._blocks_in(place, path)
+        if place not in self._output.segments or self.is_foreign:
             raise StitchError(f"{path} is missing", hint="re-run to fetch its tiles again")
-        blocks = holder.blocks_of(place, grid.part_blocks, grid.part_levels)
-        yield Source(path=holder.path, blocks=blocks, part=noted)
+        path, blocks = self._output.blocks_of(place)
+        return path, blocks[~blocks["is_empty"]]
+
+    def _blocks_in(self, place: Place, path: Path) -> Run:
+        plate = Plate(path, level=0, row=place[0] * self._grid.part_blocks, col=place[1] * self._grid.part_blocks)
+        return path, self._model.blocks_of(plate, width=self._grid.width, height=self._grid.height)
+
+    def _runs(self, run: Run, *, is_first: bool) -> list[Run]:
+        return with_empties(*run, self._model, self._grid.part_levels) if is_first else [run]
+
+    def _front(self, model: Model, plates: Sequence[Plate], body: int) -> Front:
+        grid = self._grid
+        shape = Shape(width=grid.width, height=grid.height, levels=grid.levels, is_sparse=self.encoding.is_sparse)
+        bigtiff = _BIGTIFF.get(self.encoding.options.get("BIGTIFF", "").upper())
+        return Front(model, shape, plates, part_levels=grid.part_levels, body=body, bigtiff=bigtiff)
+
+    def _read_model(self, name: str, encoding: Encoding, tags: Mapping[str, str]) -> Model:
+        """Seal a COG without data, and read what it has in common with all others of an encoding."""
+        path, grid, side = self._upper / f"{name}.tif", self._grid, 2 * self._grid.block_size
+        with Canvas(side, side, 1, grid.transform(), encoding.dense(), crs=grid.crs) as canvas:
+            canvas.seal(path, tags=tags)
+        return Model.read(path)
+
+    @property
+    def _upper(self) -> Path:
+        return self._folder / "upper"
+
+    @property
+    def _layout(self) -> str:
+        """A name for what decides which parts there are, and where their blocks are."""
+        grid = self._grid
+        sizes = (grid.width, grid.height, grid.levels, grid.block_size, grid.part_blocks)
+        return hashlib.sha256(f"{sizes}".encode()).hexdigest()
+
+    @property
+    def _grows(self) -> bool:
+        """Whether parts can be appended now."""
+        return self._can_insert and not (self._output.is_mixed or self.is_foreign)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ResourceError(
+                f"{self._folder} cannot be written: {error.strerror}", hint="make room and re-run the same command"
+            ) from error
 
 
-def _blocks_of(plate: Plate, model: Model, grid: Grid) -> list[Blocks]:
-    return model.blocks_of(plate, width=grid.width, height=grid.height)
+class _Progress:
+    """Reports each per cent once."""
+
+    def __init__(self, total: int, on_progress: OnProgress) -> None:
+        self._total = total
+        self._done = 0
+        self._told = 0
+        self._on_progress = on_progress
+
+    def add(self, size: int) -> None:
+        self._done += size
+        if self._done - self._told >= self._total / 100 or self._done == self._total:
+            self._told = self._done
+            self._on_progress(self._done, self._total)
 
 
-def _plan(grid: Grid, encoding: Encoding, model: Model, sources: Sequence[Source]) -> Plan:
-    bigtiff = _BIGTIFF.get(encoding.options.get("BIGTIFF", "").upper())
-    return lay_out(sources, model, width=grid.width, height=grid.height, levels=grid.levels, bigtiff=bigtiff)
+def is_output(grid: Grid) -> bool:
+    """Return whether the only part of a grid is the output as it is."""
+    step = 1 << grid.levels
+    return grid.is_single and grid.width % step == 0 and grid.height % step == 0
+
+
+def _size(runs: Sequence[Run]) -> int:
+    return sum(int(blocks["count"].sum()) for _, blocks in runs)
 
 
 def publish(made: Path, output: Path, *, overwrite: bool) -> int:

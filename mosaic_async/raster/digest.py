@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mosaic_async.raster.blocks import Digests, no_digests, read_digests
 from mosaic_async.raster.tiff import COUNTS, DOCUMENT, HEIGHT, METADATA, OFFSETS, WIDTH, Image, read_images
 
 DIGEST = "MOSAIC_DIGEST"
@@ -28,11 +28,6 @@ _NOT_COVERED = DOCUMENT | {OFFSETS, COUNTS, METADATA, WIDTH, HEIGHT}
 """Tags that are left out; of width and height only the value counts, because GDAL changes their kind when it edits."""
 _BATCH = 64
 """Blocks per task: few enough to keep all cores busy, enough to make a task worth its price."""
-
-_SIZE = hashlib.sha256().digest_size
-
-_Digests = NDArray[np.uint8]
-"""(blocks, bytes of a digest)."""
 
 
 def sign(path: Path) -> None:
@@ -56,9 +51,9 @@ def recorded_digest(images: Sequence[Image]) -> str | None:
     return found[2].decode() if found and found[2].decode() != UNSIGNED else None
 
 
-def unsigned(head: bytes) -> bytes:
-    """Return a header as it is before `sign`."""
-    return _ITEM.sub(rb"\g<1>" + UNSIGNED.encode(), head)
+def signed(head: bytes, digest: str) -> bytes:
+    """Return a header with the digest in the place that its metadata has for it, if it has one."""
+    return _ITEM.sub(rb"\g<1>" + digest.encode(), head)
 
 
 def digest_of(path: Path, images: Sequence[Image]) -> str:
@@ -67,14 +62,19 @@ def digest_of(path: Path, images: Sequence[Image]) -> str:
     Raises:
         OSError: the file cannot be read.
     """
+    return total_digest((image, _block_digests(path, image)) for image in images)
+
+
+def total_digest(images: Iterable[tuple[Image, Digests]]) -> str:
+    """Return what `digest_of` returns, from the digests of each image's blocks, zeros for a block that is left out."""
     total = hashlib.sha256()
-    for image in images:
+    for image, digests in images:
         total.update(f"{image.number(WIDTH)} {image.number(HEIGHT)} ".encode())
         for code, tag in sorted(image.tags.items()):
             if code not in _NOT_COVERED:
                 total.update(f"{code} {tag.kind} {tag.count} ".encode() + tag.value)
         total.update(image.counts.astype("<i8").tobytes())
-        total.update(_block_digests(path, image).tobytes())
+        total.update(digests.tobytes())
     return total.hexdigest()
 
 
@@ -84,7 +84,7 @@ def _head_size(images: Sequence[Image]) -> int:
     return min(starts, default=-1)
 
 
-def _block_digests(path: Path, image: Image) -> _Digests:
+def _block_digests(path: Path, image: Image) -> Digests:
     """Return the digest of each block, and zeros for one that the file leaves out; blocks are read in file order."""
     offsets, counts = image.offsets.ravel(), image.counts.ravel()
     is_there = np.flatnonzero(counts > 0)
@@ -92,18 +92,15 @@ def _block_digests(path: Path, image: Image) -> _Digests:
     sizes = counts[is_there][first]  # blocks at one offset are one block
     batches = [slice(start, start + _BATCH) for start in range(0, len(starts), _BATCH)]
     descriptor = os.open(path, os.O_RDONLY)
+
+    def read(batch: slice) -> bytes:
+        return b"".join(read_digests(descriptor, starts[batch].tolist(), sizes[batch].tolist()))
+
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            done = list(pool.map(lambda batch: b"".join(_digests(descriptor, starts[batch], sizes[batch])), batches))
+            done = b"".join(pool.map(read, batches))
     finally:
         os.close(descriptor)
-    found = np.zeros((len(offsets), _SIZE), np.uint8)
-    found[is_there] = np.frombuffer(b"".join(done), np.uint8).reshape(-1, _SIZE)[places.ravel()]
+    found = no_digests(len(offsets))
+    found[is_there] = np.frombuffer(done, np.uint8).reshape(-1, found.shape[1])[places.ravel()]
     return found
-
-
-def _digests(descriptor: int, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> Iterator[bytes]:
-    end = os.fstat(descriptor).st_size
-    for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
-        is_inside = 0 <= start <= end - size  # a damaged header can claim any size
-        yield hashlib.sha256(os.pread(descriptor, size, start)).digest() if is_inside else bytes(_SIZE)

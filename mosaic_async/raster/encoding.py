@@ -176,6 +176,15 @@ class Encoding:
         return (levels + 1) * (2 if self.mask == "internal" else 1)
 
     @property
+    def is_sparse(self) -> bool:
+        """Whether blocks without data are left out of the file."""
+        return self.options.get("SPARSE_OK", "NO").upper() in ("YES", "TRUE", "ON", "1")
+
+    def dense(self) -> Encoding:
+        """Return the same encoding with all blocks in the file."""
+        return replace(self, options={**self.options, "SPARSE_OK": "NO"})
+
+    @property
     def overview_settings(self) -> Mapping[str, str]:
         """GDAL's settings with which its COG driver compresses overviews as it does the image."""
         predictor = self.options.get("PREDICTOR", "NO").upper()

@@ -1,7 +1,7 @@
-"""The journal of a stitch: which parts the unfinished output holds, and the checksum of what was copied for each.
+"""The journal of an unfinished output: which parts it holds, where, and the digest that proves each.
 
 One line of JSON per fact, appended and flushed after the disk holds what it says. A line that is torn or damaged is
-dropped, and a wrong line proves nothing, because the checksums are compared with the output.
+dropped, and a wrong line proves nothing, because the digests are compared with the output.
 It does not know the TIFF format.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -23,21 +23,35 @@ Place = tuple[int, int]
 """(row, column) of a part in the grid of parts."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
+class Entry:
+    """What the output holds of a part."""
+
+    start: int
+    """Bytes from the start of the first part."""
+    blocks: str
+    """The blocks, packed."""
+    proof: str
+    """A digest of all this and of the bytes."""
+
+
+@dataclass(kw_only=True)
 class Journal:
     """What is known of one unfinished output; the file lies beside it."""
 
     path: Path
     label: str
     """The job's; an output of another job is not adopted."""
-    head: str
-    """SHA-256 of the output's head, in hexadecimal: the layout of all blocks."""
-    head_size: int
-    """Bytes."""
-    empties: tuple[int, ...]
-    """Offsets of the empty blocks, which the parts share."""
-    parts: dict[Place, int] = field(default_factory=dict)
-    """CRC-32 of the bytes copied from each part that the output holds. It costs a third of SHA-256."""
+    layout: str
+    """A name for how the output is divided into parts."""
+    model: str
+    """A name for how these are encoded."""
+    base: int
+    """Bytes that were kept free for the front when the output was begun."""
+    parts: dict[Place, Entry] = field(default_factory=dict)
+    """In the order of the output."""
+    front: int | None = None
+    """Bytes that are about to be, or have been, inserted before the first part."""
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
@@ -52,7 +66,7 @@ class Journal:
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
         for line in lines:
-            journal.parts.update(_part_in(line))
+            journal._take(line)
         return journal
 
     def begin(self) -> None:
@@ -61,22 +75,58 @@ class Journal:
         Raises:
             OSError: the file cannot be written.
         """
-        first = {"label": self.label, "head": self.head, "head_size": self.head_size, "empties": self.empties}
+        self.parts, self.front = {}, None
+        first = {"label": self.label, "layout": self.layout, "model": self.model, "base": self.base}
         whole_file.write(self.path, json.dumps(first), durable=True)
 
-    def add(self, parts: Mapping[Place, int]) -> None:
-        """Append parts, with their checksums, after the disk holds their blocks.
+    def add(self, parts: Mapping[Place, Entry]) -> None:
+        """Append parts, after the disk holds their blocks.
 
         Raises:
             OSError: the file cannot be written.
         """
+        self._append({"part": place, **vars(entry)} for place, entry in parts.items())
+        self.parts.update(parts)
+
+    def drop(self, place: Place) -> None:
+        """Note that the blocks of a part are no longer those of the output.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        self._append([{"dropped": place}])
+        self.parts.pop(place, None)
+
+    def announce_front(self, size: int) -> None:
+        """Note that bytes are about to be inserted before the first part.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        self._append([{"front": size}])
+        self.front = size
+
+    def _append(self, facts: Iterable[Mapping[str, Any]]) -> None:
         # The line break comes first, so that what a torn line left cannot damage the next one.
-        lines = "".join(f"\n{json.dumps({'part': place, 'crc32': checksum})}" for place, checksum in parts.items())
+        lines = "".join(f"\n{json.dumps(fact)}" for fact in facts)
         with self.path.open("ab") as file:
             file.write(lines.encode())
             file.flush()
             os.fsync(file.fileno())
-        self.parts.update(parts)
+
+    def _take(self, line: bytes) -> None:
+        """Take over what a line says; nothing if it is damaged."""
+        try:
+            fact = parse(line)
+            if "front" in fact:
+                self.front = _size(fact["front"])
+            elif "dropped" in fact:
+                self.parts.pop(_place(fact["dropped"]), None)
+            else:
+                entry = Entry(_size(fact["start"]), str(fact["blocks"]), str(fact["proof"]))
+                self.parts[_place(fact["part"])] = entry
+        except (ValueError, TypeError, KeyError):
+            pass
 
 
 def _checked(first: Any) -> dict[str, Any]:
@@ -84,21 +134,19 @@ def _checked(first: Any) -> dict[str, Any]:
 
     Raises:
         ValueError: a value has another type.
-        TypeError: the line is not an object, or lacks a value that is iterated.
+        TypeError: the line is not an object.
         KeyError: a field is missing.
     """
-    fields = {name: first[name] for name in ("label", "head", "head_size", "empties")}
-    if type(fields["head_size"]) is not int or not 0 <= fields["head_size"] < 2**40:
-        raise ValueError("head_size")
-    fields["empties"] = tuple(int(offset) for offset in fields["empties"])
-    return fields
+    names = {name: str(first[name]) for name in ("label", "layout", "model")}
+    return {**names, "base": _size(first["base"])}
 
 
-def _part_in(line: bytes) -> dict[Place, int]:
-    """Return the part that a line names; nothing if the line is damaged."""
-    try:
-        fields = parse(line)
-        row, column = fields["part"]
-        return {(int(row), int(column)): int(fields["crc32"])}
-    except (ValueError, TypeError, KeyError):
-        return {}
+def _size(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**50:
+        raise ValueError(value)
+    return value
+
+
+def _place(value: Any) -> Place:
+    row, column = value
+    return int(row), int(column)

@@ -12,6 +12,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,21 +40,50 @@ def check_blocks(path: Path, images: int) -> None:
     Raises:
         ResourceError: a block is missing or damaged, or the file cannot be read.
     """
+    with _whole(path, images) as (file, found):
+        head = file.read(_HEAD)
+        is_framed = _LEADER in head and _TRAILER in head
+        for image in found:
+            if is_framed:
+                _check_frames(file, image)
+            else:
+                _check_ends(file, image)
+            if image.is_mask:
+                for _ in _decoded(file, image):
+                    pass
+
+
+def check_places(path: Path, images: int) -> None:
+    """Check that all blocks of a COG end inside the file, which this reads only the headers of; it blocks.
+
+    That is enough where each block was copied from a checked file, and the disk has taken it: a write of ours that
+    fails is an error, unlike one of GDAL's threads.
+
+    Args:
+        path: the COG.
+        images: as for `check_blocks`.
+
+    Raises:
+        ResourceError: a block is missing, or the file cannot be read.
+    """
+    with _whole(path, images) as (file, found):
+        for image in found:
+            _check_ends(file, image)
+
+
+@contextmanager
+def _whole(path: Path, images: int) -> Iterator[tuple[BinaryIO, list[Image]]]:
+    """Open a COG of that many images; whatever is wrong with it is one error.
+
+    Raises:
+        ResourceError: something is.
+    """
     try:
         found = read_images(path)
         if len(found) != images:
             raise ValueError(f"the file has {len(found)} of {images} images")
         with path.open("rb") as file:
-            head = file.read(_HEAD)
-            is_framed = _LEADER in head and _TRAILER in head
-            for image in found:
-                if is_framed:
-                    _check_frames(file, image)
-                else:
-                    _check_ends(file, image)
-                if image.is_mask:
-                    for _ in _decoded(file, image):
-                        pass
+            yield file, found
     except (OSError, ValueError, StitchError) as error:
         raise ResourceError(f"{path} was not written as a whole: {error}", hint=_HINT) from error
 

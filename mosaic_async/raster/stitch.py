@@ -1,232 +1,187 @@
 """Many COGs to one, by copying encoded blocks: nothing is decoded, so nothing is lost and little is computed.
 
-The place of every block is known from the headers of all files before the first byte is copied. So parts are copied
-one after the other, and each can be deleted once the disk holds its blocks; a journal beside the output says which.
-
-The output has all headers first, then the blocks, smallest overview first; all blocks without data point to one encoded
-empty block per image. It has no GDAL structural metadata: that promises a leader before each block and blocks in rows,
+The output begins with its front: all headers, and the levels above the parts, smallest first. Then part follows part,
+each with its smallest level first. So the first block of each level lies before the first block of the level below, as
+validators require. Blocks without data point to one encoded empty block per image; those of the parts' levels lie in
+the first part. The file has no GDAL structural metadata: that promises a leader before each block and blocks in rows,
 which shared blocks cannot keep (GDAL's COG driver, "Low-level format details"). It does not know pixels.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mosaic_async.errors import StitchError
-from mosaic_async.raster import whole_file
-from mosaic_async.raster.blocks import Blocks, Runs, joined, merged, read_pieces, write_at
-from mosaic_async.raster.journal import SUFFIX, Journal, Place
-from mosaic_async.raster.plates import Model
-from mosaic_async.raster.tiff import Image, encode_head
+import numpy as np
 
-_BATCH = 64 * 2**20
-"""Bytes, or a 16th of a smaller output: this much is copied before the disk is flushed and spent files are deleted."""
+from mosaic_async.errors import StitchError
+from mosaic_async.raster.blocks import Blocks, no_digests, write_at
+from mosaic_async.raster.digest import signed, total_digest
+from mosaic_async.raster.insertion import STEP
+from mosaic_async.raster.plates import Model, Plate
+from mosaic_async.raster.tiff import Image, encode_head
+from mosaic_async.raster.unfinished import OnCopy, Run, Segment, copied
+
 _CLASSIC_LIMIT = 2**32 - 1
 
-OnProgress = Callable[[int, int], None]
-"""Called with the bytes that the output holds, and the bytes that it will hold."""
-
-
-def ignore_progress(done: int, total: int) -> None:
-    """Ignore the progress."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """A file, and the blocks that the output takes from it."""
+class Shape:
+    """The pixels of the output, and how it stores those without data."""
 
-    path: Path
-    blocks: Sequence[Blocks]
-    part: Place | None = None
-    """The part whose blocks these are, for the journal; None notes nothing."""
-    is_spent: bool = False
-    """Whether the file is deleted once the output holds its blocks."""
-
-
-@dataclass(frozen=True)
-class _Copy:
-    source: Source
-    runs: Runs
+    width: int
+    """Pixels."""
+    height: int
+    levels: int
+    """Overview levels."""
+    is_sparse: bool = False
+    """Whether blocks without data are left out, but for the first of each image, which validators look for."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The layout of the output: its head, its empty blocks, and what is copied from each file to which place."""
-
-    head: bytes
-    size: int
-    """Bytes."""
-    empties: Mapping[int, bytes]
-    """Empty blocks by their offset."""
-    copies: Sequence[_Copy]
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the head; outputs of the same digest have all blocks in the same places."""
-        return hashlib.sha256(self.head).hexdigest()
-
-    def write(self, output: Path, label: str, on_progress: OnProgress = ignore_progress) -> None:
-        """Write the output, or complete an unfinished output of the same layout.
-
-        Args:
-            output: the file. A source with this path is in its place already.
-            label: the job's, for the journal.
-            on_progress: told how far the copy is.
-
-        Raises:
-            StitchError: a source ends too early.
-            OSError: a file cannot be read or written.
-        """
-        progress = _Progress(self.size, on_progress)
-        file = os.open(output, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            self._prepare(file)
-            progress.add(len(self.head) + sum(map(len, self.empties.values())))
-            whole_file.flush(output.parent)
-            batch = _Batch(file, self._journal(output, label), min(_BATCH, self.size // 16))
-            for copy in self.copies:
-                if copy.source.path == output:
-                    progress.add(copy.runs.size)
-                else:
-                    batch.add(copy, _copied(copy, file, progress))
-            batch.flush()
-        finally:
-            os.close(file)
-
-    def _prepare(self, file: int) -> None:
-        """Write what is there before any part: the head and the empty blocks."""
-        os.ftruncate(file, self.size)
-        write_at(file, self.head, 0)
-        for offset, block in self.empties.items():
-            write_at(file, block, offset)
-        os.fsync(file)
-
-    def _journal(self, output: Path, label: str) -> Journal:
-        """Return the journal of an earlier run for this layout and job, or begin one."""
-        path = output.with_suffix(SUFFIX)
-        found = Journal.read(path)
-        if found and (found.label, found.head) == (label, self.digest):
-            return found
-        size, empties = len(self.head), tuple(self.empties)
-        begun = Journal(path=path, label=label, head=self.digest, head_size=size, empties=empties)
-        begun.begin()
-        return begun
-
-
-class _Progress:
-    """Reports each per cent once."""
-
-    def __init__(self, total: int, on_progress: OnProgress) -> None:
-        self._total = total
-        self._done = 0
-        self._told = 0
-        self._on_progress = on_progress
-
-    def add(self, size: int) -> None:
-        self._done += size
-        if self._done - self._told >= self._total / 100 or self._done == self._total:
-            self._told = self._done
-            self._on_progress(self._done, self._total)
-
-
-class _Batch:
-    """Sources that were copied since the last flush."""
-
-    def __init__(self, output: int, journal: Journal, limit: int) -> None:
-        self._output = output
-        self._journal = journal
-        self._limit = limit
-        self._size = 0
-        self._checksums: dict[Place, int] = {}
-        self._spent: list[Path] = []
-
-    def add(self, copy: _Copy, checksum: int) -> None:
-        """Note a source, and flush if enough was copied."""
-        self._size += copy.runs.size
-        if copy.source.part is not None:
-            self._checksums[copy.source.part] = checksum
-        if copy.source.is_spent:
-            self._spent.append(copy.source.path)
-        if self._size >= self._limit:
-            self.flush()
-
-    def flush(self) -> None:
-        """Wait for the disk, then note the parts in the journal, then delete their files."""
-        os.fsync(self._output)
-        if self._checksums:
-            self._journal.add(self._checksums)
-        for path in self._spent:
-            path.unlink(missing_ok=True)
-        self._size, self._checksums, self._spent = 0, {}, []
-
-
-def lay_out(
-    sources: Sequence[Source], model: Model, *, width: int, height: int, levels: int, bigtiff: bool | None = None
-) -> Plan:
-    """Decide the place of every block.
+def with_empties(path: Path, blocks: Blocks, model: Model, levels: int) -> list[Run]:
+    """Return what the output takes from the file of its first part: before each level lies its empty block.
 
     Args:
-        sources: the files; a block that none of them holds is empty.
-        model: headers and empty blocks.
-        width: pixels.
-        height: pixels.
-        levels: overview levels.
-        bigtiff: True or False force it; None decides by size.
-
-    Raises:
-        StitchError: the output is too large for the requested kind of TIFF.
+        path: the file.
+        blocks: in it, the smallest level first.
+        model: has the empty blocks.
+        levels: overview levels of parts.
     """
-    images: list[Image] = []
-    empties: dict[int, bytes] = {}
-    runs: list[list[Runs]] = [[] for _ in sources]
-    size = 0
+    runs = []
     for level in reversed(range(levels + 1)):
-        layer = model.layer(level, width, height)
-        for image in layer:
-            if block := model.empties[image.role]:
-                image.offsets[:], image.counts[:] = size, len(block)
-                empties[size] = block
-                size += len(block)
-        for source, placed in zip(sources, runs, strict=True):
-            if found := [blocks for blocks in source.blocks if blocks.level == level]:
-                placed.append(_place(found, layer, size))
-                size += placed[-1].size
-        images = layer + images
-    head = _head(images, size, bigtiff=bigtiff)
-    copies = [_Copy(source, joined(placed, len(head))) for source, placed in zip(sources, runs, strict=True)]
-    empties = {len(head) + offset: block for offset, block in empties.items()}
-    return Plan(head=head, size=len(head) + size, empties=empties, copies=copies)
-
-
-def _place(found: Sequence[Blocks], layer: Sequence[Image], base: int) -> Runs:
-    """Point the images of a level to the blocks of a file, and return what is to be copied."""
-    images = {image.is_mask: image for image in layer}
-    runs, offsets = merged(found, base)
-    for blocks, placed in zip(found, offsets, strict=True):
-        image = images[blocks.is_mask]
-        image.offsets[blocks.rows, blocks.cols] = placed
-        image.counts[blocks.rows, blocks.cols] = blocks.counts
+        runs += [(model.path, model.empty_blocks(level)), (path, blocks[blocks["level"] == level])]
     return runs
 
 
-def _head(images: Sequence[Image], body: int, *, bigtiff: bool | None) -> bytes:
-    head = encode_head(images, big=True)
-    is_large = len(head) + body > _CLASSIC_LIMIT
+def write_image(part: Run, model: Model, shape: Shape, path: Path, *, row: int, col: int) -> None:
+    """Write the full image of a part, as it is encoded, as a file of its own; blocks without data are left out.
+
+    Args:
+        part: where its blocks are.
+        model: its headers.
+        shape: of the part, without levels.
+        path: the file.
+        row: of the part's first block, in blocks of the output.
+        col: likewise.
+
+    Raises:
+        StitchError: the part's file ends too early.
+        OSError: a file cannot be read or written.
+    """
+    source, blocks = part
+    full = blocks[(blocks["level"] == 0) & ~blocks["is_empty"]]
+    full["row"] -= row
+    full["col"] -= col
+    tables = _Tables(model, shape)
+    _, start = _head_size(tables.images, 0, bigtiff=True)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        tables.add(copied([(source, full)], file, start, 0, lambda _: None), 0)
+        write_at(file, encode_head(tables.images, big=True), 0)
+    finally:
+        os.close(file)
+
+
+class Front:
+    """What comes before the parts: headers, and the levels above the parts.
+
+    Args:
+        model: headers and empty blocks.
+        shape: of the output.
+        plates: the files of the levels above the parts.
+        part_levels: overview levels of the parts.
+        body: bytes of all parts in the output.
+        bigtiff: True or False force it; None decides by size.
+
+    Raises:
+        StitchError: the output is too large for the requested kind of TIFF, or a plate is damaged.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        shape: Shape,
+        plates: Sequence[Plate],
+        *,
+        part_levels: int,
+        body: int,
+        bigtiff: bool | None = None,
+    ) -> None:
+        self._tables = _Tables(model, shape)
+        self._runs = _upper_runs(model, shape, plates, part_levels)
+        upper = sum(int(blocks["count"].sum()) for _, blocks in self._runs)
+        self._is_big, self._head = _head_size(self._tables.images, upper + body + STEP, bigtiff=bigtiff)
+        self.size = -(-(self._head + upper) // STEP) * STEP
+        """Bytes, a multiple of `STEP`."""
+
+    def write(self, file: int, segments: Iterable[Segment], on_copy: OnCopy) -> None:
+        """Write the front to an open file in which the parts are.
+
+        Args:
+            file: the output.
+            segments: of the parts, the first one first.
+            on_copy: told of what is written.
+
+        Raises:
+            StitchError: a plate ends too early.
+            OSError: a file cannot be read or written.
+        """
+        upper = copied(self._runs, file, self._head, 0, on_copy)
+        self._tables.add(upper, 0)
+        for segment in segments:
+            self._tables.add(segment, self.size - self._head)
+        head = signed(encode_head(self._tables.images, big=self._is_big), self._tables.digest())
+        write_at(file, head, 0)
+        end = self._head + upper.size
+        write_at(file, bytes(self.size - end), end)
+        on_copy(self.size - upper.size)
+
+
+class _Tables:
+    """Where each block of each image is, and its digest."""
+
+    def __init__(self, model: Model, shape: Shape) -> None:
+        levels = range(shape.levels + 1)
+        self.images = [image for level in levels for image in model.layer(level, shape.width, shape.height)]
+        self._digests = [no_digests(image.offsets.size).reshape(*image.offsets.shape, -1) for image in self.images]
+        self._is_sparse = shape.is_sparse
+
+    def add(self, segment: Segment, base: int) -> None:
+        """Note the blocks of a segment, for offsets that count from the end of the head as `base` does."""
+        for image, digests in zip(self.images, self._digests, strict=True):
+            is_here = (segment.blocks["level"] == image.level) & (segment.blocks["is_mask"] == image.is_mask)
+            for is_empty in (True, False):
+                chosen = np.flatnonzero(is_here & (segment.blocks["is_empty"] == is_empty))
+                if len(chosen):
+                    blocks = segment.blocks[chosen]
+                    place = ... if is_empty and not self._is_sparse else (blocks["row"], blocks["col"])
+                    image.offsets[place] = blocks["start"].astype(np.int64) + base
+                    image.counts[place] = blocks["count"]
+                    digests[place] = segment.digests[chosen]
+
+    def digest(self) -> str:
+        """Return the digest of all blocks."""
+        return total_digest(zip(self.images, self._digests, strict=True))
+
+
+def _upper_runs(model: Model, shape: Shape, plates: Sequence[Plate], part_levels: int) -> list[Run]:
+    """Return the levels above the parts, the smallest one first; before each level lies its empty block."""
+    found = [(plate.path, model.blocks_of(plate, width=shape.width, height=shape.height)) for plate in plates]
+    runs = []
+    for level in reversed(range(part_levels + 1, shape.levels + 1)):
+        runs.append((model.path, model.empty_blocks(level)))
+        runs += [(path, blocks[blocks["level"] == level]) for path, blocks in found]
+    return runs
+
+
+def _head_size(images: Sequence[Image], rest: int, *, bigtiff: bool | None) -> tuple[bool, int]:
+    """Return whether the output is a BigTIFF, and the size of its headers."""
+    size = len(encode_head(images, big=True))
+    is_large = size + rest > _CLASSIC_LIMIT
     if is_large and bigtiff is False:
         raise StitchError("the output is too large for BIGTIFF=NO, whose offsets end at 4 GiB")
-    return head if is_large or bigtiff else encode_head(images, big=False)
-
-
-def _copied(copy: _Copy, output: int, progress: _Progress) -> int:
-    """Copy the blocks of a source, and return the CRC-32 of their bytes."""
-    checksum = 0
-    for piece, target in read_pieces(copy.source.path, copy.runs):
-        checksum = zlib.crc32(piece, checksum)
-        write_at(output, piece, target)
-        progress.add(len(piece))
-    return checksum
+    if is_large or bigtiff:
+        return True, size
+    return False, len(encode_head(images, big=False))

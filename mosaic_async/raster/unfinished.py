@@ -1,104 +1,294 @@
-"""Outputs that a killed run began to stitch: what their journals say, proved by the bytes.
+"""The output while it grows: the blocks of part after part, each copied as it was encoded.
 
-It does not know how an output is written.
+Parts follow each other in the order of the output, so the same job always makes the same bytes. What comes before them
+(headers and small overviews) is known only when the last part is there; it is inserted then, or room was kept for it.
+A journal says which parts the disk holds; a file that is found again is believed only where its bytes agree.
+It does not know headers.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
-from collections.abc import Collection, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from mosaic_async.errors import StitchError
-from mosaic_async.raster.blocks import Blocks, Runs, checksum, joined, merged, read_at
-from mosaic_async.raster.digest import unsigned
-from mosaic_async.raster.journal import SUFFIX, Journal, Place
-from mosaic_async.raster.tiff import Image, read_images
+from mosaic_async.raster import whole_file
+from mosaic_async.raster.blocks import BLOCK, Blocks, Digests, copy_blocks, digests_in, no_blocks, no_digests, shifted
+from mosaic_async.raster.insertion import insert_at_start
+from mosaic_async.raster.journal import SUFFIX, Entry, Journal, Place
 
+BATCH = 64 * 2**20
+"""Bytes, or a 16th of a smaller file: so much is copied before the disk is flushed and spent files are deleted."""
 _PREFIX = "stitch-"
 
-
-def unfinished_path(folder: Path, digest: str) -> Path:
-    """Return the path for an output whose head has a digest, so that outputs of other layouts lie beside it."""
-    return folder / f"{_PREFIX}{digest[:16]}.tif"
-
-
-def discard(folder: Path, kept: Collection[Path]) -> None:
-    """Delete all unfinished outputs, and their journals, but those that are kept.
-
-    Raises:
-        OSError: a file cannot be deleted.
-    """
-    for path in folder.glob(f"{_PREFIX}*"):
-        if path.with_suffix(".tif") not in kept:
-            path.unlink(missing_ok=True)
+OnCopy = Callable[[int], None]
+"""Called with the bytes that were just copied."""
+Run = tuple[Path, Blocks]
+"""A file, and the blocks to take from it."""
 
 
 @dataclass(frozen=True)
-class Unfinished:
-    """An output whose head is whole, and the parts that it holds according to its journal."""
+class Segment:
+    """What the output holds of one part: its blocks, one directly after the other."""
 
-    path: Path
-    images: Sequence[Image]
-    journal: Journal
+    start: int
+    """Bytes from the start of the first segment."""
+    blocks: Blocks
+    """They start where the file says in which they are; see `Unfinished.blocks_of`."""
+    digests: Digests
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return int(self.blocks["count"].sum())
+
+    @cached_property
+    def content(self) -> bytes:
+        """What two segments with the same blocks in the same order have in common."""
+        names = ["level", "is_mask", "row", "col", "count"]
+        data = ~self.blocks["is_empty"]
+        columns = [self.blocks[name][data] for name in names]
+        return b"".join(column.tobytes() for column in (*columns, self.digests[data]))
+
+    def entry(self, place: Place) -> Entry:
+        """Return the line of the journal."""
+        packed = self.blocks.tobytes()
+        proof = hashlib.sha256(f"{place} {self.start}\n".encode() + packed + self.digests.tobytes()).hexdigest()
+        return Entry(self.start, base64.b64encode(packed).decode(), proof)
+
+
+class Unfinished:
+    """An output of which only parts are written yet.
+
+    Args:
+        path: the file.
+        base: bytes before the first part.
+        journal: None for a file that is of no use to a later run.
+    """
+
+    def __init__(self, path: Path, base: int, journal: Journal | None = None) -> None:
+        self.path = path
+        self.base = base
+        self.segments: dict[Place, Segment] = {}
+        """In the order of the output."""
+        self.is_mixed = False
+        """Whether the file holds anything that is not of the output, so that it has to be copied."""
+        self._journal = journal
+        self._size = 0
+        self._unflushed: dict[Place, Segment] = {}
+        self._spent: dict[Place, Path] = {}
 
     @classmethod
-    def find(cls, folder: Path, label: str) -> list[Self]:
-        """Return the unfinished outputs of a job.
+    def find(cls, folder: Path, label: str, layout: str) -> Self:
+        """Return what an earlier run of a job left, proved by its bytes, which this reads; drop other jobs' files.
 
         Raises:
             OSError: a file cannot be read.
         """
-        journals = (Journal.read(path) for path in sorted(folder.glob(f"{_PREFIX}*{SUFFIX}")))
-        opened = (cls._of(journal) for journal in journals if journal and journal.label == label)
-        return [unfinished for unfinished in opened if unfinished]
+        path = folder / f"{_PREFIX}{layout[:16]}.tif"
+        for other in folder.glob(f"{_PREFIX}*"):
+            if other.with_suffix(".tif") != path:
+                other.unlink(missing_ok=True)
+        journal = Journal.read(path.with_suffix(SUFFIX))
+        if journal is None or (journal.label, journal.layout) != (label, layout) or not path.exists():
+            return cls(path, 0, Journal(path=path.with_suffix(SUFFIX), label=label, layout=layout, model="", base=0))
+        found = cls(path, journal.base, journal)
+        found._adopt(journal)
+        return found
 
-    @classmethod
-    def _of(cls, journal: Journal) -> Self | None:
-        path = journal.path.with_suffix(".tif")
-        try:
-            head = read_at(path, 0, journal.head_size)
-            images = read_images(path)
-        except (FileNotFoundError, StitchError):
-            return None
-        is_same = hashlib.sha256(unsigned(head)).hexdigest() == journal.head  # it may be signed already
-        return cls(path, images, journal) if is_same else None
+    def beside(self) -> Unfinished:
+        """Return a new file beside this one, for a copy that no later run takes over."""
+        return Unfinished(self.path.with_name(f"{self.path.stem}-copy.tif"), 0)
 
-    def holds(self, part: Place, part_blocks: int, levels: int) -> bool:
-        """Return whether all blocks of a part are, byte for byte, what was copied; this reads them.
+    @property
+    def size(self) -> int:
+        """Bytes of the segments."""
+        return self._size
+
+    @property
+    def model(self) -> str:
+        """A name for how the parts are encoded."""
+        return self._journal.model if self._journal else ""
+
+    def begin(self, base: int, model: str) -> None:
+        """Begin an empty file.
 
         Args:
-            part: its place.
-            part_blocks: blocks per side of a part.
-            levels: overview levels in a part's file.
-        """
-        found = self.blocks_of(part, part_blocks, levels)
-        runs = joined([_runs(found, level) for level in reversed(range(levels + 1))], 0)
-        try:
-            return checksum(self.path, runs) == self.journal.parts.get(part)
-        except StitchError:  # the file is cut short
-            return False
+            base: bytes to keep free for what comes before the parts.
+            model: a name for how the parts are encoded.
 
-    def blocks_of(self, part: Place, part_blocks: int, levels: int) -> list[Blocks]:
-        """Return the blocks of a part that hold data; arguments as for `holds`."""
-        found = []
-        for image in self.images:
-            if image.level <= levels:
-                row, col = (start * part_blocks >> image.level for start in part)
-                end_row, end_col = (-(-(start + 1) * part_blocks >> image.level) for start in part)
-                tables = image.offsets[row:end_row, col:end_col], image.counts[row:end_row, col:end_col]
-                has_data = (tables[1] > 0) & ~np.isin(tables[0], self.journal.empties)
-                found.append(
-                    Blocks.within(
-                        image.level, is_mask=image.is_mask, corner=(row, col), tables=tables, has_data=has_data
-                    )
-                )
+        Raises:
+            OSError: a file cannot be written.
+        """
+        self.base, self.segments, self._size, self.is_mixed = base, {}, 0, False
+        if self._journal is not None:
+            self._journal.base, self._journal.model = base, model
+            self._journal.begin()
+        with self._open() as file:
+            os.ftruncate(file, base)
+        whole_file.flush(self.path.parent)
+
+    def append(
+        self, place: Place, runs: Sequence[Run], *, spent: Path | None = None, on_copy: OnCopy = lambda _: None
+    ) -> None:
+        """Copy the blocks of a part.
+
+        Args:
+            place: of the part.
+            runs: where its blocks are, in the order of the output.
+            spent: a file that is deleted once the disk holds the blocks.
+            on_copy: told of what is copied.
+
+        Raises:
+            StitchError: a source ends too early.
+            OSError: a file cannot be read or written.
+        """
+        with self._open() as file:
+            segment = copied(runs, file, self.base, self._size, on_copy)
+            self.segments[place] = self._unflushed[place] = segment
+            self._size += segment.size
+            if spent is not None:
+                self._spent[place] = spent
+            if sum(segment.size for segment in self._unflushed.values()) >= min(BATCH, self._size // 16):
+                self._flush(file)
+
+    def flush(self) -> None:
+        """Wait for the disk, then note the parts in the journal, then delete their files.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        if self._unflushed or self._spent:
+            with self._open() as file:
+                self._flush(file)
+
+    def replace(self, place: Place, run: Run) -> None:
+        """Take a part that was made again: spend its file if it has the same blocks, or else drop the old ones.
+
+        Raises:
+            OSError: a file cannot be read or written.
+        """
+        segment, (path, blocks) = self.segments[place], run
+        if Segment(segment.start, blocks, digests_in(path, blocks)).content == segment.content:
+            self._spent[place] = path
+        else:
+            self.drop(place)
+
+    def drop(self, place: Place) -> None:
+        """Note that the blocks of a part are no longer those of the output.
+
+        Raises:
+            OSError: the journal cannot be written.
+        """
+        del self.segments[place]
+        self._spent.pop(place, None)
+        self.is_mixed = True
+        if self._unflushed.pop(place, None) is None and self._journal is not None:
+            self._journal.drop(place)
+
+    def blocks_of(self, place: Place) -> Run:
+        """Return where in the file the blocks of a part are."""
+        segment = self.segments[place]
+        return self.path, shifted(segment.blocks, self.base)
+
+    def insert_front(self, size: int) -> None:
+        """Move all parts to make room before them.
+
+        Raises:
+            OSError: the file system cannot, or the disk is full.
+        """
+        if self._journal is not None:
+            self._journal.announce_front(size)
+        with self._open() as file:
+            insert_at_start(file, size)
+        self.base = size
+
+    @contextmanager
+    def front(self) -> Iterator[int]:
+        """Open the file to write what comes before the parts; wait for the disk at the end.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        with self._open() as file:
+            yield file
+            os.fsync(file)
+
+    @contextmanager
+    def _open(self) -> Iterator[int]:
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            yield file
+        finally:
+            os.close(file)
+
+    def _flush(self, file: int) -> None:
+        os.fsync(file)
+        if self._journal is not None:
+            self._journal.add({place: segment.entry(place) for place, segment in self._unflushed.items()})
+        for path in self._spent.values():
+            path.unlink(missing_ok=True)
+        self._unflushed, self._spent = {}, {}
+
+    def _adopt(self, journal: Journal) -> None:
+        """Take over the segments whose bytes are in the file, and cut off what was not finished."""
+        for base in {journal.front, journal.base} - {None}:
+            proved = self._proved(journal, base or 0)
+            if len(proved) >= len(self.segments):
+                self.base, self.segments = base or 0, proved
+        ends = [0, *(segment.start + segment.size for segment in self.segments.values())]
+        self._size = ends[-1]
+        self.is_mixed = [segment.start for segment in self.segments.values()] != ends[:-1]
+        with self._open() as file:
+            os.ftruncate(file, self.base + self._size)
+
+    def _proved(self, journal: Journal, base: int) -> dict[Place, Segment]:
+        """Return the segments that are where the journal says, if the first one starts at `base`."""
+        found = {}
+        for place, entry in sorted(journal.parts.items(), key=lambda item: item[1].start):
+            blocks = _unpacked(entry)
+            segment = Segment(entry.start, blocks, digests_in(self.path, shifted(blocks, base)))
+            if segment.entry(place) == entry:
+                found[place] = segment
         return found
 
 
-def _runs(found: Sequence[Blocks], level: int) -> Runs:
-    return merged([blocks for blocks in found if blocks.level == level], 0)[0]
+def copied(runs: Sequence[Run], output: int, base: int, start: int, on_copy: OnCopy) -> Segment:
+    """Copy blocks from files to an open file, one directly after the other, and return what is there now.
+
+    Args:
+        runs: the files and their blocks.
+        output: the open file.
+        base: where in it the first segment starts.
+        start: where the new segment starts, from `base`.
+        on_copy: told of what is copied.
+
+    Raises:
+        StitchError: a source ends too early.
+        OSError: a file cannot be read or written.
+    """
+    digests, offset = [no_digests()], base + start
+    for path, blocks in runs:
+        for some, size in copy_blocks(path, blocks, output, offset):
+            digests.append(some)
+            offset += size
+            on_copy(size)
+    placed = np.concatenate([no_blocks(), *(blocks for _, blocks in runs)])
+    placed["start"] = start + np.cumsum(placed["count"], dtype=np.uint64) - placed["count"]
+    return Segment(start, placed, np.concatenate(digests))
+
+
+def _unpacked(entry: Entry) -> Blocks:
+    """Return the blocks of an entry; none if it is damaged."""
+    try:
+        return np.frombuffer(base64.b64decode(entry.blocks, validate=True), BLOCK)
+    except ValueError:
+        return no_blocks()

@@ -9,11 +9,11 @@ import pytest
 import rasterio
 from aiohttp import web
 
-import mosaic_async.build.run
 from mosaic_async import StitchError, build_mosaic
 from mosaic_async.build.conservation import check_tiles
 from mosaic_async.build.ledger import Ledger, PartRecord
 from mosaic_async.build.part_writer import PartWriter
+from mosaic_async.build.run import Run
 from mosaic_async.events import TileFailed
 from mosaic_async.geo.cover import Cover
 from mosaic_async.geo.grid import Grid
@@ -88,10 +88,10 @@ def test_a_ledger_that_does_not_add_up_is_an_error_of_ours(fault):
 @pytest.mark.parametrize("options", [{"part_size": 512}, {"part_size": 512, "clip": True}, {}])
 async def test_a_part_that_the_stitch_leaves_out_makes_no_output(serve, tmp_path, monkeypatch, options):
     tiler, output = serve(), tmp_path / "out.tif"
-    assemble = mosaic_async.build.run.assemble
+    assemble = Run._assemble
 
-    def forgetful(grid, encoding, folder, parts, tags, **kwargs):
-        made = assemble(grid, encoding, folder, parts, tags, **kwargs)
+    async def forgetful(*args):
+        made = await assemble(*args)
         with (
             rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
             rasterio.open(made, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as dataset,
@@ -99,7 +99,7 @@ async def test_a_part_that_the_stitch_leaves_out_makes_no_output(serve, tmp_path
             dataset.write_mask(np.zeros((512, 512), np.uint8), window=rasterio.windows.Window(0, 0, 512, 512))
         return made
 
-    monkeypatch.setattr(mosaic_async.build.run, "assemble", forgetful)
+    monkeypatch.setattr(Run, "_assemble", forgetful)
     with pytest.raises(StitchError, match="blocks with data"):
         await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, **options)
     assert left_behind(tmp_path) == ["out.tif.work"]

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
+import numpy as np
 import pytest
 import rasterio
 from aiohttp import web
 
-from mosaic_async import ResourceError, StitchProgress, build_mosaic
-from mosaic_async.raster import stitch
+from mosaic_async import PartSealed, ResourceError, StitchProgress, build_mosaic
+from mosaic_async.build import run
+from mosaic_async.raster import assembly, unfinished
+from mosaic_async.raster.assembly import Assembly
+from mosaic_async.raster.insertion import can_insert
 from mosaic_async.raster.journal import Journal
+from tests.build.test_room import BODY, area_of
+from tests.moods import says
 from tests.test_api import AREA, BAD, ZOOM, assert_is_the_world, left_behind
 
 SMALL_PARTS = {"creation_options": {"BLOCKSIZE": "128"}, "part_size": 256}
@@ -16,9 +25,39 @@ SMALL_PARTS = {"creation_options": {"BLOCKSIZE": "128"}, "part_size": 256}
 
 @pytest.fixture(autouse=True)
 def _eager(monkeypatch):
-    monkeypatch.setattr(stitch, "_BATCH", 1)
+    monkeypatch.setattr(unfinished, "BATCH", 1)
 
 
+@pytest.fixture
+def _at_the_end(monkeypatch):
+    """Stitch as on a file system that cannot insert bytes: when all parts are there."""
+    monkeypatch.setattr(assembly, "can_insert", lambda _: False)
+
+
+@pytest.mark.parametrize("parts_before", [0, 1, 5, 15])
+async def test_a_disk_that_fills_up_while_parts_arrive_loses_none(serve, tmp_path, monkeypatch, parts_before):
+    tiler, added, add = serve(), [], Journal.add
+    await build_mosaic(tiler.template, AREA, tmp_path / "whole.tif", zoom=ZOOM, **SMALL_PARTS)
+
+    def failing(journal, parts):
+        if len(added) == parts_before:
+            raise OSError(28, "No space left on device")
+        added.append(parts)
+        add(journal, parts)
+
+    output = tmp_path / "out.tif"
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "add", failing)
+        with pytest.raises(ResourceError, match="No space left"):
+            await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, **SMALL_PARTS)
+    assert len(left_behind(tmp_path)) == 2
+    report = await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, **SMALL_PARTS)
+    assert report.parts_resumed > parts_before
+    assert output.read_bytes() == (tmp_path / "whole.tif").read_bytes()
+    assert left_behind(tmp_path) == ["out.tif", "whole.tif"]
+
+
+@pytest.mark.usefixtures("_at_the_end")
 @pytest.mark.parametrize("parts_before", [0, 1, 5])
 async def test_a_disk_that_fills_up_while_stitching_costs_no_request(serve, tmp_path, monkeypatch, parts_before):
     tiler = serve()
@@ -48,8 +87,10 @@ async def test_a_disk_that_fills_up_while_stitching_costs_no_request(serve, tmp_
     assert told[-1].done == told[-1].total == output.stat().st_size
 
 
+@pytest.mark.usefixtures("_at_the_end")
 async def test_a_stitched_part_that_is_damaged_is_fetched_again_and_no_other(serve, tmp_path, monkeypatch):
     tiler, output = serve(), tmp_path / "out.tif"
+    await build_mosaic(tiler.template, AREA, tmp_path / "whole.tif", zoom=ZOOM, **SMALL_PARTS)
     add = Journal.add
 
     def failing(journal, parts):
@@ -61,17 +102,25 @@ async def test_a_stitched_part_that_is_damaged_is_fetched_again_and_no_other(ser
         patch.setattr(Journal, "add", failing)
         with pytest.raises(ResourceError, match="No space left"):
             await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, **SMALL_PARTS)
-    (unfinished,) = (tmp_path / "out.tif.work").glob("stitch-*.tif")
-    with rasterio.open(unfinished) as dataset:
-        offset = int(dataset.get_tag_item("BLOCK_OFFSET_3_1", "TIFF", bidx=1))
-    data = bytearray(unfinished.read_bytes())
-    data[offset + 40] ^= 255
-    unfinished.write_bytes(data)
+    (path,) = (tmp_path / "out.tif.work").glob("stitch-*.tif")
+    block = block_of(tmp_path / "whole.tif", 3, 1)
+    data = bytearray(path.read_bytes())
+    data[data.index(block) + 40] ^= 255
+    path.write_bytes(data)
     requests = tiler.requests
     report = await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, **SMALL_PARTS)
     assert report.parts_resumed == report.parts_total - 1
     assert 0 < tiler.requests - requests <= 4
     assert_is_the_world(output, tiler, AREA, ZOOM)
+
+
+def block_of(path, column, row):
+    """Return a block of the full image as it is in the file."""
+    with rasterio.open(path) as dataset:
+        start, size = (
+            int(dataset.get_tag_item(f"BLOCK_{what}_{column}_{row}", "TIFF", bidx=1)) for what in ("OFFSET", "SIZE")
+        )
+    return path.read_bytes()[start : start + size]
 
 
 async def test_parts_are_kept_while_the_output_has_holes(serve, tmp_path):
@@ -88,3 +137,44 @@ async def test_parts_are_kept_while_the_output_has_holes(serve, tmp_path):
     await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, overwrite=True, **SMALL_PARTS)
     assert tiler.requests - requests <= 4
     assert_is_the_world(output, tiler, AREA, ZOOM)
+
+
+def counted():
+    """Return the bytes that this process has read and written so far."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    numbers = {name: int(number) for name, number in (line.split(": ") for line in lines)}
+    return np.array([numbers["rchar"], numbers["wchar"]])
+
+
+async def test_after_the_last_part_is_sealed_little_more_than_that_part_is_copied(serve, tmp_path, monkeypatch):
+    """Nine parts of noise: the last one is a ninth of the output, and the levels above the parts are a hundredth."""
+    if not (can_insert(tmp_path) and Path("/proc/self/io").exists()):
+        pytest.skip("bytes cannot be inserted, or not be counted, here")
+    tiler, stitched, marks = serve(), [], []
+    add, publish = Assembly.add, run.publish
+
+    async def noise(tile, hit):
+        while tile[1] >= 508 and tile[2] >= 408 and len(stitched) < 8:
+            await asyncio.sleep(0.01)
+        return await says(BODY, "application/x-binary")(tiler, tile)
+
+    def noted(*args, **options):
+        marks.append(counted())
+        return publish(*args, **options)
+
+    tiler.mood = noise
+    monkeypatch.setattr(Assembly, "add", lambda *args: stitched.append(add(*args)))
+    monkeypatch.setattr(run, "publish", noted)
+    options = {"creation_options": {"BLOCKSIZE": "128"}, "part_size": 1024}
+    report = await build_mosaic(
+        tiler.template,
+        area_of(12, 12),
+        tmp_path / "out.tif",
+        zoom=10,
+        **options,
+        on_event=lambda event: marks.append(counted()) if isinstance(event, PartSealed) else None,
+    )
+    assert report.parts_total == 9
+    read, written = (marks[-1] - marks[-2]) / report.bytes_written
+    assert 1 / 9 < written < 0.15
+    assert 1 / 9 < read < 0.15

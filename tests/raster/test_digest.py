@@ -12,7 +12,7 @@ import rasterio.shutil
 import tifffile
 from rasterio.io import MemoryFile
 
-from mosaic_async.raster.digest import DIGEST, UNSIGNED, digest_of, recorded_digest, sign, unsigned
+from mosaic_async.raster.digest import DIGEST, UNSIGNED, digest_of, recorded_digest, sign, signed
 from mosaic_async.raster.tiff import read_images
 from tests.damage import KINDS, damaged
 
@@ -56,7 +56,7 @@ def test_a_file_is_signed_in_place_with_the_digest_of_all_its_blocks(tmp_path, o
     images = read_images(path)
     assert recorded_digest(images) == digest_of(path, images) == expected(path)
     assert len(path.read_bytes()) == len(before)
-    assert unsigned(path.read_bytes()) == before
+    assert signed(path.read_bytes(), UNSIGNED) == before
     sign(path)
     assert recorded_digest(read_images(path)) == expected(path)
 

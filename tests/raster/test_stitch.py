@@ -26,8 +26,8 @@ from mosaic_async.raster.assembly import assemble
 from mosaic_async.raster.canvas import Canvas
 from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.plates import Model, Plate
-from mosaic_async.raster.stitch import Source, lay_out
 from mosaic_async.raster.tile import TileFormat
+from mosaic_async.raster.unfinished import Unfinished
 from tests.fake_tiler import Pattern
 from tests.pairwise import quick_pairs, quick_values
 from tests.pyramid_reader import assert_same_levels, read_levels
@@ -103,10 +103,11 @@ def seal_parts(grid: Grid, encoding: Encoding, folder: Path, tags=None) -> dict[
     return parts
 
 
-def stitch(plates: list[Plate], blank: Path, output: Path, *, width: int, height: int, levels: int) -> None:
+def stitch(plates: list[Plate], blank: Path, output: Path, *, width: int, height: int) -> None:
     model = Model.read(blank)
-    sources = [Source(path=plate.path, blocks=model.blocks_of(plate, width=width, height=height)) for plate in plates]
-    lay_out(sources, model, width=width, height=height, levels=levels).write(output, "label")
+    runs = [(plate.path, model.blocks_of(plate, width=width, height=height)) for plate in plates]
+    for index, run in enumerate(runs):
+        Unfinished(output, 0).append((0, index), [run])
 
 
 def same_for_all_part_sizes(encoding: Encoding, folder: Path, **grid_options) -> tuple[Path, Path]:
@@ -302,7 +303,7 @@ def test_parts_that_are_encoded_differently_are_an_error_and_never_reencoded(tmp
             canvas.seal(tmp_path / f"{name}.tif")
     plates = [Plate(tmp_path / "part.tif", level=0, row=0, col=0)]
     with pytest.raises(StitchError, match=r"part\.tif"):
-        stitch(plates, tmp_path / "blank.tif", tmp_path / "out.tif", width=256, height=256, levels=1)
+        stitch(plates, tmp_path / "blank.tif", tmp_path / "out.tif", width=256, height=256)
     assert not (tmp_path / "out.tif").exists()
 
 
@@ -314,7 +315,7 @@ def test_jpeg_parts_of_different_quality_are_an_error(tmp_path):
             canvas.seal(tmp_path / f"{name}.tif")
     plates = [Plate(tmp_path / "part.tif", level=0, row=0, col=0)]
     with pytest.raises(StitchError, match="JPEGTables"):
-        stitch(plates, tmp_path / "blank.tif", tmp_path / "out.tif", width=256, height=256, levels=1)
+        stitch(plates, tmp_path / "blank.tif", tmp_path / "out.tif", width=256, height=256)
 
 
 def test_a_part_that_was_cut_short_is_an_error(tmp_path):
@@ -324,7 +325,7 @@ def test_a_part_that_was_cut_short_is_an_error(tmp_path):
     part.write_bytes(part.read_bytes()[:-100])
     plates = [Plate(part, level=0, row=0, col=0)]
     with pytest.raises(StitchError, match="ends before its last block"):
-        stitch(plates, tmp_path / "many" / "upper" / "blank.tif", tmp_path / "out.tif", width=128, height=128, levels=0)
+        stitch(plates, tmp_path / "many" / "upper" / "blank.tif", tmp_path / "out.tif", width=128, height=128)
 
 
 def test_all_bands_keep_their_names_and_meaning(tmp_path):
