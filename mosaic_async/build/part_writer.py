@@ -109,13 +109,14 @@ class PartWriter:
 
     async def revoke(self, part: Part) -> None:
         """Delete the files of a part that has to be made again."""
-        await self.forget(part)
+        if self._assembly is not None:
+            await _in(self._stitching, self._assembly.withdraw, (part.row, part.col))
         await asyncio.to_thread(self._files.revoke, part)
 
     async def forget(self, part: Part) -> None:
-        """Have the output do without a part that is made again, and note nothing where it may come back as it was."""
+        """Have the output do without the blocks of a part that was made again."""
         if self._assembly is not None:
-            await _in(self._stitching, self._assembly.withdraw, (part.row, part.col))
+            await _in(self._stitching, self._assembly.drop, (part.row, part.col))
 
     async def keep(self, part: Part) -> None:
         """Write the canvas of a part that lacks tiles, so that later only these are needed.

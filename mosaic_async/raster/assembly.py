@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from rasterio._err import CPLE_BaseError
@@ -104,11 +105,12 @@ class Assembly:
         self.encoding = encoding
         with self._writing():
             self._model = self._read_model("blank", encoding, {})
+        self._name = _name(encoding, self._model)
 
     @property
     def is_foreign(self) -> bool:
         """Whether what is stitched is encoded in another way than parts are now."""
-        return bool(self._output.segments) and self._output.model != self._model.digest
+        return bool(self._output.segments) and self._output.model != self._name
 
     @property
     def stitched(self) -> set[Place]:
@@ -139,27 +141,37 @@ class Assembly:
                 path = self._waiting.pop(self._due)
                 if path is not None:
                     if not self._output.segments:
-                        self._output.begin(0, self._model.digest)
+                        self._output.begin(0, self._name)
                     runs = self._runs(self._blocks_in(self._due, path), is_first=not self._output.segments)
                     self._output.append(self._due, runs, spent=path)
                 self._due = next(self._rest, None)
 
-    def withdraw(self, place: Place) -> None:
-        """Forget a part whose file is about to be deleted, or made again; it may come again.
+    def drop(self, place: Place) -> None:
+        """Do without a part that was made again in another encoding.
 
         Raises:
             ResourceError: the journal cannot be written.
         """
         self._waiting.pop(place, None)
         with self._writing():
-            if self.is_foreign and place in self._output.segments:
+            if place in self._output.segments:
                 self._output.drop(place)
+
+    def withdraw(self, place: Place) -> None:
+        """Forget a part whose file is about to be deleted; it comes again, and may be as it was.
+
+        Raises:
+            ResourceError: the journal cannot be written.
+        """
+        self._waiting.pop(place, None)
+        if self.is_foreign:
+            self.drop(place)
 
     def can_extract(self, place: Place, encoding: Encoding) -> bool:
         """Return whether the output holds a part in this encoding."""
         with self._writing():
             model = self._read_model("narrow", encoding, {})
-        return place in self._output.segments and self._output.model == model.digest
+        return place in self._output.segments and self._output.model == _name(encoding, model)
 
     def extract(self, part: Part, encoding: Encoding, path: Path) -> None:
         """Write the full image of a stitched part as a file of its own.
@@ -220,7 +232,7 @@ class Assembly:
         if is_copy:
             output = output.beside()
         if not there:
-            output.begin(front.size, self._model.digest)
+            output.begin(front.size, self._name)
         progress.add(output.size)
         for place, run in runs.items():
             output.append(place, run, spent=None if is_copy else parts[place], on_copy=progress.add)
@@ -234,7 +246,7 @@ class Assembly:
                 output.insert_front(front.size)
         if output.base != front.size:
             parts, output = output, output.beside()
-            output.begin(front.size, self._model.digest)
+            output.begin(front.size, self._name)
             for place in parts.segments:
                 output.append(place, [parts.blocks_of(place)])
         with output.front() as file:
@@ -323,6 +335,12 @@ class _Progress:
         if self._done - self._told >= self._total / 100 or self._done == self._total:
             self._told = self._done
             self._on_progress(self._done, self._total)
+
+
+def _name(encoding: Encoding, model: Model) -> str:
+    """Return a name that only parts have that are encoded, and whose overviews are made, in one way."""
+    options = dict(sorted(encoding.options.items()))
+    return hashlib.sha256(f"{model.digest} {replace(encoding, options=options)!r}".encode()).hexdigest()
 
 
 def is_output(grid: Grid) -> bool:
