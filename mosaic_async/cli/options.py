@@ -36,6 +36,9 @@ RENDERING = (
     "rescale",
     "color_formula",
     "resampling",
+    "crs",
+    "resolution",
+    "like",
 )
 """The options of `rendering_options` that say how pixels look, and not who renders them."""
 
@@ -252,6 +255,18 @@ rendering_options = _all_of(
     ),
     click.option("--color-formula", help="Colour operations, such as 'gamma RGB 3.5, saturation 1.7'."),
     click.option("--resampling", metavar="METHOD", help="How to resample scenes: nearest, bilinear, cubic, ..."),
+    click.option("--crs", metavar="EPSG:CODE", help="Coordinate system of scenes' tiles; with --resolution."),
+    click.option(
+        "--resolution",
+        type=click.FloatRange(0, min_open=True),
+        help="Pixel width in units of --crs; scenes that have such pixels are not resampled.",
+    ),
+    click.option(
+        "--like",
+        type=click.Path(exists=True, dir_okay=False),
+        metavar="FILE.tif",
+        help="Raster file whose coordinate system, resolution and pixels scenes are brought to.",
+    ),
     click.option("--tiler", metavar="URL", help="Tiler that renders SOURCE, instead of the embedded tiler."),
     click.option("--dialect", type=click.Choice(sorted(DIALECTS)), help="Kind of tiler, where it cannot be detected."),
 )

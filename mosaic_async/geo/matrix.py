@@ -160,6 +160,11 @@ class MatrixSet:
     tile_size: int
     """Pixels per side, where a server is not told otherwise."""
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the set that `dataclasses.asdict` took apart, also after it was stored as JSON."""
+        return cls(**{**values, "matrices": tuple(TileMatrix.from_dict(one) for one in values["matrices"])})
+
     @property
     def is_mercator(self) -> bool:
         """Whether the tiles are those of Web Mercator, in its order."""

@@ -31,6 +31,8 @@ def matrix_set_for(source: TileSource, tms: str | Path | Document | None) -> Mat
     if tms is not None:
         found = matrix_set(tms)
         return None if found.is_mercator else found
+    if source.matrix_set is not None:
+        return source.matrix_set
     stated = source.stated_grid
     if stated is None:
         return None

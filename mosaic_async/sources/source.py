@@ -15,6 +15,7 @@ from yarl import URL
 from mosaic_async.errors import UsageError
 from mosaic_async.geo.area import Bounds
 from mosaic_async.geo.cover import Tile
+from mosaic_async.geo.matrix import MatrixSet
 from mosaic_async.redaction import learn, learn_request
 from mosaic_async.sources.grid_signs import grid_in_url, is_web_mercator
 from mosaic_async.sources.packed import packing_of
@@ -38,6 +39,8 @@ class TileSource:
     """West, south, east, north in degrees of the data; None when not known."""
     grid: str | None = None
     """Matrix set or coordinate system that its description names; None: its URL may name one."""
+    matrix_set: MatrixSet | None = None
+    """Grid of the tiles, where their server describes it; None: `grid` may name it, or it is Web Mercator."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Sent with every tile request; may hold secrets."""
     mask_band: bool | None = None

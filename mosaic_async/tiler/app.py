@@ -5,15 +5,17 @@ It has no `url` parameter: clients can request tiles of this mosaic and nothing 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, FastAPI, Query
 from fastapi.routing import APIRoute
+from morecantile import TileMatrixSet, TileMatrixSets
+from morecantile import tms as well_known
 from rio_tiler.io import Reader, STACReader
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
@@ -85,6 +87,7 @@ def make_app(
     traffic: Traffic,
     signing: Signing | None = None,
     survey: Survey | None = None,
+    grid: Mapping[str, Any] | None = None,
 ) -> FastAPI:
     """Return the application for one mosaic.
 
@@ -96,6 +99,7 @@ def make_app(
         traffic: the requests that this process serves.
         signing: renews signatures of scenes' URLs; None: Planetary Computer.
         survey: what the scenes agree on; None: each tile checks its own scenes.
+        grid: a tile matrix set to serve beside the well-known ones.
     """
     model, index = definition(mosaic.document)
     composer = Composer(
@@ -116,6 +120,7 @@ def make_app(
         pixel_selection_dependency=selection_of,  # type: ignore[arg-type]
         process_dependency=lambda: None,  # algorithms have no price
         optional_headers=[OptionalHeader.x_assets, OptionalHeader.server_timing],
+        supported_tms=_sets(grid),
     )
     app = FastAPI(title="mosaic-async tiler", redoc_url=None)
     app.include_router(notebook.router())
@@ -142,6 +147,13 @@ _ROUTES = (
     "/point/{lon},{lat}",
 )
 """TiTiler's routes that are served; what else a version brings has no price here."""
+
+
+def _sets(grid: Mapping[str, Any] | None) -> TileMatrixSets:
+    if grid is None:
+        return well_known
+    own = TileMatrixSet.model_validate(grid)
+    return well_known.register({str(own.id): own})
 
 
 def _only(router: APIRouter, paths: Collection[str]) -> APIRouter:

@@ -12,6 +12,7 @@ from cogeo_mosaic.backends.memory import MemoryBackend
 from cogeo_mosaic.mosaic import MosaicJSON
 from morecantile import Tile
 from rasterio.crs import CRS
+from rasterio.warp import transform_bounds
 from rio_tiler.errors import EmptyMosaicError, NoAssetFoundError
 from rio_tiler.expression import parse_expression
 from rio_tiler.models import ImageData, PointData
@@ -25,6 +26,9 @@ from mosaic_async.tiler.pixels.selection import Selection
 from mosaic_async.tiler.pixels.view import View
 from mosaic_async.tiler.scenes.quadkey_index import QuadkeyIndex
 
+_GRID = "WebMercatorQuad"
+_POINTS = 21
+"""On each side of a tile."""
 _OURS = ("reflectance", "cloud_mask")
 _GENERAL = ("nodata", "unscale")
 
@@ -51,6 +55,21 @@ class SceneBackend(MemoryBackend):
         names = self.index.scenes(x, y, z)
         return names[::-1] if reverse else names
 
+    def assets_for_tile(self, x: int, y: int, z: int, **kwargs: Any) -> list[str]:
+        """Return the scenes listed where a tile of any grid lies, in order."""
+        if self.tms.id == _GRID:
+            return self.get_assets(x, y, z, **kwargs)
+        return self.index.within(self._degrees(x, y, z))
+
+    def _degrees(self, x: int, y: int, z: int) -> tuple[float, float, float, float]:
+        """Return the box around a tile; two corners alone would miss what bulges between them."""
+        if self.tms.id == _GRID:
+            west, south, east, north = self.tms.bounds(Tile(x, y, z))
+            return west, south, east, north
+        bounds = self.tms.xy_bounds(Tile(x, y, z))
+        west, south, east, north = transform_bounds(self.tms.rasterio_crs, "EPSG:4326", *bounds, densify_pts=_POINTS)
+        return west, south, east, north
+
     def tile(  # type: ignore[override]  # as in rio-tiler itself
         self,
         x: int,
@@ -74,8 +93,7 @@ class SceneBackend(MemoryBackend):
             raise NoAssetFoundError(f"no scene is listed for the tile {z}/{x}/{y}")
         searched = time.perf_counter()
         frame = self._frame(Tile(x, y, z), tilesize, options)
-        west, south, east, north = self.tms.bounds(Tile(x, y, z))
-        composed = self.composer.compose(names, frame, (west, south, east, north), _view(options), pixel_selection)
+        composed = self.composer.compose(names, frame, self._degrees(x, y, z), _view(options), pixel_selection)
         pixels = composed.pixels
         if pixels is None or not pixels.valid.any():
             raise EmptyMosaicError(f"no scene has data in the tile {z}/{x}/{y}")

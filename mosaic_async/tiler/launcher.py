@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mosaic_async import errors
 from mosaic_async.errors import ResourceError, SourceError, UsageError
+from mosaic_async.geo.matrix import MatrixSet
 from mosaic_async.raster import whole_file
 from mosaic_async.raster.environment import undecided
 from mosaic_async.sources.source import TileSource
@@ -61,6 +62,9 @@ async def local_tiler(
     reflectance: str | None = None,
     cloud_mask: str | None = None,
     signing: Signing | None = None,
+    crs: str | None = None,
+    resolution: float | None = None,
+    like: str | Path | None = None,
 ) -> AsyncIterator[TileSource]:
     """Serve scenes as tiles on this machine for the block, and yield their source.
 
@@ -81,6 +85,10 @@ async def local_tiler(
         reflectance: `float`, or `integer` for 10,000 times that in 16 bits; None: the stored counts.
         cloud_mask: the quality band whose bad pixels are left out, such as `qa_pixel` or `fmask:values=2,4`.
         signing: renews signatures of scenes' URLs that expire during the run; None: Planetary Computer.
+        crs: coordinate system of the tiles, such as EPSG:32633; None: Web Mercator. Scenes in this system and
+            resolution are not resampled.
+        resolution: width of a pixel, in units of `crs`.
+        like: a raster file whose system, resolution and pixels are used, instead of both.
 
     Raises:
         SourceError: the scenes cannot be read, or the tiler does not start.
@@ -100,18 +108,21 @@ async def local_tiler(
         "reflectance": reflectance,
         "cloud_mask": cloud_mask,
     }
+    grid = {"crs": crs, "resolution": resolution, "like": None if like is None else str(like), "tile_size": tile_size}
     secret = token_urlsafe(16)
     async with _workshop() as workshop:
-        scenes = await workshop.open(mosaic, rendering=rendering)
+        scenes = await workshop.open(mosaic, rendering=rendering, grid=grid)
         async with workshop.serving(
             scenes.hosts, host="127.0.0.1", port=0, workers=workers, secret=secret, signing=signing, limits=OWN_RUN
         ) as url:
-            path = f"tiles/WebMercatorQuad/{{z}}/{{x}}/{{y}}.{tile_format}?tilesize={tile_size}&{scenes.query}"
+            name = scenes.grid.name if scenes.grid else "WebMercatorQuad"
+            path = f"tiles/{name}/{{z}}/{{x}}/{{y}}.{tile_format}?tilesize={tile_size}&{scenes.query}"
             yield TileSource(
                 template=f"{url}/{path}&access_token={secret}",
                 tile_size=tile_size,
-                minzoom=scenes.minzoom,
-                maxzoom=scenes.maxzoom,
+                minzoom=0 if scenes.grid else scenes.minzoom,
+                maxzoom=0 if scenes.grid else scenes.maxzoom,
+                matrix_set=scenes.grid,
                 bounds=scenes.bounds,
                 notes=(f"scenes are read from {', '.join(scenes.hosts)}",) if scenes.hosts else (),
                 identity=f"local:{scenes.digest}/{tile_format}?tilesize={tile_size}&{scenes.query}",
@@ -178,6 +189,8 @@ class _Scenes:
     minzoom: int
     maxzoom: int
     bounds: tuple[float, float, float, float]
+    grid: MatrixSet | None
+    """None: Web Mercator."""
 
 
 class _Workshop:
@@ -193,6 +206,7 @@ class _Workshop:
         *,
         rendering: Mapping[str, Any] | None = None,
         shown: Sequence[str] | None = None,
+        grid: Mapping[str, Any] | None = None,
     ) -> _Scenes:
         """Return what is to be known of the scenes at a path, or in a mosaic.
 
@@ -202,7 +216,7 @@ class _Workshop:
         place = str(source) if isinstance(source, (str, Path)) else None
         if not isinstance(source, (str, Path)):
             await asyncio.to_thread(whole_file.write, self._file, json.dumps(asdict(source)))
-        given = {"file": str(self._file), "source": place, "rendering": rendering, "shown": shown}
+        given = {"file": str(self._file), "source": place, "rendering": rendering, "shown": shown, "grid": grid}
         child = await self._nursery.run("open", given, is_short=True)
         try:
             written = await child.everything()
@@ -213,7 +227,8 @@ class _Workshop:
         told = json.loads(written)
         if "error" in told:
             raise getattr(errors, told["error"])(told["message"], hint=told["hint"])
-        return _Scenes(**{**told, "hosts": tuple(told["hosts"]), "bounds": tuple(told["bounds"])})
+        own = MatrixSet.from_dict(told["grid"]) if told["grid"] else None
+        return _Scenes(**{**told, "hosts": tuple(told["hosts"]), "bounds": tuple(told["bounds"]), "grid": own})
 
     @asynccontextmanager
     async def serving(

@@ -11,6 +11,7 @@ from typing import Any
 from mosaic_async.errors import MosaicError, RefusedError, ResourceError, SourceError, UsageError
 from mosaic_async.raster import whole_file
 from mosaic_async.tiler.local_rendering import Rendering
+from mosaic_async.tiler.own_grid import document_of, matrix_set_for
 from mosaic_async.tiler.scenes.mosaic import Mosaic, open_mosaic
 from mosaic_async.tiler.scenes.survey import Survey, names_in, survey
 
@@ -22,7 +23,8 @@ def opened_scenes(given: Mapping[str, Any]) -> str:
 
     Args:
         given: `source`, the place of scenes, or None if `file` holds a mosaic; the `rendering`, or None and the names
-            of the bands that tiles will show, `shown` (None: any). The file takes the mosaic with its survey.
+            of the bands that tiles will show, `shown` (None: any); `grid`, the arguments of `matrix_set_for`. The file
+            takes the mosaic with its survey and its grid.
     """
     try:
         return json.dumps(_opened(**given))
@@ -39,7 +41,12 @@ class _AsWritten(dict[str, str]):
 
 
 def _opened(
-    *, file: str, source: str | None, rendering: Mapping[str, Any] | None, shown: Sequence[str] | None
+    *,
+    file: str,
+    source: str | None,
+    rendering: Mapping[str, Any] | None,
+    shown: Sequence[str] | None,
+    grid: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     path = Path(file)
     mosaic = open_mosaic(source) if source else _read(path)[0]
@@ -48,7 +55,9 @@ def _opened(
         wanted = Rendering(**rendering)
         query, shown = wanted.query(mosaic), wanted.shown(mosaic)
     agreed = survey(names_in(mosaic.document), shown, is_stac=mosaic.is_stac)
-    whole_file.write(path, json.dumps({**asdict(mosaic), "survey": agreed.as_dict()}))
+    own = matrix_set_for(mosaic, **grid) if grid else None
+    written = {**asdict(mosaic), "survey": agreed.as_dict(), "grid": document_of(own) if own else None}
+    whole_file.write(path, json.dumps(written))
     document = mosaic.document
     return {
         "query": query,
@@ -57,6 +66,7 @@ def _opened(
         "minzoom": document["minzoom"],
         "maxzoom": document["maxzoom"],
         "bounds": mosaic.bounds,
+        "grid": asdict(own) if own else None,
     }
 
 
@@ -65,7 +75,7 @@ def _read(file: Path) -> tuple[Mosaic, dict[str, Any]]:
     return Mosaic(given["document"], tuple(given["assets"]), tuple(given["hosts"])), given
 
 
-def surveyed(file: Path) -> tuple[Mosaic, Survey]:
-    """Read the mosaic and its survey that `opened_scenes` wrote; it blocks."""
+def surveyed(file: Path) -> tuple[Mosaic, Survey, dict[str, Any] | None]:
+    """Read the mosaic, its survey and the document of its grid that `opened_scenes` wrote; it blocks."""
     mosaic, given = _read(file)
-    return mosaic, Survey.from_dict(given["survey"])
+    return mosaic, Survey.from_dict(given["survey"]), given["grid"]

@@ -11,6 +11,7 @@ from mosaic_async.tiler.edge.formulas import Formula, check_colours, check_expre
 from mosaic_async.tiler.edge.limits import Limits
 from mosaic_async.tiler.edge.parameters import number_of
 from mosaic_async.tiler.edge.price import Tile, check_price
+from mosaic_async.tiler.own_grid import NAME
 from mosaic_async.tiler.scenes.quadkey_index import QuadkeyIndex
 
 _GRID = "WebMercatorQuad"
@@ -34,7 +35,7 @@ async def is_plain(request: Request, *, index: QuadkeyIndex, limits: Limits) -> 
     if "z" not in path or request.url.path.endswith("/assets"):
         return True
     tile = _tile(request, index)
-    return check_price(tile, limits) and path["tileMatrixSetId"] == _GRID
+    return check_price(tile, limits) and path["tileMatrixSetId"] in (_GRID, NAME)
 
 
 def _tile(request: Request, index: QuadkeyIndex) -> Tile:

@@ -81,7 +81,7 @@ def _served(text: str) -> Task:
     for name, value in given["environment"].items():
         os.putenv(name, value)  # for GDAL, which has read none of them yet
     path = Path(given["file"])
-    mosaic, agreed = surveyed(path)
+    mosaic, agreed, grid = surveyed(path)
     traffic = Traffic()
     app = make_app(
         mosaic,
@@ -90,6 +90,7 @@ def _served(text: str) -> Task:
         signing=Signing(**given["signing"]),
         limits=Limits(**given["limits"]),
         survey=agreed,
+        grid=grid,
         traffic=traffic,
     )
     return lambda _: serve_app(app, given["host"], given["port"], traffic)

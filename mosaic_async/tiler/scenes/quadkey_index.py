@@ -5,12 +5,16 @@ It knows only the names of scenes, and keeps each name once, however many cells 
 
 from __future__ import annotations
 
+import math
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import mercantile
+
+from mosaic_async.geo.area import MAX_LATITUDE
+from mosaic_async.geo.matrix import x_share, y_share
 
 _IN_ORDER = str.maketrans("0123", "0213")
 """The order of cells below a tile is column by column, as in morecantile; keys translated so sort in that order."""
@@ -56,6 +60,20 @@ class QuadkeyIndex:
             return []
         return [self.names[number] for number in dict.fromkeys(self._numbers(x, y, z))]
 
+    def within(self, bounds: tuple[float, float, float, float]) -> list[str]:
+        """Return the names of the scenes listed in a box in degrees, each once; west exceeds east across ±180."""
+        west, south, east, north = bounds
+        count = 2**self.zoom
+        top, lower = (_share(count * y_share(max(-MAX_LATITUDE, min(y, MAX_LATITUDE))), count) for y in (north, south))
+        spans = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
+        columns = [
+            x for left, right in spans for x in range(*_range(count * x_share(left), count * x_share(right), count))
+        ]
+        if len(columns) * (lower - top + 1) > len(self._cells):
+            return list(self.names)
+        keys = (mercantile.quadkey(x, y, self.zoom) for x in columns for y in range(top, lower + 1))
+        return [self.names[number] for number in dict.fromkeys(n for key in keys for n in self._cells.get(key, ()))]
+
     def count(self, x: int, y: int, z: int) -> int:
         """Return the number of scenes listed for a tile; repeated calls are cheap."""
         return self._count(x, y, z)
@@ -70,3 +88,11 @@ class QuadkeyIndex:
             if not self._sorted[place].startswith(prefix):
                 return
             yield from self._cells[self._sorted[place].translate(_IN_ORDER)]
+
+
+def _share(place: float, count: int) -> int:
+    return min(max(math.floor(place), 0), count - 1)
+
+
+def _range(left: float, right: float, count: int) -> tuple[int, int]:
+    return _share(left, count), _share(right, count) + 1
