@@ -34,7 +34,6 @@ from mosaic_async.events import OnEvent, PartSealed, PieceDropped, SceneSkipped,
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Part, part_name
 from mosaic_async.http.client import Answer, Check, Client
-from mosaic_async.raster.assembly import Assembly
 from mosaic_async.raster.form import TileFormat
 from mosaic_async.redaction import scrub
 
@@ -63,10 +62,9 @@ class Download:
     Args:
         job: what to fetch.
         effort: how hard to try.
-        layout: where tiles go and how they are stored.
+        parts: writes them; it knows where tiles go and how they are stored.
         client: makes the requests.
         work: keeps tiles and parts; parts that are finished there are not touched.
-        assembly: the output that grows with the parts; None if the only part is the output.
         scenes: counts what tiles are made of.
         stop: once set, no more tiles are requested, and `run` ends when those under way are settled.
         on_event: called with every tile, once, and every part.
@@ -76,26 +74,26 @@ class Download:
         self,
         job: Job,
         effort: Effort,
-        layout: Layout,
+        parts: PartWriter,
         *,
         client: Client,
         work: WorkFolder,
-        assembly: Assembly | None,
         scenes: SceneTally,
         stop: asyncio.Event | None,
         on_event: OnEvent,
     ) -> None:
         self._job = job
         self._effort = effort
-        self._grid = layout.grid
+        self._parts = parts
+        self._grid = parts.layout.grid
         self._client = client
         self._work = work
         self._scenes = scenes
         self._stop = stop
         self._on_event = on_event
-        max_failures = effort.allowed_failures(layout.grid.cover.count)
+        max_failures = effort.allowed_failures(self._grid.cover.count)
         self.ledger = Ledger(
-            layout.grid,
+            self._grid,
             max_failures=max_failures,
             parks=effort.on_error != "fail",
             fails_not_found=effort.not_found == "fail",
@@ -104,10 +102,9 @@ class Download:
         """What helps against failures that stay, by how many tiles have them."""
         self.same_bytes = SameBytesTally()
         self._witness = Witness(job, client, self.ledger.any_placed)
-        self._queue: asyncio.Queue[_Arrival | None] = asyncio.Queue(queue_size(layout.tile_format))
+        self._queue: asyncio.Queue[_Arrival | None] = asyncio.Queue(queue_size(parts.layout.tile_format))
         self._orders = Orders(self.ledger.tiles, lambda: self.is_stopped)
         self._turns: dict[Tile, asyncio.Lock] = {}
-        self._parts = PartWriter(job, layout, work.parts, assembly)
 
     @property
     def layout(self) -> Layout:

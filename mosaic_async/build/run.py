@@ -22,6 +22,7 @@ from mosaic_async.build.identity import Identity
 from mosaic_async.build.job import Effort, Job
 from mosaic_async.build.layout import Layout, prepare
 from mosaic_async.build.output_path import check_absent
+from mosaic_async.build.part_writer import PartWriter
 from mosaic_async.build.preflight import bytes_needed, check_files, check_room
 from mosaic_async.build.probe import probe
 from mosaic_async.build.renewal import check_renewal, keep_sample
@@ -123,10 +124,9 @@ class Run:
             download = Download(
                 self._job,
                 self._effort,
-                layout,
+                PartWriter(self._job, layout, work.parts, assembly),
                 client=client,
                 work=work,
-                assembly=assembly,
                 scenes=self._scenes,
                 stop=self._stop,
                 on_event=self._on_event,
