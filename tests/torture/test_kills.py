@@ -48,6 +48,12 @@ def test_a_run_killed_at_some_calls_ends_right(subject, in_memory, counted):
     check(subject, in_memory, points, counted)
 
 
+def test_a_run_killed_while_the_front_is_inserted_ends_right(subject, on_disk, counted):
+    """On a file system that cannot insert, there are no such calls but the trial."""
+    inserted = max(number for number, name in enumerate(subject.calls, 1) if name.startswith("fallocate"))
+    check(subject, on_disk, [(number, False) for number in range(inserted - 1, inserted + 4)], counted)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("share", range(SHARES))
