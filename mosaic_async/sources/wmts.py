@@ -10,7 +10,9 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from mosaic_async.errors import SourceError, UsageError
+from mosaic_async.geo.area import Bounds
 from mosaic_async.geo.grid_names import WEB_MERCATOR
+from mosaic_async.geo.matrix import MatrixSet
 from mosaic_async.sources.description import Description
 from mosaic_async.sources.extras import required
 from mosaic_async.sources.formats import preferred
@@ -18,6 +20,7 @@ from mosaic_async.sources.grid_signs import is_web_mercator
 from mosaic_async.sources.mercator_levels import PIXEL, Level, levels_by_zoom
 from mosaic_async.sources.placeholders import with_values
 from mosaic_async.sources.source import TileSource, with_query
+from mosaic_async.sources.wmts_grids import matrix_set_of
 
 _MOST_NAMES = 20
 """Layers that a message lists."""
@@ -52,13 +55,18 @@ def wmts_source(described: Description, params: Mapping[str, str]) -> TileSource
     chosen = {name.lower() for name in values}
     template = with_query(template, {name: value for name, value in params.items() if name.lower() not in chosen})
     zooms = list(levels or ())
+    box = _bounds(getattr(content, "boundingBoxWGS84", None))
+    own = None if levels else _own_set(service, content, matrix_set, box)
+    names = {one.zoom: one.name for one in own.matrices} if own else {}
+    names |= {zoom: level.name for zoom, level in (levels or {}).items()}
     return described.source(
         template,
         tile_size=levels[zooms[0]].tile_size if levels else None,
         zooms=(zooms[0], zooms[-1]) if levels else None,
-        bounds=_bounds(getattr(content, "boundingBoxWGS84", None)),
+        bounds=box,
         grid=WEB_MERCATOR if levels else _grid(service, matrix_set),
-        matrices={zoom: quote(level.name, safe=":") for zoom, level in (levels or {}).items()},
+        matrix_set=own,
+        matrices={zoom: quote(name, safe=":") for zoom, name in names.items()},
         notes=(", ".join(f"{name} {value}" for name, value in values.items() if value),),
     )
 
@@ -106,9 +114,20 @@ def _levels(service: Any, content: Any, name: str) -> dict[int, Level] | None:
     found = service.tilematrixsets.get(name)
     if found is None or not is_web_mercator(found.crs):
         return None
-    limits = content.tilematrixsetlinks[name].tilematrixlimits
-    matrices = [one for key, one in found.tilematrix.items() if not limits or key in limits]
+    matrices = _matrices(found, content, name)
     return levels_by_zoom(_level_of(one) for one in matrices if one.tilewidth == one.tileheight)
+
+
+def _matrices(found: Any, content: Any, name: str) -> list[Any]:
+    """Return the matrices of a set that a layer has."""
+    limits = content.tilematrixsetlinks[name].tilematrixlimits
+    return [one for key, one in found.tilematrix.items() if not limits or key in limits]
+
+
+def _own_set(service: Any, content: Any, name: str, bounds: Bounds | None) -> MatrixSet | None:
+    """Return a set of another grid than Web Mercator's; None where it cannot be used."""
+    found = service.tilematrixsets.get(name)
+    return None if found is None else matrix_set_of(name, found.crs, _matrices(found, content, name), bounds)
 
 
 def _level_of(matrix: Any) -> Level:

@@ -24,7 +24,9 @@ from rio_cogeo import cog_validate
 
 from mosaic_async import UsageError, build_mosaic, plan_mosaic, verify_mosaic
 from tests.cli.test_main import run
-from tests.loopback import uvicorn_of
+from tests.loopback import running, uvicorn_of
+from tests.map_server import PATTERN, MapServer
+from tests.sources.test_descriptions import capabilities, layer
 
 APP = """
 from pathlib import Path
@@ -243,3 +245,53 @@ async def test_sets_that_cannot_be_are_refused(tms, words, serve):
         await plan_mosaic(serve().template, (-70, -40, -60, -30), zoom=zoom, tms=tms)
     with pytest.raises(UsageError, match="Web Mercator only"):
         await plan_mosaic("https://host.invalid/{z}/{x}/{-y}", (0, 0, 1, 1), zoom=3, tms="WorldCRS84Quad")
+
+
+def described_set(crs: str, corner: str, cells: list[float], *, unit: float = 1.0, rows=9, columns=7) -> str:
+    matrices = "".join(
+        f"<TileMatrix><ows:Identifier>set:{zoom}</ows:Identifier><ScaleDenominator>{cell * unit / 0.00028!r}"
+        f"</ScaleDenominator><TopLeftCorner>{corner}</TopLeftCorner><TileWidth>256</TileWidth><TileHeight>256"
+        f"</TileHeight><MatrixWidth>{columns}</MatrixWidth><MatrixHeight>{rows}</MatrixHeight></TileMatrix>"
+        for zoom, cell in enumerate(cells)
+    )
+    return (
+        f"<TileMatrixSet><ows:Identifier>set</ows:Identifier><ows:SupportedCRS>urn:ogc:def:crs:EPSG::{crs}"
+        f"</ows:SupportedCRS>{matrices}</TileMatrixSet>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("crs", "corner", "cells", "corner_is", "box"),
+    [
+        ("25832", "300000 5300000", [1000, 100, 25], (300_000, 5_300_000), "6 46 12 48"),
+        ("3035", "3000000 4000000", [1000, 100, 25], (4_000_000, 3_000_000), "8 46 14 50"),  # north comes first
+        ("4326", "50 8", [0.01, 0.001, 0.0004], (8, 50), "8 46 14 50"),
+        ("4326", "8 50", [0.01, 0.001, 0.0004], (8, 50), "8 46 14 50"),  # a server that does not know the order
+        ("3857", "900000 6200000", [1000, 100, 25], (900_000, 6_200_000), "8 46 10 48.4"),  # Web Mercator's own levels
+    ],
+)
+async def test_a_wmts_describes_any_grid(crs, corner, cells, corner_is, box, tmp_path):
+    unit = 111319.49079327358 if crs == "4326" else 1.0
+    link = (
+        '<ResourceURL format="image/png" resourceType="tile" template="/matrix/{TileMatrix}/{TileRow}/{TileCol}.png"/>'
+    )
+    server = MapServer()
+    server.documents["/w"] = capabilities(
+        layer("a", {"set": ""}, urls=link, box=box), described_set(crs, corner, cells, unit=unit)
+    )
+    with running(server.app) as url:
+        left, top = corner_is
+        west, south, east, north = transform_bounds(
+            f"EPSG:{crs}", "EPSG:4326",
+            left + 300 * cells[1], top - 700 * cells[1], left + 700 * cells[1], top - 300 * cells[1],
+        )  # fmt: skip
+        await build_mosaic(f"{url}/w", (west, south, east, north), tmp_path / "a.tif", zoom=1)
+    with rasterio.open(tmp_path / "a.tif") as dataset:
+        assert dataset.crs == f"EPSG:{crs}"
+        assert np.allclose(dataset.res, cells[1], rtol=1e-12)
+        pixels, transform = dataset.read(), dataset.transform
+    x0, y0 = (transform.c - left) / cells[1], (top - transform.f) / cells[1]
+    assert (abs(x0 - round(x0)), abs(y0 - round(y0))) < (1e-6, 1e-6)
+    assert (round(x0) % 256, round(y0) % 256) == (0, 0)
+    expected, _ = PATTERN.expected(round(x0), round(y0), *pixels.shape[1:])
+    np.testing.assert_array_equal(pixels, expected)

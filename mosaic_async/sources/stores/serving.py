@@ -61,5 +61,5 @@ async def _answer(store: Store, request: web.Request) -> web.Response:
     if body is None:
         return web.Response(status=204)
     place = ",".join(map(repr, mercantile.xy_bounds(tile)))
-    headers = {"Content-Bbox": place, "Content-Crs": _MERCATOR}
+    headers = {} if store.grid else {"Content-Bbox": place, "Content-Crs": _MERCATOR}
     return web.Response(body=body, content_type="application/octet-stream", headers=headers)
