@@ -30,6 +30,7 @@ _SIZE = _RECORD.size + 4
 _HEAD = 16
 """Bytes that tell the job."""
 _ARRIVED, _PROVED, _GIVEN_UP = b"apg"
+_LAST = 2**32 - 1
 
 Arrival = tuple[int, int]
 """The connection of an answer, and its number there."""
@@ -114,6 +115,11 @@ class Arrivals:
         """Note that a connection has proved its answers up to a number."""
         if connection in self._noted:
             self._waiting.append((_PROVED, (self._of_this_run(connection), number), None, None))
+
+    def withdraw(self, connections: Collection[int]) -> None:
+        """Note that nothing is kept of what this run has taken from connections; `sync` after it was dropped."""
+        for connection in self._noted.intersection(connections):
+            self._waiting.append((_GIVEN_UP, (self._of_this_run(connection), _LAST), None, None))
 
     def accept(self, connection: int) -> None:
         """Note that what an earlier run has left of a connection was checked, and is right."""

@@ -176,9 +176,12 @@ class Download:
     async def _replace_doubtful(self) -> None:
         """Request again the tiles whose answers may belong to other requests, and make their parts again."""
         await self._client.prove()
-        while doubtful := self._kept(cast("set[Tile]", self._client.take_doubtful())):
+        while doubted := self._client.take_doubted():
+            doubtful = self._kept(cast("set[Tile]", self._client.take_doubtful()))
             await self._withdraw(doubtful)
-            await self._pass(2 * self._effort.in_flight)
+            self._work.arrivals.withdraw(doubted)
+            if doubtful:
+                await self._pass(2 * self._effort.in_flight)
             await self._client.prove()
         await self._work.spool.sync()
 

@@ -246,6 +246,10 @@ class Client:
         """Return the labels of the answers that became doubtful since the last call; request these URLs again."""
         return self._requester.wires.take_doubtful()
 
+    def take_doubted(self) -> set[int]:
+        """Return the connections of these answers, by the numbers that `Answer.arrival` has."""
+        return self._requester.wires.take_doubted()
+
     async def _farewell(self, wire: Wire) -> None:
         is_probe = await self._enter()
         try:

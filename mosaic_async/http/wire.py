@@ -53,6 +53,7 @@ class Wires:
         self._count = 0
         self._full: list[Wire] = []
         self._doubtful: set[Hashable] = set()
+        self._doubted: set[int] = set()
         self.is_trusted = True
         """Whether connections are kept alive; never again after the first stray."""
         self.prove_every = _PROVE_EVERY
@@ -70,25 +71,32 @@ class Wires:
         """Forget a closed wire."""
         self._open.discard(wire)
 
-    def distrust(self, labels: Iterable[Hashable]) -> None:
-        """Note doubtful answers, and use no wire again."""
-        self._doubtful.update(labels)
+    def distrust(self) -> None:
+        """Use no wire again."""
         self.is_trusted = False
         for wire in self._open:
             wire.retire()
 
-    def note_early_end(self, labels: Iterable[Hashable], *, limit: int | None) -> None:
-        """Doubt answers whose connection ended before its farewell: by the server after `limit` answers, or by us."""
+    def doubt(self, wire: int, labels: Iterable[Hashable]) -> None:
+        """Note that answers of a wire may belong to other requests."""
         self._doubtful.update(labels)
-        if limit is not None:
-            self.prove_every = min(self.prove_every, limit // 2)
+        self._doubted.add(wire)
+
+    def note_early_end(self, answers: int) -> None:
+        """Note that the server ended a connection before its farewell, and have later ones say farewell sooner."""
+        self.prove_every = min(self.prove_every, answers // 2)
         if self.prove_every < 2:
-            self.distrust(())
+            self.distrust()
 
     def take_doubtful(self) -> set[Hashable]:
         """Return the labels of the answers that became doubtful since the last call."""
         doubtful, self._doubtful = self._doubtful, set()
         return doubtful
+
+    def take_doubted(self) -> set[int]:
+        """Return the numbers of the wires whose answers became doubtful since the last call."""
+        doubted, self._doubted = self._doubted, set()
+        return doubted
 
     def note_full(self, wire: Wire) -> None:
         """Note a wire whose unproved answers have reached their limit, so that a farewell is due."""
@@ -235,7 +243,8 @@ class Wire(asyncio.Transport, asyncio.Protocol):
     def doubt(self) -> None:
         """Report the unproved answers, and close the connection."""
         self._is_doubtful = True
-        self._wires.distrust(self._take_unproved())
+        self._wires.doubt(self.number, self._take_unproved())
+        self._wires.distrust()
         self.abort()
 
     def prove(self) -> None:
@@ -328,8 +337,9 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         if self._farewell is not None:
             self._farewell.put_nowait(b"")
         elif self._answers > 1 and self._unproved and not self._is_silent:
-            limit = self._answers if exc or self._is_ended_by_server else None
-            self._wires.note_early_end(self._take_unproved(), limit=limit)
+            self._wires.doubt(self.number, self._take_unproved())
+            if exc or self._is_ended_by_server:
+                self._wires.note_early_end(self._answers)
         elif exc or self._is_ended_by_server or self._is_silent:
             self.prove()
         self._handler.connection_lost(exc)

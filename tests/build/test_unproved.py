@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mosaic_async.build.arrivals import Unproved, digest_of
+from mosaic_async.build.arrivals import Arrivals, Unproved, digest_of
+from mosaic_async.build.proof import Proof, read_record
 from mosaic_async.build.recheck import telling
+from mosaic_async.build.run import Run
+from mosaic_async.errors import ResourceError
 from mosaic_async.geo.cover import Tile
 from tests.build.test_desync import ZOOM, build, tiler_of
 from tests.desync import Desync, ahead, answer
@@ -95,6 +98,28 @@ async def test_without_its_log_no_unproved_tile_of_the_spool_is_used(tmp_path, d
             changed = {"empty": b"", "of another job": b"x" + data[1:], "zeroed": data[:16] + bytes(len(data) - 16)}
             log.write_bytes(changed.get(damage, data[:-5]))
         await build(server, output, 1)
+    assert_is_the_world(output, tiler, AREA, ZOOM)
+
+
+async def test_when_all_tiles_are_there_the_log_leaves_nothing_to_check(tmp_path, monkeypatch):
+    """A kill during the stitch must not have parts made again whose blocks are in the output already."""
+    tiler, output = tiler_of("png"), tmp_path / "out.tif"
+
+    async def assemble(*args):
+        raise ResourceError("killed")
+
+    with Desync(tiler, ahead(answer(tiler.body((8, 0, 0)))), turns=range(4, 5)).running() as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "_assemble", assemble)
+            with pytest.raises(ResourceError):
+                await build(server, output, 1)
+        assert server.strays
+        state = read_record(tmp_path / "out.tif.work" / "job.json")
+        log = Arrivals(tmp_path / "out.tif.work" / "arrivals.log", Proof(state.label))
+        assert log.scan(())
+        assert (log.path.stat().st_size > 100, log.unproved) == (True, {})
+        report = await build(server, output, 1)
+    assert report.requests == 0
     assert_is_the_world(output, tiler, AREA, ZOOM)
 
 
