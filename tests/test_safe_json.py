@@ -15,7 +15,7 @@ from mosaic_async.cli.main import main
 from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.safe_json import parse, read, read_text
 from mosaic_async.sources.opening import from_tilejson
-from mosaic_async.stac.items import read_document
+from mosaic_async.sources.stac_files import read_document
 from mosaic_async.tiler.scenes.mosaic import open_mosaic
 
 DEEP = '{"tiles": ' + "[" * 100_000

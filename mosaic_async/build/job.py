@@ -152,7 +152,7 @@ class Job:
             **({DECODE_TAG: self.decode} if self.decode else {}),
             **rules,
             "TIFFTAG_SOFTWARE": _SOFTWARE,
-            "MOSAIC_SOURCE": scrub(self.source.identity or self.source.template),
+            "MOSAIC_SOURCE": scrub(self.source.origin or self.source.identity or self.source.template),
             ZOOM_TAG: str(self.tile_zoom),
             RESAMPLING_TAG: encoding.overview_resampling,
             CLIP_TAG: "YES" if self.clip and has_outline(self.area, self.matrix) else "NO",

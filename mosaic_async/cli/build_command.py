@@ -13,11 +13,13 @@ from mosaic_async.api import build_mosaic
 from mosaic_async.build.failed_tiles import check_not_own
 from mosaic_async.build.job import NOT_FOUND, ON_ERROR, Effort
 from mosaic_async.cli import extras
+from mosaic_async.cli.found_scenes import found
 from mosaic_async.cli.job_arguments import JobArguments
 from mosaic_async.cli.opened_source import is_tile_url, opened
 from mosaic_async.cli.options import job_options, rendering_options
 from mosaic_async.cli.parsing import BoundsCommand, write_whole
 from mosaic_async.cli.running import run
+from mosaic_async.cli.search_options import search_options
 from mosaic_async.cli.signals import Interrupted
 from mosaic_async.cli.terminal import Progress, report_text
 from mosaic_async.errors import IncompleteError, UsageError
@@ -66,6 +68,7 @@ from mosaic_async.events import MosaicReport
 @click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
 @click.option("--fresh", is_flag=True, help="Start over: delete what an earlier run of this output kept.")
 @rendering_options
+@search_options
 @click.option(
     "--scenes",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -85,8 +88,9 @@ def build(source: str, output: Path, **options: Any) -> None:
         check_not_own(options["tiles"], output)
     with Progress(quiet=options.pop("quiet"), verbose=options.pop("verbose")) as progress:
         given = JobArguments.of(options)
-        listed = _scenes(source, given) if scenes else {}
-        report = _build(source, output, given, progress, as_json=as_json)
+        with found(source, given) as mosaic:
+            listed = _scenes(mosaic, given) if scenes else {}
+            report = _build(mosaic, output, given, progress, as_json=as_json)
     if scenes:
         write_whole(scenes, json.dumps(listed))
     click.echo(json.dumps(report.as_dict()) if as_json else report_text(report))
@@ -95,13 +99,13 @@ def build(source: str, output: Path, **options: Any) -> None:
         click.echo(f"hint: {kept}, or delete the folder to accept the holes", err=True)
 
 
-def _scenes(source: str, given: JobArguments) -> Any:
-    if is_tile_url(source):
+def _scenes(source: str | Path, given: JobArguments) -> Any:
+    if is_tile_url(str(source)):
         raise UsageError("the scenes behind a tile URL are unknown", hint="leave --scenes out")
     return extras.stac().scenes_of(source, given.area)
 
 
-def _build(source: str, output: Path, given: JobArguments, progress: Progress, *, as_json: bool) -> MosaicReport:
+def _build(source: str | Path, output: Path, given: JobArguments, progress: Progress, *, as_json: bool) -> MosaicReport:
     """Run the library; an incomplete run prints its report too."""
     stop = asyncio.Event()
 

@@ -19,6 +19,7 @@ from mosaic_async.cli.parsing import (
     SECRETS_VARIABLE,
     pairs_in_environment,
 )
+from mosaic_async.cli.search_options import DEFAULT_BAD, SEARCH
 from mosaic_async.errors import UsageError
 
 _Area = Sequence[float] | dict[str, Any]
@@ -33,6 +34,10 @@ class JobArguments:
     """URL of the tiler that renders the source; None: no other than the source itself or the embedded tiler."""
     dialect: str | None
     """Kind of that tiler; None: detected."""
+    search: Mapping[str, Any]
+    """Options of a search for scenes, those that were set."""
+    max_bad_scenes: str
+    """Scenes that may be left out, as a number or a share."""
     rendering: Mapping[str, Any]
     """Arguments of `Rendering`, those that were set."""
     access: Mapping[str, Any]
@@ -62,6 +67,7 @@ class JobArguments:
         left = dict(options)
         tiler, dialect = left.pop("tiler"), left.pop("dialect")
         rendering = {name: left.pop(name) for name in RENDERING}
+        search = {name: value for name in SEARCH if (value := left.pop(name, None))}
         access = {
             "headers": _pairs(left, "header", HEADERS_VARIABLE, ":"),
             "params": _pairs(left, "param", PARAMS_VARIABLE, "="),
@@ -72,6 +78,8 @@ class JobArguments:
             area=area,
             tiler=tiler,
             dialect=dialect,
+            search=search,
+            max_bad_scenes=left.pop("max_bad_scenes", DEFAULT_BAD),
             rendering={name: value for name, value in rendering.items() if value},
             access=access,
             library=left,

@@ -29,8 +29,12 @@ _EMBEDDED_ONLY = ("rounding", "group_by", "reflectance", "cloud_mask", "crs", "r
 
 
 @asynccontextmanager
-async def opened(source: str, given: JobArguments) -> AsyncIterator[TileSource]:
+async def opened(source: str | Path, given: JobArguments) -> AsyncIterator[TileSource]:
     """Yield the source as the library takes it; the embedded tiler runs as long as the block.
+
+    Args:
+        source: what the user named, or the path of a mosaic that a search made for this run.
+        given: the options.
 
     Raises:
         UsageError: the source does not exist, or the options do not fit it.
@@ -50,20 +54,35 @@ async def opened(source: str, given: JobArguments) -> AsyncIterator[TileSource]:
 
 
 @asynccontextmanager
-async def _rendered(source: str, given: JobArguments, size: Mapping[str, int]) -> AsyncIterator[str | TileSource]:
+async def _rendered(
+    source: str | Path, given: JobArguments, size: Mapping[str, int]
+) -> AsyncIterator[str | TileSource]:
     """Yield a source that a tiler renders, or the place of tiles as it is."""
+    name = str(source)
     if given.tiler:
-        tiler, headers = with_secrets(given.tiler, given.access["secrets"]), given.access["headers"]
-        rendering = _rendering(given)
-        yield await rendered_by(tiler, source, rendering=rendering, dialect=given.dialect, headers=headers, **size)
-    elif await asyncio.to_thread(is_tile_url, source):
+        yield await _by_tiler(given.tiler, name, given, size)
+    elif await asyncio.to_thread(is_tile_url, name):
         _check_tile_url(given)
-        yield source
+        yield name
     elif given.dialect:
         raise UsageError("--dialect does not apply to the embedded tiler", hint="leave --dialect out, or set --tiler")
     else:
-        async with extras.tiler().local_tiler(source, **given.rendering, **size) as local:
+        home = source.parent if isinstance(source, Path) else None
+        bad = given.max_bad_scenes
+        async with extras.tiler().local_tiler(name, **given.rendering, **size, max_bad_scenes=bad, home=home) as local:
             yield local
+
+
+async def _by_tiler(tiler: str, source: str, given: JobArguments, size: Mapping[str, int]) -> TileSource:
+    return await rendered_by(
+        with_secrets(tiler, given.access["secrets"]),
+        source,
+        rendering=_rendering(given),
+        dialect=given.dialect,
+        headers=given.access["headers"],
+        creation=given.search,
+        **size,
+    )
 
 
 def is_tile_url(source: str) -> bool:
@@ -80,12 +99,12 @@ def _is_tilejson(path: Path) -> bool:
     if not path.exists():
         raise UsageError(
             f"{path} not found",
-            hint="SOURCE is a URL with {z}/{x}/{y}, a TileJSON, tiles on disk, a MosaicJSON or a folder of scenes",
+            hint="SOURCE is a URL with {z}/{x}/{y}, a TileJSON, tiles on disk, a MosaicJSON, a search or scenes",
         )
-    if path.is_dir() or path.suffix == ".gz":
-        return False
     if path.suffix == ".xml":
         return True
+    if path.is_dir() or path.suffix.lower() not in ("", ".json", ".geojson", ".tilejson"):
+        return False
     try:
         document = parse(path.read_bytes())
     except ValueError as error:

@@ -10,6 +10,7 @@ import click
 
 from mosaic_async.cli import extras
 from mosaic_async.cli.running import run
+from mosaic_async.cli.search_options import bad_scenes_option
 
 
 @click.command()
@@ -36,12 +37,15 @@ from mosaic_async.cli.running import run
     metavar="URL",
     help="Site whose pages may read tiles, such as https://map.example; repeatable.",
 )
-def serve(source: Path, **options: Any) -> None:
-    """Serve a MosaicJSON, or a folder of STAC items or COGs, as tiles until interrupted."""
+@bad_scenes_option
+def serve(source: Path, max_bad_scenes: str, **options: Any) -> None:
+    """Serve a MosaicJSON, or STAC items or rasters in files, as tiles until interrupted."""
     tiler = extras.tiler()
 
     async def work() -> None:
-        mosaic = await asyncio.to_thread(tiler.open_mosaic, source)
+        mosaic = await asyncio.to_thread(tiler.open_mosaic, source, max_bad_scenes=max_bad_scenes)
+        for note in mosaic.notes:
+            click.echo(f"note: {note}", err=True)
         async with tiler.serve(mosaic, **options) as url:
             example = "&".join(f"assets={name}" for name in mosaic.assets[:3])
             click.echo(f"{url}/WebMercatorQuad/tilejson.json?{example}")

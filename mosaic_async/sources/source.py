@@ -51,6 +51,8 @@ class TileSource:
     """The name of each zoom's tile matrix, for `{TileMatrix}`, where it is not the number."""
     identity: str | None = None
     """Name of this source from run to run, by which a killed run resumes; None: the template."""
+    origin: str | None = None
+    """What the output's metadata name as its source; None: the identity, or the template."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Secret texts of the URL by name, which may change from run to run without changing a pixel."""
     notes: tuple[str, ...] = ()

@@ -5,12 +5,13 @@ It knows nothing of searches, servers or pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from mosaic_async.errors import SourceError
+from mosaic_async.redaction import scrub
 from mosaic_async.safe_json import parse, read_text
 
 _LEADING_TO_ITEMS = ("item", "child")
@@ -66,10 +67,16 @@ def is_item(document: Mapping[str, Any]) -> bool:
     return document.get("type") == "Feature" and "stac_version" in document and "assets" in document
 
 
-def linked_documents(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+def linked_documents(
+    path: Path, on_bad: Callable[[str, SourceError], None] | None = None
+) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Follow a file of a collection or catalogue to the documents that it leads to, each file once.
 
-    Links are followed in their order, in depth first. Links to URLs are left out.
+    Links are followed in their order, in depth first.
+
+    Args:
+        path: the file.
+        on_bad: called for each linked file that cannot be read, and each link to a URL; None: they are errors.
 
     Yields:
         Path and content of each document that leads no further: items, and whatever else is linked.
@@ -83,18 +90,31 @@ def linked_documents(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         if (real := file.resolve()) in seen:
             continue
         seen.add(real)
-        document = read_document(file)
+        try:
+            document = read_document(file)
+        except SourceError as error:
+            if on_bad is None or file == path:
+                raise
+            on_bad(str(file), error)
+            continue
         if is_item(document) or "features" in document or not document.get("links"):
             yield file, document
         else:
-            waiting += reversed(_targets(document["links"], file))
+            waiting += reversed(_targets(document["links"], file, on_bad))
 
 
-def _targets(links: Sequence[Mapping[str, Any]], file: Path) -> list[Path]:
+def _targets(
+    links: Sequence[Mapping[str, Any]], file: Path, on_bad: Callable[[str, SourceError], None] | None
+) -> list[Path]:
     try:
         hrefs = [link["href"] for link in links if link.get("rel") in _LEADING_TO_ITEMS]
-        return [Path(resolve_href(href, str(file))) for href in hrefs if not urlsplit(href).scheme]
+        remote = [href for href in hrefs if urlsplit(href).scheme]
+        local = [Path(resolve_href(href, str(file))) for href in hrefs if not urlsplit(href).scheme]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SourceError(
             f"{file} has malformed links: {error!r}", hint="each link requires `rel` and `href`"
         ) from error
+    if on_bad is not None:
+        for href in remote:
+            on_bad(href, SourceError(f"{file} links to {scrub(href)} on a server", hint="search its API instead"))
+    return local

@@ -204,6 +204,7 @@ async def rendered_by(
     tile_size: int = 512,
     dialect: str | None = None,
     headers: Mapping[str, str] | None = None,
+    creation: Mapping[str, Any] | None = None,
 ) -> TileSource:
     """Have a tiler render a MosaicJSON or, if it is awspds or titiler-pgstac, the search in a file.
 
@@ -214,9 +215,11 @@ async def rendered_by(
         tile_size: pixels per side.
         dialect: one of `dialects.DIALECTS`, for a tiler without an OpenAPI description; None: detected.
         headers: sent with every request.
+        creation: how awspds makes a mosaic of the search: `minzoom`, `maxzoom`, `seasons`, `optimized_selection` and
+            `max_per_cell` of `awspds_mosaic`.
 
     Raises:
-        UsageError: the tiler does not support the rendering, or does not render `what`.
+        UsageError: the tiler does not support the rendering or `creation`, or does not render `what`.
         SourceError: the tiler does not answer.
     """
     if dialect is None:
@@ -225,7 +228,14 @@ async def rendered_by(
         kind = {"planetary-computer": "pgstac"}.get(dialect, dialect_named(dialect).name.partition("-")[0])
     if kind == "awspds":
         search = await asyncio.to_thread(_read_search, what)
-        return await awspds_mosaic(tiler, search, rendering=rendering, tile_size=tile_size, headers=headers)
+        return await awspds_mosaic(
+            tiler, search, rendering=rendering, tile_size=tile_size, headers=headers, **(creation or {})
+        )
+    if creation:
+        raise UsageError(
+            f"this tiler does not support {', '.join(f'``{name}``' for name in creation)}",
+            hint="put what it supports into the search, or create a mosaic with `mosaic-async create`",
+        )
     if kind == "pgstac":
         search = await asyncio.to_thread(_read_search, what)
         return await titiler_search(

@@ -1,16 +1,15 @@
-"""Where scenes are found: a STAC API, or files: items, collections, catalogues, item collections, stac-geoparquet.
+"""Searches for scenes, in a STAC API or in files.
 
-The only user of pystac-client, cql2 and rustac. It knows nothing of seasons, cells or documents.
+The only user of pystac-client and cql2. It knows nothing of seasons, cells or documents.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urljoin
 
 import cql2
 import shapely
@@ -23,60 +22,12 @@ from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.redaction import learn_request, scrub
 from mosaic_async.safe_json import parse
 from mosaic_async.sources.footprint import outline_of
+from mosaic_async.sources.item_files import OnBad, Scene, link_of, read_scenes, refuse
 from mosaic_async.sources.outlines import box_of
 from mosaic_async.sources.remote_json import bound_body, retries
-from mosaic_async.sources.stac_files import is_item, linked_documents, read_document, resolve_href, text_of
 from mosaic_async.sources.stac_query import Item, Search
 
 _TIMEOUT = 60.0
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A STAC item and where it was found.
-
-    Raises:
-        SourceError: the item is malformed.
-    """
-
-    item: Item
-    location: str | None
-    """Path or URL of the item; None when it has none of its own, as inside an item collection."""
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.item, Mapping) or "id" not in self.item:
-            raise SourceError(f"not a STAC item: {json.dumps(self.item)[:100]}", hint="an item is an object with an id")
-        links, assets = self.item.get("links") or [], self.item.get("assets") or {}
-        if not isinstance(self.item.get("properties") or {}, Mapping):
-            raise SourceError(f"the item {self.item['id']} is malformed: its properties are not an object")
-        if not isinstance(assets, Mapping) or not all(isinstance(asset, Mapping) for asset in assets.values()):
-            raise SourceError(f"the item {self.item['id']} is malformed: its assets are not objects")
-        if not isinstance(links, list) or not all(isinstance(link, Mapping) for link in links):
-            raise SourceError(f"the item {self.item['id']} is malformed: its links are not a list of objects")
-
-    def asset(self, name: str) -> str:
-        """Return the absolute path or URL of one of its assets.
-
-        Raises:
-            UsageError: the item does not have this asset.
-            SourceError: the asset has no usable href.
-        """
-        assets = self.item.get("assets") or {}
-        if name not in assets:
-            raise UsageError(f"{self.item.get('id')} has no asset {name}", hint=f"it has {', '.join(assets)}")
-        try:
-            return resolve_href(str(assets[name]["href"]), self.location)
-        except (KeyError, ValueError) as error:
-            raise SourceError(f"the asset {name} of {self.item.get('id')} has no usable href: {error!r}") from error
-
-    def absolute(self) -> dict[str, Any]:
-        """Return a copy of the item with absolute hrefs, which can be moved."""
-        assets = self.item.get("assets") or {}
-        return {
-            **self.item,
-            "assets": {name: {**asset, "href": self.asset(name)} for name, asset in assets.items()},
-            "links": [link for link in self.item.get("links") or () if _is_absolute(link)],
-        }
 
 
 class _ApiIO(StacApiIO):
@@ -94,7 +45,12 @@ class _ApiIO(StacApiIO):
 
 
 def search_api(
-    url: str, search: Search, *, headers: Mapping[str, str] | None = None, attempts: int = 5
+    url: str,
+    search: Search,
+    *,
+    headers: Mapping[str, str] | None = None,
+    attempts: int = 5,
+    on_bad: OnBad = refuse,
 ) -> Iterator[Scene]:
     """Search a STAC API, page by page; each item is returned once.
 
@@ -105,6 +61,7 @@ def search_api(
         search: what to look for.
         headers: sent with every request.
         attempts: maximum per page.
+        on_bad: called for each item that is malformed; the others are returned.
 
     Raises:
         SourceError: the API is unreachable, refuses the search, or does not return items.
@@ -118,7 +75,11 @@ def search_api(
     try:
         for page in _ApiIO(headers or {}, attempts).get_pages(f"{root}/search", "POST", body):
             for item in page["features"]:
-                scene = Scene(item, _self_of(item, root))
+                try:
+                    scene = Scene(item, _self_of(item, root))
+                except SourceError as error:
+                    on_bad(f"an item of {scrub(root)}", error)
+                    continue
                 key = (item.get("collection"), item["id"])
                 # A server without the query extension ignores `query` and does not say so.
                 if key not in seen and search.accepts(item):
@@ -133,13 +94,14 @@ def search_api(
         raise SourceError(f"{scrub(root)} is not a STAC API: {error!r}") from error
 
 
-def search_files(path: str | Path, search: Search) -> Iterator[Scene]:
+def search_files(path: str | Path, search: Search, *, on_bad: OnBad = refuse) -> Iterator[Scene]:
     """Search files as an API would, in the order of their paths; each item is returned once.
 
     Args:
         path: a folder, a STAC item, collection, catalogue or item collection (also gzipped), newline-delimited items,
             or stac-geoparquet.
         search: what to look for.
+        on_bad: called for each scene that cannot be used; the others are returned.
 
     Raises:
         SourceError: a file cannot be read, or items are missing or malformed.
@@ -148,34 +110,18 @@ def search_files(path: str | Path, search: Search) -> Iterator[Scene]:
     filtered = expression(search.filter) if search.filter else None
     place = _place(search)
     seen: set[tuple[Any, Any]] = set()
-    for scene in read_scenes(Path(path)):
+    for scene in read_scenes(Path(path), on_bad):
         item = scene.item
         key = (item.get("collection"), item.get("id"))
-        if key in seen or not search.accepts(item):
+        try:
+            is_new = key not in seen and search.accepts(item)
+            is_near = is_new and (place is None or place.intersects(outline_of(item)))
+        except SourceError as error:
+            on_bad(str(scene.location or item["id"]), error)
             continue
-        if place is not None and not place.intersects(outline_of(item)):
-            continue
-        if filtered is not None and not _matches(filtered, item):
-            continue
-        seen.add(key)
-        yield scene
-
-
-def read_scenes(path: Path) -> Iterator[Scene]:
-    """Read all items at a path; see `search_files`."""
-    if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.suffix in (".json", ".geojson"))
-        documents = ((file, read_document(file)) for file in found)
-        items = [Scene(document, str(file.absolute())) for file, document in documents if is_item(document)]
-        if not items:
-            raise SourceError(f"{path} has no STAC items", hint="use a folder of items, a catalogue or an API")
-        yield from items
-    elif path.suffix in (".parquet", ".geoparquet"):
-        yield from _features(_read_parquet(path), path)
-    elif path.suffix in (".ndjson", ".jsonl", ".geojsonl"):
-        yield from _features({"features": _lines(path)}, path)
-    else:
-        yield from _followed(path)
+        if is_near and (filtered is None or _matches(filtered, item)):
+            seen.add(key)
+            yield scene
 
 
 def expression(text: str | Mapping[str, Any]) -> cql2.Expr:
@@ -245,73 +191,13 @@ def _is_area(search: Search) -> bool:
     return search.intersects is not None and search.intersects.get("type") in ("Polygon", "MultiPolygon")
 
 
-def _followed(path: Path) -> Iterator[Scene]:
-    """Follow a collection or catalogue to its items, each file once."""
-    for file, document in linked_documents(path):
-        if is_item(document):
-            yield Scene(document, str(file.absolute()))
-        elif "features" in document:
-            yield from _features(document, file)
-        else:
-            raise SourceError(f"{file} is not a STAC item, collection, catalogue or item collection")
-
-
-def _lines(path: Path) -> Iterator[Any]:
-    for number, line in enumerate(text_of(path).split("\n"), start=1):
-        try:
-            if line.strip():
-                yield parse(line)
-        except ValueError as error:
-            raise SourceError(f"line {number} of {path} is not JSON: {error}") from error
-
-
-def _features(document: Mapping[str, Any], path: Path) -> Iterator[Scene]:
-    """Read an item collection; an item's location is its `self` link, if it has one."""
-    features = document.get("features")
-    if not isinstance(features, Iterable) or isinstance(features, str | Mapping):
-        raise SourceError(f"{path} is not an item collection: its features are not a list")
-    for item in features:
-        scene = Scene(item, None)
-        try:
-            own = _link(item, "self")
-            yield Scene(item, resolve_href(own, str(path.absolute()))) if own else scene
-        except ValueError as error:
-            raise SourceError(f"the item {item['id']} in {path} has a malformed link: {error}") from error
-
-
-def _read_parquet(path: Path) -> Mapping[str, Any]:
-    try:
-        import rustac  # noqa: PLC0415 - large, and few need it
-    except ImportError as error:
-        raise UsageError(
-            f"stac-geoparquet requires the extra `geoparquet` ({error})", hint="pip install 'mosaic-async[geoparquet]'"
-        ) from error
-    try:
-        found: Mapping[str, Any] = rustac.read_sync(str(path), set_self_link=False)
-    except Exception as error:  # whatever the Rust reader meets
-        raise SourceError(f"{path} cannot be read as stac-geoparquet: {error}") from error
-    return found
-
-
 def _self_of(item: Item, root: str) -> str:
     """Return an item's own URL; where the API leaves the link out, it is the one of the standard."""
-    own = _link(item, "self")
+    own = link_of(item, "self")
     if own:
         return urljoin(f"{root}/", own)
     collection, name = quote(str(item.get("collection")), safe=""), quote(str(item["id"]), safe="")
     return f"{root}/collections/{collection}/items/{name}"
-
-
-def _link(item: Item, relation: str) -> str | None:
-    links: Iterable[Mapping[str, Any]] = item.get("links") or ()
-    return next((str(link["href"]) for link in links if link.get("rel") == relation and link.get("href")), None)
-
-
-def _is_absolute(link: Mapping[str, Any]) -> bool:
-    try:
-        return bool(urlsplit(str(link.get("href"))).scheme)
-    except ValueError:
-        return False
 
 
 def _words(error: Exception) -> str:

@@ -8,26 +8,27 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
-from urllib.parse import quote
 
 import shapely
 
-from mosaic_async.errors import ResourceError, SourceError, UsageError
+from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.geo.cover import MAX_ZOOM, WORLD
 from mosaic_async.raster import whole_file
+from mosaic_async.sources.bad_scenes import BadScenes
 from mosaic_async.sources.footprint import outline_of, reach_of
+from mosaic_async.sources.item_files import OnBad, Scene
+from mosaic_async.sources.item_folder import paths_in, write_items
 from mosaic_async.sources.outlines import capped_cells, cell_count, cells_of
 from mosaic_async.sources.seasons import SEASONS, read_seasons, season_of
-from mosaic_async.sources.signing import Signer, readable, reader_pays
+from mosaic_async.sources.signing import Signer, reader_pays
 from mosaic_async.sources.stac_query import Search, moment_of, one_per_place
-from mosaic_async.stac.items import Scene, search_api, search_files
+from mosaic_async.stac.items import search_api, search_files
 from mosaic_async.stac.provenance import feature_of
 
 _ZOOM_SPAN = 5
@@ -52,6 +53,8 @@ class CreatedMosaic:
     """GeoJSON FeatureCollection: id, datetime and footprint of each scene that a cell lists."""
     warnings: tuple[str, ...] = ()
     """What was left out and what expires, in words for people."""
+    bad: Mapping[str, str] = field(default_factory=dict)
+    """Why a scene is malformed and left out, by its path or name."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ def create_mosaic(
     signer: Signer | None = None,
     headers: Mapping[str, str] | None = None,
     attempts: int = 5,
+    max_bad_scenes: int | str = 0,
 ) -> CreatedMosaic:
     """Search for scenes and return a MosaicJSON of them. It blocks; run it in a thread beside a loop.
 
@@ -105,6 +109,7 @@ def create_mosaic(
         signer: signs hrefs of Planetary Computer; None: `signing.Signer()`.
         headers: sent to the API.
         attempts: maximum per page of the API.
+        max_bad_scenes: scenes that may be malformed and are left out, as a number or a share such as `5%`.
 
     Raises:
         UsageError: the search or an option is malformed, or options exclude each other.
@@ -118,13 +123,17 @@ def create_mosaic(
     if asset is not None and keep_items is not None:
         raise UsageError("a mosaic lists items or the files of an asset", hint="omit ``asset`` or ``keep_items``")
     warnings: list[str] = []
+    bad = BadScenes(max_bad_scenes)
     found: Iterable[Scene] = (
-        search_api(api, wanted, headers=headers, attempts=attempts) if api else search_files(items or "", wanted)
+        search_api(api, wanted, headers=headers, attempts=attempts, on_bad=bad.add)
+        if api
+        else search_files(items or "", wanted, on_bad=bad.add)
     )
     scenes = _in_order(found, wanted)
     total = len(scenes)
-    names = _kept_names(scenes, Path(keep_items)) if keep_items is not None else [_name(one, asset) for one in scenes]
-    placed = [_placed(scene, name) for scene, name in zip(scenes, names, strict=True)]
+    names = paths_in(Path(keep_items), scenes) if keep_items is not None else [_name(one, asset) for one in scenes]
+    placed = [one for scene, name in zip(scenes, names, strict=True) if (one := _placed(scene, name, bad.add))]
+    bad.check(len(placed))
     if kept_seasons != frozenset(SEASONS):
         placed = [one for one in placed if _season(one) in kept_seasons]
     if optimized_selection:
@@ -149,12 +158,18 @@ def create_mosaic(
             "these scenes lie in a requester-pays bucket: set AWS_REQUEST_PAYER=requester where tiles are rendered"
         )
     if keep_items is not None:
-        warnings += _keep(placed, Path(keep_items), signer or Signer())
-    return CreatedMosaic(document=document, scenes=_collection(placed, document), warnings=tuple(warnings))
+        warnings += _keep(placed, signer or Signer())
+    return CreatedMosaic(
+        document=document, scenes=_collection(placed, document), warnings=(*warnings, *bad.notes), bad=bad.reasons
+    )
 
 
-def _placed(scene: Scene, name: str) -> _Placed:
-    return _Placed(scene, name, outline_of(scene.item), reach_of(scene.item))
+def _placed(scene: Scene, name: str, on_bad: OnBad) -> _Placed | None:
+    try:
+        return _Placed(scene, name, outline_of(scene.item), reach_of(scene.item))
+    except SourceError as error:
+        on_bad(str(scene.item["id"]), error)
+        return None
 
 
 def _in_order(found: Iterable[Scene], wanted: Search) -> list[Scene]:
@@ -175,25 +190,9 @@ def _name(scene: Scene, asset: str | None) -> str:
     return scene.location
 
 
-def _kept_names(scenes: Sequence[Scene], folder: Path) -> list[str]:
-    """Name the files of items by their ids; items of several collections with one id are kept apart by collection."""
-    counts = Counter(scene.item["id"] for scene in scenes)
-    names = []
-    for scene in scenes:
-        of_collection = [scene.item.get("collection")] if counts[scene.item["id"]] > 1 else []
-        parts = [quote(str(part), safe="") for part in (*of_collection, scene.item["id"])]
-        names.append(str(folder.joinpath(*parts[:-1], f"{parts[-1]}.json").absolute()))
-    return names
-
-
-def _keep(placed: Sequence[_Placed], folder: Path, signer: Signer) -> list[str]:
+def _keep(placed: Sequence[_Placed], signer: Signer) -> list[str]:
     """Write items with hrefs that can be opened; return a warning if these expire."""
-    try:
-        for one in placed:
-            Path(one.name).parent.mkdir(parents=True, exist_ok=True)
-            whole_file.write(Path(one.name), json.dumps(readable(one.scene.absolute(), signer)))
-    except OSError as error:
-        raise ResourceError(f"{folder} cannot be written: {error.strerror}") from error
+    write_items(((one.name, one.scene) for one in placed), signer, whole_file.write)
     if signer.ends is None:
         return []
     ends = datetime.fromtimestamp(signer.ends, UTC)

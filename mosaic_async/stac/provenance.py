@@ -23,11 +23,11 @@ from mosaic_async.errors import SourceError
 from mosaic_async.geo.area import Area
 from mosaic_async.redaction import scrub
 from mosaic_async.sources.footprint import outline_of
+from mosaic_async.sources.item_files import read_scenes
 from mosaic_async.sources.outlines import box_of
 from mosaic_async.sources.remote_json import get_json
 from mosaic_async.sources.stac_files import read_document, resolve_href
 from mosaic_async.sources.stac_query import Item, moment_of
-from mosaic_async.stac.items import read_scenes
 
 _AT_ONCE = 16
 _TIMEOUT = 60.0

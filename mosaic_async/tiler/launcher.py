@@ -18,6 +18,7 @@ from mosaic_async.errors import ResourceError, SourceError, UsageError
 from mosaic_async.geo.matrix import MatrixSet
 from mosaic_async.raster import whole_file
 from mosaic_async.raster.environment import undecided
+from mosaic_async.sources.bad_scenes import DEFAULT
 from mosaic_async.sources.source import TileSource
 from mosaic_async.tiler.address import held_socket
 from mosaic_async.tiler.edge.limits import OWN_RUN, PUBLIC, Limits
@@ -65,11 +66,13 @@ async def local_tiler(
     crs: str | None = None,
     resolution: float | None = None,
     like: str | Path | None = None,
+    max_bad_scenes: int | str = DEFAULT,
+    home: Path | None = None,
 ) -> AsyncIterator[TileSource]:
     """Serve scenes as tiles on this machine for the block, and yield their source.
 
     Args:
-        mosaic: a MosaicJSON, a folder of STAC items or COGs, or a STAC item, collection or catalogue.
+        mosaic: a MosaicJSON, STAC items or rasters in files, or a folder of either.
         bands: asset names of STAC items, or band numbers of plain files.
         expression: instead of bands, one formula per output band, separated by `;`.
         pixel_selection: how scenes that overlap are combined: first, newest, oldest, highest, lowest, mean, median,
@@ -89,6 +92,8 @@ async def local_tiler(
             resolution are not resampled.
         resolution: width of a pixel, in units of `crs`.
         like: a raster file whose system, resolution and pixels are used, instead of both.
+        max_bad_scenes: scenes that may be unusable and are left out, as a number or a share such as `5%`.
+        home: a folder made for this run that holds the mosaic; its path does not count for resuming.
 
     Raises:
         SourceError: the scenes cannot be read, or the tiler does not start.
@@ -111,21 +116,23 @@ async def local_tiler(
     grid = {"crs": crs, "resolution": resolution, "like": None if like is None else str(like), "tile_size": tile_size}
     secret = token_urlsafe(16)
     async with _workshop() as workshop:
-        scenes = await workshop.open(mosaic, rendering=rendering, grid=grid)
+        reading = {"max_bad_scenes": max_bad_scenes, "home": str(home) if home else None}
+        scenes = await workshop.open(mosaic, rendering=rendering, grid=grid, reading=reading)
         async with workshop.serving(
             scenes.hosts, host="127.0.0.1", port=0, workers=workers, secret=secret, signing=signing, limits=OWN_RUN
         ) as url:
             name = scenes.grid.name if scenes.grid else "WebMercatorQuad"
-            path = f"tiles/{name}/{{z}}/{{x}}/{{y}}.{tile_format}?tilesize={tile_size}&{scenes.query}"
+            look = f"{tile_format}?tilesize={tile_size}&{scenes.query}"
             yield TileSource(
-                template=f"{url}/{path}&access_token={secret}",
+                template=f"{url}/tiles/{name}/{{z}}/{{x}}/{{y}}.{look}&access_token={secret}",
                 tile_size=tile_size,
                 minzoom=0 if scenes.grid else scenes.minzoom,
                 maxzoom=0 if scenes.grid else scenes.maxzoom,
                 matrix_set=scenes.grid,
                 bounds=scenes.bounds,
-                notes=(f"scenes are read from {', '.join(scenes.hosts)}",) if scenes.hosts else (),
-                identity=f"local:{scenes.digest}/{tile_format}?tilesize={tile_size}&{scenes.query}",
+                notes=((f"scenes are read from {', '.join(scenes.hosts)}",) if scenes.hosts else ()) + scenes.notes,
+                origin=f"mosaic-async tiler: {look}",
+                identity=f"local:{scenes.digest}/{look}",
             )
 
 
@@ -191,6 +198,7 @@ class _Scenes:
     bounds: tuple[float, float, float, float]
     grid: MatrixSet | None
     """None: Web Mercator."""
+    notes: tuple[str, ...]
 
 
 class _Workshop:
@@ -207,6 +215,7 @@ class _Workshop:
         rendering: Mapping[str, Any] | None = None,
         shown: Sequence[str] | None = None,
         grid: Mapping[str, Any] | None = None,
+        reading: Mapping[str, Any] | None = None,
     ) -> _Scenes:
         """Return what is to be known of the scenes at a path, or in a mosaic.
 
@@ -215,8 +224,15 @@ class _Workshop:
         """
         place = str(source) if isinstance(source, (str, Path)) else None
         if not isinstance(source, (str, Path)):
-            await asyncio.to_thread(whole_file.write, self._file, json.dumps(asdict(source)))
-        given = {"file": str(self._file), "source": place, "rendering": rendering, "shown": shown, "grid": grid}
+            await asyncio.to_thread(self._keep, source)
+        given = {
+            "file": str(self._file),
+            "source": place,
+            "rendering": rendering,
+            "shown": shown,
+            "grid": grid,
+            "reading": reading or {},
+        }
         child = await self._nursery.run("open", given, is_short=True)
         try:
             written = await child.everything()
@@ -228,7 +244,11 @@ class _Workshop:
         if "error" in told:
             raise getattr(errors, told["error"])(told["message"], hint=told["hint"])
         own = MatrixSet.from_dict(told["grid"]) if told["grid"] else None
-        return _Scenes(**{**told, "hosts": tuple(told["hosts"]), "bounds": tuple(told["bounds"]), "grid": own})
+        lists = {name: tuple(told[name]) for name in ("hosts", "bounds", "notes")}
+        return _Scenes(**{**told, **lists, "grid": own})
+
+    def _keep(self, mosaic: Mosaic) -> None:
+        whole_file.write(self._file, json.dumps(mosaic.as_dict()))
 
     @asynccontextmanager
     async def serving(

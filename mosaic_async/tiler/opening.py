@@ -23,8 +23,8 @@ def opened_scenes(given: Mapping[str, Any]) -> str:
 
     Args:
         given: `source`, the place of scenes, or None if `file` holds a mosaic; the `rendering`, or None and the names
-            of the bands that tiles will show, `shown` (None: any); `grid`, the arguments of `matrix_set_for`. The file
-            takes the mosaic with its survey and its grid.
+            of the bands that tiles will show, `shown` (None: any); `grid`, the arguments of `matrix_set_for`;
+            `reading`, those of `open_mosaic`. The file takes the mosaic with its survey and its grid.
     """
     try:
         return json.dumps(_opened(**given))
@@ -47,16 +47,17 @@ def _opened(
     rendering: Mapping[str, Any] | None,
     shown: Sequence[str] | None,
     grid: Mapping[str, Any] | None,
+    reading: Mapping[str, Any],
 ) -> dict[str, Any]:
     path = Path(file)
-    mosaic = open_mosaic(source) if source else _read(path)[0]
+    mosaic = open_mosaic(source, items=path.parent / "items", **reading) if source else _read(path)[0]
     query = ""
     if rendering is not None:
         wanted = Rendering(**rendering)
         query, shown = wanted.query(mosaic), wanted.shown(mosaic)
     agreed = survey(names_in(mosaic.document), shown, is_stac=mosaic.is_stac)
     own = matrix_set_for(mosaic, **grid) if grid else None
-    written = {**asdict(mosaic), "survey": agreed.as_dict(), "grid": document_of(own) if own else None}
+    written = {**mosaic.as_dict(), "survey": agreed.as_dict(), "grid": document_of(own) if own else None}
     whole_file.write(path, json.dumps(written))
     document = mosaic.document
     return {
@@ -67,12 +68,13 @@ def _opened(
         "maxzoom": document["maxzoom"],
         "bounds": mosaic.bounds,
         "grid": asdict(own) if own else None,
+        "notes": mosaic.notes,
     }
 
 
 def _read(file: Path) -> tuple[Mosaic, dict[str, Any]]:
     given = json.loads(file.read_text())
-    return Mosaic(given["document"], tuple(given["assets"]), tuple(given["hosts"])), given
+    return Mosaic.from_dict(given), given
 
 
 def surveyed(file: Path) -> tuple[Mosaic, Survey, dict[str, Any] | None]:

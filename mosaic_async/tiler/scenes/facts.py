@@ -19,11 +19,10 @@ from mosaic_async.errors import MosaicError, SourceError
 from mosaic_async.sources.footprint import grid_of, outline_of, reach_of
 from mosaic_async.sources.raster_grid import RasterGrid
 from mosaic_async.sources.stac_files import resolve_href
-from mosaic_async.tiler.scenes.raster_file import open_raster
+from mosaic_async.tiler.scenes.raster_file import is_named_raster, open_raster
 
 _MERCATOR = tms.get("WebMercatorQuad")
 _RASTER_TYPES = frozenset({"image/tiff", "image/vnd.stac.geotiff", "image/x.geotiff", "image/jp2"})
-_RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k")
 _TORN = 4.0
 """How many times coarser than its pixels GDAL's resolution of a raster is when the edge of the map cuts the raster."""
 
@@ -93,7 +92,7 @@ def raster_assets(item: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def _is_raster(asset: Mapping[str, Any]) -> bool:
     if stated := asset.get("type"):
         return str(stated).partition(";")[0].strip().lower() in _RASTER_TYPES
-    return urlsplit(str(asset.get("href"))).path.lower().endswith(_RASTER_SUFFIXES)
+    return is_named_raster(str(asset.get("href")))
 
 
 def zoom_of(grid: RasterGrid) -> int:

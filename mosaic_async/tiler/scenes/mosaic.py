@@ -7,29 +7,43 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import Any, Self
+from weakref import finalize
 
 import mercantile
 import shapely
 from cogeo_mosaic.mosaic import MosaicJSON
-from rio_tiler.io import STACReader
 from shapely.geometry.base import BaseGeometry
 
 from mosaic_async.errors import SourceError
+from mosaic_async.raster import whole_file
+from mosaic_async.sources.bad_scenes import DEFAULT, BadScenes
+from mosaic_async.sources.item_files import LINES, PARQUET, Scene, items_in, read_scenes
+from mosaic_async.sources.item_folder import paths_in, write_items
 from mosaic_async.sources.outlines import cell_count, cells_of
-from mosaic_async.sources.stac_files import is_item, linked_documents, read_document, resolve_href
-from mosaic_async.tiler.scenes.facts import SceneFacts, facts_of_item, facts_of_raster, hosts_of
+from mosaic_async.sources.stac_files import read_document, resolve_href
+from mosaic_async.tiler.scenes.facts import SceneFacts, facts_of_item, facts_of_raster, hosts_of, raster_assets
+from mosaic_async.tiler.scenes.raster_file import SUFFIXES, is_named_raster, is_raster, is_readable_raster
+from mosaic_async.tiler.scenes.scene import read_item
 
 _INDEX_LEVELS = 3
 """Zooms between the data and the index: a cell of 8 x 8 tiles lists few scenes that miss a tile."""
 _MAX_CELLS = 100_000
 """Maximum cells of the index, summed over all scenes; a coarser index keeps below it."""
 _MAX_ZOOM_SPAN = 7
-_COG_SUFFIXES = {".tif", ".tiff"}
+
+
+class TemporaryFolder:
+    """A folder that is deleted with this object."""
+
+    def __init__(self) -> None:
+        self.path = Path(mkdtemp(prefix="mosaic-async-items-"))
+        finalize(self, rmtree, self.path, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,22 @@ class Mosaic:
     """Asset names of the STAC items; empty for plain files, whose bands have numbers."""
     hosts: tuple[str, ...] = ()
     """Hosts and buckets that the scenes are read from; this machine is not listed."""
+    notes: tuple[str, ...] = ()
+    """Scenes that are left out, and why, in words for people."""
+    home: str | None = None
+    """Folder that was made for this run and holds items; None: the items are where they were found."""
+    folder: TemporaryFolder | None = field(default=None, repr=False, compare=False)
+    """The same, if it is deleted with the mosaic."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the mosaic as JSON types, for another process of this run."""
+        return {name: getattr(self, name) for name in ("document", "assets", "hosts", "notes", "home")}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Self:
+        """Return the mosaic of `as_dict`; other entries do not matter."""
+        assets, hosts, notes = (tuple(given[name]) for name in ("assets", "hosts", "notes"))
+        return cls(given["document"], assets, hosts, notes, given["home"])
 
     @property
     def is_stac(self) -> bool:
@@ -57,49 +87,89 @@ class Mosaic:
 
     @property
     def digest(self) -> str:
-        """The same name for the same scenes in every run."""
-        return hashlib.sha256(json.dumps(self.document, sort_keys=True).encode()).hexdigest()[:16]
+        """The same name for the same scenes in every run, wherever the items without a file of their own are kept."""
+        text = json.dumps(self.document, sort_keys=True)
+        if self.home is not None:
+            text = text.replace(json.dumps(self.home).strip('"'), "items")
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def open_mosaic(source: str | Path) -> Mosaic:
-    """Read a MosaicJSON (also gzipped), a STAC item, collection or catalogue, or a folder of items or COGs.
+def open_mosaic(
+    source: str | Path,
+    *,
+    max_bad_scenes: int | str = DEFAULT,
+    home: str | Path | None = None,
+    items: Path | None = None,
+) -> Mosaic:
+    """Read a MosaicJSON (also gzipped), scenes in files, or a folder of either.
 
-    Scenes keep the order of their paths, which decides for pixel selections such as `first`.
+    Scenes keep the order of their paths, or of their file, which decides for pixel selections such as `first`.
+
+    Args:
+        source: a MosaicJSON; a STAC item, collection, catalogue or item collection, newline-delimited items or
+            stac-geoparquet; a raster; or a folder of items or rasters. What a file is, its content tells.
+        max_bad_scenes: scenes that may be unusable and are left out, as a number or a share such as `5%`.
+        home: a folder made for this run, whose path does not count for the mosaic's digest.
+        items: a folder made for this run for items that share a file; None: one that lasts as long as the mosaic.
 
     Raises:
-        SourceError: the source is not one of these, or it is malformed.
+        SourceError: the source is not one of these, it is malformed, or too many scenes are unusable.
     """
-    path = Path(source)
+    path, bad = Path(source), BadScenes(max_bad_scenes)
     if path.is_dir():
-        return _of_folder(path)
-    document = read_document(path)
-    if "mosaicjson" in document:
-        return _of_document(document, path)
-    items = [(str(file.absolute()), found) for file, found in linked_documents(path) if is_item(found)]
-    if not items:
+        return _of_folder(path, bad, items)
+    if is_raster(path):
+        return _of_scenes(_usable([str(path.absolute())], facts_of_raster, bad), bad)
+    if path.suffix not in (*PARQUET, *LINES) and "mosaicjson" in (document := read_document(path)):
+        return replace(_of_document(document, path, bad), home=str(Path(home).absolute()) if home else None)
+    scenes = list(read_scenes(path, bad.add))
+    if not scenes and not bad.reasons:
         raise SourceError(
             f"{path} is not a MosaicJSON and has no STAC items",
-            hint="use a MosaicJSON, a STAC item, collection or catalogue, or a folder of items or COGs",
+            hint="use a MosaicJSON, or STAC items or rasters in files; a search requires ``api`` or ``items``",
         )
-    return _of_scenes([facts_of_item(location, item) for location, item in items])
+    return _of_items(scenes, bad, items)
 
 
-def _of_folder(folder: Path) -> Mosaic:
-    items = []
-    for path in sorted(folder.rglob("*.json")):
-        document = read_document(path)
-        if is_item(document):
-            items.append((str(path.absolute()), document))
-    if items:
-        return _of_scenes([facts_of_item(location, item) for location, item in items])
-    cogs = sorted(path.absolute() for path in folder.rglob("*") if path.suffix.lower() in _COG_SUFFIXES)
-    if not cogs:
+def _of_folder(folder: Path, bad: BadScenes, items: Path | None) -> Mosaic:
+    scenes = list(items_in(folder, bad.add))
+    rasters = sorted(str(path.absolute()) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if scenes or (bad.reasons and not rasters):
+        return _of_items(scenes, bad, items)
+    if not rasters:
         raise SourceError(f"{folder} has neither STAC items nor GeoTIFFs")
-    return _of_scenes([facts_of_raster(str(path)) for path in cogs])
+    return _of_scenes(_usable(rasters, facts_of_raster, bad), bad)
 
 
-def _of_document(document: dict[str, Any], path: Path) -> Mosaic:
-    """Make relative asset paths absolute and read the kind of the first asset."""
+def _of_items(scenes: Sequence[Scene], bad: BadScenes, folder: Path | None) -> Mosaic:
+    """Index items; those that share a file are written into a folder."""
+    if all(scene.is_alone for scene in scenes):
+        items = {str(scene.location): scene.item for scene in scenes}
+        return _of_scenes(_usable(items, lambda name: facts_of_item(name, items[name]), bad), bad)
+    temporary = None if folder else TemporaryFolder()
+    home = folder or (temporary.path if temporary else Path())
+    named = dict(zip(paths_in(home, scenes), scenes, strict=True))
+
+    def facts(name: str) -> SceneFacts:
+        write_items([(name, named[name])], None, whole_file.write)
+        return facts_of_item(name, named[name].absolute())
+
+    return replace(_of_scenes(_usable(named, facts, bad), bad), home=str(home.absolute()), folder=temporary)
+
+
+def _usable(names: Iterable[str], facts: Callable[[str], SceneFacts], bad: BadScenes) -> list[SceneFacts]:
+    found = []
+    for name in names:
+        try:
+            found.append(facts(name))
+        except SourceError as error:
+            bad.add(name, error)
+    bad.check(len(found))
+    return found
+
+
+def _of_document(document: dict[str, Any], path: Path, bad: BadScenes) -> Mosaic:
+    """Make relative asset paths absolute and read what the first scene is."""
     try:
         prefix = document.pop("asset_prefix", None) or ""
         location = str(path.absolute())
@@ -107,18 +177,48 @@ def _of_document(document: dict[str, Any], path: Path) -> Mosaic:
             key: [resolve_href(prefix + name, location) for name in names] for key, names in document["tiles"].items()
         }
         valid = MosaicJSON(**document).model_dump(exclude_none=True, mode="json")
-        first = next((name for names in document["tiles"].values() for name in names), None)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SourceError(f"the MosaicJSON is malformed: {error}") from error
-    if first is None:
+    names = dict.fromkeys(name for names in document["tiles"].values() for name in names)
+    if not names:
         raise SourceError("the MosaicJSON lists no scene")
-    names = {name for names in document["tiles"].values() for name in names}
-    is_stac = urlsplit(first).path.endswith(".json")
-    assets = _assets(first) if is_stac else {}
-    return Mosaic(valid, tuple(assets), tuple(sorted(hosts_of([*names, *assets.values()]))))
+    assets = _assets(names, document.get("asset_type"), bad)
+    hosts = hosts_of([*names, *(str(asset["href"]) for asset in assets.values())])
+    return Mosaic(valid, tuple(assets), tuple(sorted(hosts)), notes=bad.notes)
 
 
-def _of_scenes(scenes: Sequence[SceneFacts]) -> Mosaic:
+def _assets(names: Iterable[str], kind: Any, bad: BadScenes) -> dict[str, Mapping[str, Any]]:
+    """Return the rasters of the first scene that is a readable item; none if scenes are rasters.
+
+    Args:
+        names: of the scenes.
+        kind: the document's `asset_type`: `STAC`, `COG` or anything else, which leaves it to the scene.
+        bad: takes items that cannot be read.
+    """
+    for name in names:
+        if kind != "STAC" and (kind == "COG" or is_named_raster(name)):
+            return {}
+        try:
+            return _rasters_of(name)
+        except SourceError as error:
+            if kind != "STAC" and not name.endswith(".json") and is_readable_raster(name):
+                return {}
+            bad.add(name, error)
+    bad.check(0)
+    return {}
+
+
+def _rasters_of(name: str) -> dict[str, Mapping[str, Any]]:
+    try:
+        assets = raster_assets(read_item(name))
+    except Exception as error:  # all errors of the HTTP client and the parser mean the same here
+        raise SourceError(f"the scene {name} of the MosaicJSON cannot be read: {error}") from error
+    if not assets:
+        raise SourceError(f"the scene {name} of the MosaicJSON has no raster asset")
+    return assets
+
+
+def _of_scenes(scenes: Sequence[SceneFacts], bad: BadScenes) -> Mosaic:
     maxzoom = max(scene.maxzoom for scene in scenes)
     reaches = [scene.reach for scene in scenes]
     zoom = _index_zoom(reaches, maxzoom)
@@ -137,7 +237,7 @@ def _of_scenes(scenes: Sequence[SceneFacts]) -> Mosaic:
     if not document["tiles"]:
         raise SourceError("all scenes lie outside of Web Mercator's latitudes, ±85.0511 degrees")
     hosts = sorted(frozenset().union(*(scene.hosts for scene in scenes)))
-    return Mosaic(document, scenes[0].assets, tuple(hosts))
+    return Mosaic(document, scenes[0].assets, tuple(hosts), notes=bad.notes)
 
 
 def _index_zoom(reaches: Sequence[BaseGeometry], maxzoom: int) -> int:
@@ -146,13 +246,3 @@ def _index_zoom(reaches: Sequence[BaseGeometry], maxzoom: int) -> int:
         if cell_count(reaches, zoom) <= _MAX_CELLS:
             return zoom
     return 0
-
-
-def _assets(location: str) -> dict[str, str]:
-    """Return the hrefs of an item's rasters by asset name."""
-    try:
-        with STACReader(location) as reader:
-            assert reader.item is not None
-            return {name: reader.item.assets[name].href for name in reader.assets}
-    except Exception as error:  # all errors of the HTTP client and the parser mean the same here
-        raise SourceError(f"the first scene of the MosaicJSON, {location}, cannot be read: {error}") from error

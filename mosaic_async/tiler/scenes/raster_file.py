@@ -6,10 +6,39 @@ It knows nothing of scenes.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import rasterio
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
+
+SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k")
+_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
+"""First bytes of TIFF, BigTIFF, JP2 and a JPEG 2000 codestream."""
+
+
+def is_raster(path: Path) -> bool:
+    """Return whether a file on this machine is a GeoTIFF or JPEG 2000, by its first bytes."""
+    try:
+        with path.open("rb") as file:
+            return file.read(12).startswith(_SIGNATURES)
+    except OSError:
+        return False
+
+
+def is_named_raster(name: str) -> bool:
+    """Return whether the name of a file ends as those of rasters do."""
+    return urlsplit(name).path.lower().endswith(SUFFIXES)
+
+
+def is_readable_raster(name: str) -> bool:
+    """Return whether a file can be opened as a raster."""
+    try:
+        open_raster(name).close()
+    except RasterioError:
+        return False
+    return True
 
 
 def open_raster(name: str) -> DatasetReader:
