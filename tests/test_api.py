@@ -240,7 +240,7 @@ async def test_a_slow_writer_slows_the_requests_and_not_the_memory(serve, tmp_pa
 
     def slow(self, *args):
         time.sleep(0.01)
-        place(self, *args)
+        return place(self, *args)
 
     monkeypatch.setattr(PartWriter, "_place", slow)
     tiler = serve(pattern=Pattern(count=1), tile_size=128)
