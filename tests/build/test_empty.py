@@ -8,6 +8,7 @@ import rasterio
 from aiohttp import web
 
 from mosaic_async import IncompleteError, SourceError, WorkFolderError, build_mosaic, plan_mosaic, verify_mosaic
+from mosaic_async.cli.terminal import report_text
 from tests.fake_tiler import Pattern
 from tests.http.test_emptiness import DENIED, OTHER_403, OUTSIDE
 from tests.test_api import AREA, ZOOM, assert_is_the_world, expected, left_behind
@@ -190,10 +191,13 @@ async def test_many_tiles_with_the_same_bytes_are_told(serve, tmp_path, share, i
     assert (found is not None) == is_told
     if found:
         assert found.tiles in (7, 8)  # the probe counts none
+        assert f"{found.tiles} of {found.total} tiles are the same bytes" in report_text(report)
+        assert f"--empty sha256:{found.sha256}" in report_text(report)
         again = await build_mosaic(
             tiler.template, AREA, output, zoom=ZOOM, overwrite=True, empty=[f"sha256:{found.sha256}"]
         )
         assert (again.empty_kinds, again.same_bytes) == ({"rule": 8}, None)
+        assert "8 empty (8 of them by a rule)" in report_text(again)
         assert type(report).from_dict(report.as_dict()) == report
 
 
