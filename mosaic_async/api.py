@@ -79,7 +79,8 @@ async def build_mosaic(
     call with `overwrite` retries the failed tiles only.
 
     Args:
-        source: an XYZ template, the URL or path of a TileJSON, or a `TileSource`.
+        source: a tile URL with placeholders; the URL or path of a TileJSON, of a WMTS's capabilities, of a tileset of
+            OGC API Tiles, or of an ArcGIS service; a folder of tiles, an MBTiles or a PMTiles; or a `TileSource`.
         area: `(west, south, east, north)` in degrees, west above east across the antimeridian; or GeoJSON polygons,
             whose edges are straight in degrees (RFC 7946).
         output: file to write.
@@ -88,7 +89,8 @@ async def build_mosaic(
             that the source states, or Web Mercator. The output is in its coordinate system.
         tile_size: tile width in pixels; None: as the source states, or as the first tile has.
         headers: sent with every request; secrets in them are stored nowhere.
-        params: query parameters of every tile's URL.
+        params: fill placeholders of the URL such as `{apikey}`, choose in a description that offers several layers,
+            or are added to the query of every tile's URL.
         secrets: secret texts of the URL by name, such as a token in its path; `{NAME}` in the URL stands for the text.
             They are shown nowhere, and the job resumes when they change, after it compared one tile.
         concurrency: maximum requests in flight; "auto" adapts to the server, up to 256.

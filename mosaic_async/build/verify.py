@@ -119,7 +119,8 @@ async def verify(
     places = await asyncio.to_thread(TilePlaces.of, output)
     async with Client(effort.pace, headers=source.headers, allow_hosts=effort.allow_hosts) as client:
         client.call_empty(places.rules)
-        comparison = SourceComparison(output, source, client, places)
+        sized = replace(source, tile_size=places.tile_size)  # a URL may leave the size to us
+        comparison = SourceComparison(output, sized, client, places)
         await comparison.run(sample=sample, seed=seed, in_flight=effort.in_flight)
     compared = sorted(comparison.compared.items())
     faults = tuple(fault for _, fault in compared if fault)

@@ -64,9 +64,11 @@ def _end(ctx: click.Context, message: str, hint: str | None, code: int) -> NoRet
 def main() -> None:
     """Fetch every tile of an area and write one validated Cloud Optimized GeoTIFF.
 
-    SOURCE is an XYZ template (https://host/{z}/{x}/{y}.tif), the URL or path of a TileJSON, or scenes on disk: a
-    MosaicJSON, or a folder of STAC items or COGs, which the embedded tiler renders. With --tiler, SOURCE is what that
-    tiler renders: the URL of a MosaicJSON for TiTiler, a file with a search for titiler-pgstac and awspds.
+    SOURCE is a tile URL (https://host/{z}/{x}/{y}.tif, or a WMS with BBOX={bbox-epsg-3857}); the URL or path of a
+    TileJSON, of a WMTS's capabilities, of a tileset, or of an ArcGIS service; a folder of tiles, an MBTiles or a
+    PMTiles; or scenes on disk: a MosaicJSON, or a folder of STAC items or COGs, which the embedded tiler renders. With
+    --tiler, SOURCE is what that tiler renders: the URL of a MosaicJSON for TiTiler, a file with a search for
+    titiler-pgstac and awspds.
     """
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import mercantile
@@ -26,7 +27,7 @@ _SUBDOMAINS = "abc"
 """What `{s}` stands for, as in Leaflet."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(slots=True)
 class _Filling:
     """What a placeholder may depend on."""
 
@@ -101,16 +102,30 @@ def fill(template: str, tile: Tile, *, size: int | None, matrices: Mapping[int, 
         size: pixels per side; None when not known.
         matrices: the name of each zoom's tile matrix, where it is not the number.
     """
-    filling = _Filling(tile=tile, size=size or _DEFAULT_SIZE, matrices=matrices)
+    filling = _Filling(tile, size or _DEFAULT_SIZE, matrices)
+    return "".join(text if value is None else f"{text}{value(filling)}" for text, value in _parsed(template))
 
-    def text(found: re.Match[str]) -> str:
-        if known := _VALUES.get(found[1].lower()):
-            return str(known[1](filling))
-        hosts = _subdomains(found[1])
+
+@lru_cache(maxsize=64)
+def _parsed(template: str) -> tuple[tuple[str, _Value | None], ...]:
+    """Return the pieces of a template: a text, and the value that follows it; None after the last text."""
+    pieces: list[tuple[str, _Value | None]] = []
+    end = 0
+    for found in _NAMED.finditer(template):
+        if value := _value_of(found[1]):
+            pieces.append((template[end : found.start()], value))
+            end = found.end()
+    return (*pieces, (template[end:], None))
+
+
+def _value_of(name: str) -> _Value | None:
+    """Return what a placeholder stands for; None for one that is not known."""
+    if known := _VALUES.get(name.lower()):
+        return known[1]
+    if hosts := _subdomains(name):
         # The sum of both, as in Leaflet: neighbours differ, and a tile always has the same one.
-        return hosts[(tile.x + tile.y) % len(hosts)] if hosts else found[0]
-
-    return _NAMED.sub(text, template)
+        return lambda at: hosts[(at.tile.x + at.tile.y) % len(hosts)]
+    return None
 
 
 def on_each_server(template: str) -> list[str]:
@@ -221,7 +236,7 @@ def _names(template: str) -> Iterator[str]:
 
 
 def _is_known(name: str) -> bool:
-    return name.lower() in _VALUES or bool(_subdomains(name))
+    return _value_of(name) is not None
 
 
 def _subdomains(name: str) -> list[str]:

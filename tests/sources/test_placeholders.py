@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from mercantile import Tile
 
-from mosaic_async import UsageError, build_mosaic, plan_mosaic
+from mosaic_async import UsageError, build_mosaic, plan_mosaic, verify_mosaic
 from mosaic_async.errors import MosaicError
 from mosaic_async.sources.opening import open_source
 from mosaic_async.sources.source import from_template
@@ -48,6 +48,8 @@ async def test_a_map_server_sends_maps_of_the_requested_tile_size(tmp_path):
     with running(server.app) as url:
         await build_mosaic(f"{url}/{export}", AREA, tmp_path / "export.tif", zoom=ZOOM - 1, tile_size=512)
         assert_is_the_map(tmp_path / "export.tif", size=512, zoom=ZOOM - 1)
+        checked = await verify_mosaic(tmp_path / "export.tif", source=f"{url}/{export}")
+        assert checked.is_sound
         plan = await plan_mosaic(f"{url}/map?{WMS}&SRS=EPSG:900913&WIDTH=512&HEIGHT=512", AREA, zoom=ZOOM - 1)
         assert plan.tile_size == 512
         plan = await plan_mosaic(f"{url}/xyz/{{z}}/{{x}}/{{y}}{{r}}", AREA, zoom=ZOOM - 1, tile_size=512)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import sqlite3
 import subprocess
@@ -15,7 +16,18 @@ from aiohttp import web
 from pmtiles.tile import Compression, TileType, zxy_to_tileid
 from pmtiles.writer import Writer
 
-from mosaic_async import IncompleteError, RefusedError, SourceError, TileRetried, UsageError, build_mosaic, plan_mosaic
+from mosaic_async import (
+    IncompleteError,
+    RefusedError,
+    SourceError,
+    StoppedError,
+    TileFetched,
+    TileRetried,
+    UsageError,
+    build_mosaic,
+    plan_mosaic,
+    verify_mosaic,
+)
 from mosaic_async.errors import MosaicError
 from mosaic_async.sources.stores.found import is_store
 from tests.cli.test_main import run
@@ -244,3 +256,20 @@ async def test_a_folder_behind_python_s_own_server_is_a_tiler_like_any_other(tmp
         finally:
             server.terminate()
     assert_is_the_map(tmp_path / "out.tif")
+
+
+async def test_a_run_over_a_store_resumes_though_its_server_has_another_port(tmp_path):
+    stop = asyncio.Event()
+    archive = write_pmtiles(tmp_path / "a.pmtiles")
+
+    def stop_after_the_first(event: object) -> None:
+        if isinstance(event, TileFetched):
+            stop.set()
+
+    with pytest.raises(StoppedError):
+        await build_mosaic(archive, AREA, tmp_path / "out.tif", stop=stop, on_event=stop_after_the_first, concurrency=1)
+    report = await build_mosaic(archive, AREA, tmp_path / "out.tif")
+    assert report.requests < 4
+    assert_is_the_map(tmp_path / "out.tif")
+    checked = await verify_mosaic(tmp_path / "out.tif", source=archive)
+    assert (checked.is_sound, checked.tiles_compared) == (True, 4)
