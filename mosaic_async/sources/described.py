@@ -11,6 +11,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from mosaic_async.errors import SourceError
+from mosaic_async.http.server_words import words_in
+from mosaic_async.redaction import one_line
 from mosaic_async.sources.arcgis import arcgis_source, as_json, is_service
 from mosaic_async.sources.description import Description, is_url
 from mosaic_async.sources.ogc_tiles import next_link, ogc_source
@@ -21,6 +23,7 @@ from mosaic_async.sources.wmts import wmts_source
 
 _MOST_LINKS = 3
 """Documents that lead to a tileset, one after the other."""
+_MAX_WORDS = 200
 _HEAD = 4096
 """Bytes of a document in XML that name its kind."""
 _GET_MAP = (
@@ -59,7 +62,11 @@ def _of_xml(described: Description, params: Mapping[str, str]) -> TileSource:
         )
     if b"/wmts/" in head or b"<capabilities" in head:
         return wmts_source(described, params)
-    raise SourceError(f"{described.name} is not JSON", hint="the URL may be that of a web page")
+    words = one_line(words_in(described.body, "text/xml"), _MAX_WORDS)
+    raise SourceError(
+        f"{described.name} is not JSON, and not the capabilities of a WMTS" + (f": {words}" if words else ""),
+        hint="the URL may be that of a web page; that of a WMTS ends in ?SERVICE=WMTS&REQUEST=GetCapabilities",
+    )
 
 
 def _of_json(described: Description, document: Mapping[str, Any], params: Mapping[str, str]) -> TileSource:
@@ -67,6 +74,11 @@ def _of_json(described: Description, document: Mapping[str, Any], params: Mappin
         found = arcgis_source(described, document)
     elif "tiles" not in document and any(True for _ in document.get("links") or ()):
         found = ogc_source(described, document)
+    elif isinstance(document.get("sources"), dict) and "tiles" not in document:
+        names = ", ".join(str(one.get("url")) for one in document["sources"].values() if isinstance(one, dict))
+        raise SourceError(
+            f"{described.name} is the style of a map", hint=f"use the TileJSON of one of its sources: {names[:500]}"
+        )
     else:
         found = tilejson_source(described)
     template, left = with_values(found.template, params)

@@ -55,7 +55,7 @@ async def opened_source(
             return
         _check_secrets(secrets or {})
         location, left = with_values(with_secrets(str(source), secrets or {}), params or {})
-        async with opened_store(with_query(location, left), headers or {}) as found:
+        async with opened_store(with_query(location, left), headers or {}, allow_hosts) as found:
             yield replace(found, tile_size=tile_size, secrets=secrets or {})
 
 

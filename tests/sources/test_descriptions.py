@@ -152,6 +152,12 @@ async def test_a_wms_and_a_page_are_told_apart_from_tiles(tmp_path):
             with pytest.raises(MosaicError, match="JSON") as error:
                 await plan_mosaic(f"{url}{number}", AREA, zoom=ZOOM)
             assert "/{z}/{x}/{y}" in str(error.value.hint)
+        server.documents["/style.json"] = {"version": 8, "sources": {"a": {"type": "raster", "url": "/a.json"}}}
+        with pytest.raises(MosaicError, match="the style of a map"):
+            await plan_mosaic(f"{url}/style.json", AREA, zoom=ZOOM)
+        server.documents["/ows"] = (b"<ExceptionReport><ExceptionText>no such service</ExceptionText>", "text/xml")
+        with pytest.raises(MosaicError, match="capabilities of a WMTS: no such service"):
+            await plan_mosaic(f"{url}/ows", AREA, zoom=ZOOM)
         with pytest.raises(MosaicError) as error:
             await plan_mosaic(f"{url}/wms?service=WMS&request=GetMap&bbox=1,2,3,4", AREA, zoom=ZOOM)
         assert "BBOX={bbox-epsg-3857}" in str(error.value.hint)

@@ -138,6 +138,23 @@ async def test_an_archive_behind_a_url_is_read_by_ranges_with_headers_or_paramet
         assert (plan.zoom, plan.assumed, bucket.headers[-1]) == (15, True, "open-sesame")
 
 
+async def test_a_redirect_of_an_archive_is_followed_to_an_allowed_host_without_headers(tmp_path):
+    bucket = Bucket(write_pmtiles(tmp_path / "a.pmtiles"))
+
+    async def moved(request: web.Request) -> web.Response:
+        raise web.HTTPFound(str(request.url.with_host("localhost").with_path("/a.pmtiles")))
+
+    bucket.app.router.add_get("/latest.pmtiles", moved)
+    with running(bucket.app) as url:
+        place, given = f"{url}/latest.pmtiles", {"zoom": ZOOM, "headers": {"X-Key": "open-sesame"}}
+        with pytest.raises(SourceError, match="redirected to another host, localhost") as error:
+            await plan_mosaic(place, AREA, **given)
+        assert "`allow_hosts`" in str(error.value.hint)
+        await build_mosaic(place, AREA, tmp_path / "out.tif", allow_hosts=["localhost"], **given)
+    assert_is_the_map(tmp_path / "out.tif")
+    assert set(bucket.headers) == {None}
+
+
 async def test_trouble_of_the_server_behind_an_archive_is_the_trouble_of_any_tiler(tmp_path):
     bucket = Bucket(write_pmtiles(tmp_path / "a.pmtiles"))
     bucket.moods = [lambda: web.Response(status=503, headers={"Retry-After": "0"}, text="slow down")]

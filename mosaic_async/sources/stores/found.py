@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -28,21 +28,23 @@ def is_store(location: str) -> bool:
 
 
 @asynccontextmanager
-async def opened_store(location: str, headers: Mapping[str, str]) -> AsyncIterator[TileSource]:
+async def opened_store(
+    location: str, headers: Mapping[str, str], allow_hosts: Collection[str]
+) -> AsyncIterator[TileSource]:
     """Serve the tiles of a store to this process for the block, and yield their source.
 
     Raises:
         SourceError: the store cannot be read.
         UsageError: an extra is not installed, or a template of paths is not one.
     """
-    async with _store(_plain(location), headers) as store, serving(store) as source:
+    async with _store(_plain(location), headers, allow_hosts) as store, serving(store) as source:
         yield source
 
 
-def _store(place: str, headers: Mapping[str, str]) -> AbstractAsyncContextManager[Store]:
+def _store(place: str, headers: Mapping[str, str], allow_hosts: Collection[str]) -> AbstractAsyncContextManager[Store]:
     lower = urlsplit(place).path.lower() if is_url(place) else place.lower()
     if lower.endswith(".pmtiles"):
-        return pmtiles_store(place, headers)
+        return pmtiles_store(place, headers, allow_hosts)
     return mbtiles_store(place) if lower.endswith(".mbtiles") and not is_template(place) else folder_store(place)
 
 

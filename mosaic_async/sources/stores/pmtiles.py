@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import zlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,9 @@ _DEGREE = 10_000_000
 
 
 @asynccontextmanager
-async def pmtiles_store(location: str, headers: Mapping[str, str]) -> AsyncIterator[Store]:
+async def pmtiles_store(
+    location: str, headers: Mapping[str, str], allow_hosts: Collection[str]
+) -> AsyncIterator[Store]:
     """Yield the store of an archive at a path or a URL.
 
     Raises:
@@ -38,7 +40,7 @@ async def pmtiles_store(location: str, headers: Mapping[str, str]) -> AsyncItera
         UsageError: the extra `pmtiles` is not installed.
     """
     format_ = required("pmtiles.tile", extra="pmtiles", what="a PMTiles archive")
-    opened = remote_ranges(location, headers) if is_url(location) else local_ranges(Path(location))
+    opened = remote_ranges(location, headers, allow_hosts) if is_url(location) else local_ranges(Path(location))
     try:
         async with opened as ranges:
             yield await _store(ranges, format_, shown(location))
@@ -52,7 +54,9 @@ async def _store(ranges: Ranges, format_: Any, name: str) -> Store:
         archive = _Archive(ranges, format_, header)
         await archive.directory(header["root_offset"], header["root_length"])
     except UnreadableError as error:
-        raise SourceError(f"{name} cannot be read: {error.reason}", hint="check the URL and the headers") from error
+        raise SourceError(
+            f"{name} cannot be read: {error.reason}", hint=error.hint or "check the URL and the headers"
+        ) from error
     except (format_.MagicNumberNotFound, format_.SpecVersionUnsupported, ValueError, IndexError) as error:
         raise SourceError(f"{name} is not a PMTiles archive of version 3") from error
     if header["tile_type"].name in _VECTORS:

@@ -28,13 +28,17 @@ class Store:
 class UnreadableError(Exception):
     """A tile cannot be read."""
 
-    def __init__(self, reason: str, *, status: int = 500, retry_after: str | None = None) -> None:
+    def __init__(
+        self, reason: str, *, status: int = 500, retry_after: str | None = None, hint: str | None = None
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.status = status
         """What a server would answer."""
         self.retry_after = retry_after
         """As the server of the store sends it."""
+        self.hint = hint
+        """What to try; None where nothing is known."""
 
 
 def stamp_of(path: Path) -> str:
