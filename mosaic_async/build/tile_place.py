@@ -70,7 +70,9 @@ class TilePlace:
         if bbox is None:
             return is_placed
         found = _four_numbers(bbox)
-        if not any(_is_close(found, box, pixel / _LEAST_SIDE) for box, pixel in self._spellings(is_stated=is_same)):
+        if not self._is_at(found, _LEAST_SIDE) and not any(
+            _is_close(found, box, pixel / _LEAST_SIDE) for box, pixel in self._spellings(is_stated=is_same)
+        ):
             self.check_bounds(found, side=_LEAST_SIDE)
         return True
 
@@ -80,10 +82,13 @@ class TilePlace:
         Raises:
             MisplacedTileError: they are not.
         """
-        if not _is_close(found, self.matrix.bounds_of(self.tile), self.matrix.width / side):
+        if not self._is_at(found, side):
             places = " ".join(f"{value:.6g}" if math.isfinite(value) else str(value) for value in found)
             z, x, y = self.tile.z, self.tile.x, self.tile.y
             raise MisplacedTileError(f"the server sent another place than tile {z}/{x}/{y}: {places} in {self._crs}")
+
+    def _is_at(self, found: Sequence[float], side: int) -> bool:
+        return _is_close(found, self.matrix.bounds_of(self.tile), self.matrix.width / side)
 
     def _spellings(self, *, is_stated: bool) -> list[tuple[Bounds, float]]:
         """Return the boxes that a header may write beside the one in the CRS, and the tile's width in their units."""
@@ -124,4 +129,5 @@ def _is_same(text: str, crs: str) -> bool:
 
 def _is_close(found: Sequence[float], expected: Sequence[float], pixel: float) -> bool:
     """Return whether four edges are equal within half a pixel; NaN is not."""
-    return all(abs(a - b) <= abs(pixel) / 2 for a, b in zip(found, expected, strict=True))
+    slack = abs(pixel) / 2
+    return all(abs(a - b) <= slack for a, b in zip(found, expected, strict=True))
