@@ -85,8 +85,8 @@ async def build_mosaic(
             whose edges are straight in degrees (RFC 7946).
         output: file to write.
         zoom: z of the tiles; None: the zoom of the data's own resolution, if the source states one.
-        tms: tile matrix set of the tiles: a name such as WorldCRS84Quad, a JSON file, or its document; None: the one
-            that the source states, or Web Mercator. The output is in its coordinate system.
+        tms: tile matrix set of the tiles: a name such as WorldCRS84Quad, the file or URL of its JSON, or its document;
+            None: the one that the source states, or Web Mercator. The output is in its coordinate system.
         tile_size: tile width in pixels; None: as the source states, or as the first tile has.
         headers: sent with every request; secrets in them are stored nowhere.
         params: fill placeholders of the URL such as `{apikey}`, choose in a description that offers several layers,
@@ -167,7 +167,7 @@ async def build_mosaic(
     async with opened_source(
         source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets, tile_size=tile_size, ca=ca
     ) as found:
-        grid = await asyncio.to_thread(matrix_set_for, found, tms)
+        grid = await matrix_set_for(found, tms)
         job = Job(
             source=found,
             area=_area(area, grid),
@@ -240,7 +240,7 @@ async def plan_mosaic(
     async with opened_source(
         source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets, tile_size=tile_size, ca=ca
     ) as found:
-        grid = await asyncio.to_thread(matrix_set_for, found, tms)
+        grid = await matrix_set_for(found, tms)
         job = Job(
             source=found,
             area=_area(area, grid),

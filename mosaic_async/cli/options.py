@@ -158,7 +158,7 @@ job_options = _all_of(
     click.option("-z", "--zoom", type=int, help="Zoom of the tiles; default: the data's own resolution, if known."),
     click.option(
         "--tms",
-        metavar="NAME|FILE",
+        metavar="NAME|FILE|URL",
         help="Tile matrix set of the tiles, such as WorldCRS84Quad, or its JSON; default: as the source states.",
     ),
     click.option(

@@ -5,16 +5,22 @@ It knows nothing of areas.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from yarl import URL
+
 from mosaic_async.errors import UsageError
 from mosaic_async.geo.grid_names import WEB_MERCATOR, crs_named, crs_of_set
 from mosaic_async.geo.matrix import MatrixSet, TileMatrix
+from mosaic_async.http.request import is_same_place
 from mosaic_async.redaction import one_line
 from mosaic_async.safe_json import parse
+from mosaic_async.sources.description import Description, is_url
+from mosaic_async.sources.placeholders import without_placeholders
 from mosaic_async.sources.source import TileSource
 
 _MAX_NAME = 60
@@ -22,12 +28,30 @@ _MAX_NAME = 60
 Document = Mapping[str, Any]
 
 
-def matrix_set_for(source: TileSource, tms: str | Path | Document | None) -> MatrixSet | None:
+async def matrix_set_for(source: TileSource, tms: str | Path | Document | None) -> MatrixSet | None:
     """Return the grid of a source's tiles: the requested one, or the one that the source states; None: Web Mercator.
 
     Raises:
         UsageError: the source names a grid that is not known, or the requested one does not exist.
+        SourceError: the document of the set cannot be fetched.
     """
+    wanted = tms
+    if tms is None and source.matrix_set is None and _is_own_document(source):
+        wanted = source.stated_grid
+    if isinstance(wanted, str) and is_url(wanted):
+        is_own = is_same_place(URL(wanted), URL(without_placeholders(source.template)))
+        wanted = (await Description.fetch(wanted, source.headers if is_own else {}, ())).json_object
+    return await asyncio.to_thread(_matrix_set_for, source, wanted)
+
+
+def _is_own_document(source: TileSource) -> bool:
+    """Return whether a source names a set by a URL of its own server, and not by that of a well-known one."""
+    stated = source.stated_grid or ""
+    is_own = is_url(stated) and is_same_place(URL(stated), URL(without_placeholders(source.template)))
+    return is_own and crs_of_set(stated) is None
+
+
+def _matrix_set_for(source: TileSource, tms: str | Path | Document | None) -> MatrixSet | None:
     if tms is not None:
         found = matrix_set(tms)
         return None if found.is_mercator else found
@@ -40,7 +64,7 @@ def matrix_set_for(source: TileSource, tms: str | Path | Document | None) -> Mat
     if known is None:
         raise UsageError(
             f"the source names {one_line(stated, _MAX_NAME)} as the grid of its tiles, which is not Web Mercator",
-            hint="set ``tms`` to the name of its tile matrix set, or to the JSON file that describes it",
+            hint="set ``tms`` to the name of its tile matrix set, or to the URL or file that describes it as JSON",
         )
     return _of(known)
 

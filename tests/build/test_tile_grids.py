@@ -13,8 +13,10 @@ from pathlib import Path
 
 import morecantile
 import numpy as np
+import pyproj
 import pytest
 import rasterio
+import shapely
 from morecantile import TileMatrixSet
 from pyproj import CRS
 from rasterio.transform import from_origin
@@ -22,10 +24,11 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 from rio_cogeo import cog_validate
 
-from mosaic_async import UsageError, build_mosaic, plan_mosaic, verify_mosaic
+from mosaic_async import IncompleteError, UsageError, build_mosaic, plan_mosaic, verify_mosaic
 from tests.cli.test_main import run
 from tests.loopback import running, uvicorn_of
 from tests.map_server import PATTERN, MapServer
+from tests.moods import at, status
 from tests.sources.test_descriptions import capabilities, layer
 
 APP = """
@@ -33,12 +36,14 @@ from pathlib import Path
 import morecantile
 from fastapi import FastAPI
 from titiler.core.errors import DEFAULT_STATUS_CODES, add_exception_handlers
-from titiler.core.factory import TilerFactory
+from titiler.core.factory import TilerFactory, TMSFactory
 
 files = Path(__file__).parent.glob("*.json")
 sets = [morecantile.TileMatrixSet.model_validate_json(path.read_text()) for path in files]
 app = FastAPI()
-app.include_router(TilerFactory(supported_tms=morecantile.tms.register({one.id: one for one in sets})).router)
+known = morecantile.tms.register({one.id: one for one in sets})
+app.include_router(TilerFactory(supported_tms=known).router)
+app.include_router(TMSFactory(supported_tms=known).router)
 add_exception_handlers(app, DEFAULT_STATUS_CODES)
 """
 
@@ -161,6 +166,25 @@ async def test_the_output_is_the_stored_pixels_in_the_grid_of_the_tiles(name, ti
         west, south, east, north = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
     assert max(west - area[0], south - area[1], area[2] - east, area[3] - north) < 1e-9
     assert mask.mean() > 0.8
+
+
+async def test_the_set_and_the_zoom_come_from_the_server(titiler, tmp_path):
+    """A TileJSON of TiTiler names its set in its tiles' URL, and the server has a document of each set.
+
+    Its tiles have 512 pixels, so a lower zoom has the resolution of the data.
+    """
+    for name in ("WorldCRS84Quad", "UTM31WGS84Quad", "LandsatUTM"):
+        scene = SCENES[name]
+        path = scene.write(tmp_path)
+        options = {"tms": f"{titiler}/tileMatrixSets/LandsatUTM"} if name == "LandsatUTM" else {}
+        place = f"{titiler}/{name}/tilejson.json?url={path}&tile_format=tif"
+        plan = await plan_mosaic(place, degrees_within(path), **options)
+        assert plan.resolution == pytest.approx(scene.tms.matrix(scene.zoom).cellSize)
+    document = {"tiles": [f"{titiler}/tiles/LandsatUTM/{{z}}/{{x}}/{{y}}.tif?url={path}&tilesize=256"], "maxzoom": 2}
+    document["tileMatrixSetURI"] = f"{titiler}/tileMatrixSets/LandsatUTM"
+    (tmp_path / "t.json").write_text(json.dumps({"tilejson": "3.0.0", **document}))
+    await build_mosaic(tmp_path / "t.json", degrees_within(path), tmp_path / "a.tif", allow_hosts=["127.0.0.1"])
+    assert_stored(tmp_path / "a.tif", path)
 
 
 async def test_a_set_that_the_url_does_not_name_is_never_taken_for_web_mercator(titiler, tmp_path):
@@ -295,3 +319,24 @@ async def test_a_wmts_describes_any_grid(crs, corner, cells, corner_is, box, tmp
     assert (round(x0) % 256, round(y0) % 256) == (0, 0)
     expected, _ = PATTERN.expected(round(x0), round(y0), *pixels.shape[1:])
     np.testing.assert_array_equal(pixels, expected)
+
+
+async def test_failed_tiles_have_their_outline_in_degrees_and_the_job_resumes(serve, tmp_path):
+    tiler = serve(ext="npy")
+    output, options = tmp_path / "a.tif", {"zoom": 1, "tms": EUROPE.model_dump(mode="json", exclude_none=True)}
+    west, south, east, north = transform_bounds(3035, 4326, 4_030_000, 2_930_000, 4_060_000, 2_950_000)
+    bad = (1, 4, 5)
+    tiler.mood = at(tiler, bad, status(500), times=9)
+    with pytest.raises(IncompleteError):
+        await build_mosaic(tiler.template, (west, south, east, north), output, attempts=1, **options)
+    (failed,) = json.loads((tmp_path / "a.tif.work" / "failed.geojson").read_text())["features"]
+    outline = shapely.geometry.shape(failed["geometry"])
+    box = shapely.segmentize(shapely.box(*EUROPE.xy_bounds(4, 5, 1)), 50)
+    into = pyproj.Transformer.from_crs(3035, 4326, always_xy=True)
+    truth = shapely.transform(box, lambda xy: np.column_stack(into.transform(*xy.T)))
+    assert shapely.hausdorff_distance(outline, truth) < 1e-5
+    tiler.mood = None
+    before = tiler.requests
+    await build_mosaic(tiler.template, (west, south, east, north), output, **options)
+    assert tiler.requests - before <= 2
+    assert (await verify_mosaic(output, source=tiler.template, sample=50)).is_sound
