@@ -28,18 +28,21 @@ def form_of(dataset: DatasetReader, *, mask_band: bool | None) -> TileFormat:
         dataset: the tile.
         mask_band: as in `TileFormat`; pictures say it themselves.
     """
-    palette = palette_of(dataset)
-    count = 3 if palette else dataset.count - _has_mask_band(dataset, mask_band=mask_band)
-    names = dataset.descriptions[:count]
+    if palette := palette_of(dataset):
+        return TileFormat(
+            size=dataset.width, count=3, dtype="uint8", mask_band=mask_band, colorinterp=RGB, palette=palette
+        )
+    colors = dataset.colorinterp  # of all bands, each of which costs
+    is_masked = colors[-1] is ColorInterp.alpha if mask_band is None or dataset.driver in _PICTURES else mask_band
+    count = dataset.count - is_masked
     return TileFormat(
         size=dataset.width,
         count=count,
         dtype=dataset.dtypes[0],
-        nodata=_nodata(dataset) if palette is None else None,
+        nodata=_nodata(dataset),
         mask_band=mask_band,
-        colorinterp=RGB if palette else tuple(band.name for band in dataset.colorinterp[:count]),
-        descriptions=() if palette else tuple(map(_shown, names)),
-        palette=palette,
+        colorinterp=tuple(band.name for band in colors[:count]),
+        descriptions=tuple(map(_shown, dataset.descriptions[:count])),
     )
 
 
@@ -52,18 +55,16 @@ def read(dataset: DatasetReader, form: TileFormat, *, grey_bits: int = 8) -> Rea
         grey_bits: bits per grey sample of a PNG; fewer than 8 are scaled to 8.
     """
     pixels = dataset.read()
-    mask: Mask | None = None
-    flags = dataset.mask_flag_enums[0]
     if form.palette is not None:
         mask = _opacity_mask(dataset, pixels[0], form.palette)
-    elif _has_mask_band(dataset, mask_band=form.mask_band):
+    elif len(pixels) > form.count:
         pixels, mask = pixels[:-1], as_mask(pixels[-1])
-    elif MaskFlags.per_dataset in flags or (form.nodata is None and MaskFlags.nodata in flags):
-        mask = dataset.read_masks(1)  # one for all bands: inside the file, or a colour that is transparent
+    else:
+        mask = _own_mask(dataset, form)
     if grey_bits < 8:
         pixels *= 255 // (2**grey_bits - 1)
     if form.nodata is None:
-        return Reading(form, pixels, _unless_all(mask))
+        return Reading(form, pixels, mask)
     return with_gaps(form, pixels, mask)
 
 
@@ -89,10 +90,13 @@ def _unless_all(mask: Mask | None) -> Mask | None:
     return None if mask is None or mask.all() else mask
 
 
-def _has_mask_band(dataset: DatasetReader, *, mask_band: bool | None) -> bool:
-    if mask_band is None or dataset.driver in _PICTURES:
-        return dataset.colorinterp[-1] is ColorInterp.alpha
-    return mask_band
+def _own_mask(dataset: DatasetReader, form: TileFormat) -> Mask | None:
+    """Return the one mask of all bands that a file has: an image inside it, or a colour that is transparent."""
+    flags = dataset.mask_flag_enums[0]
+    if MaskFlags.alpha in flags:
+        return None  # the source says that it is a band of data
+    is_one = MaskFlags.per_dataset in flags or (form.nodata is None and MaskFlags.nodata in flags)
+    return _unless_all(dataset.read_masks(1)) if is_one else None
 
 
 def _nodata(dataset: DatasetReader) -> float | None:
@@ -108,7 +112,7 @@ def _nodata(dataset: DatasetReader) -> float | None:
 
 def palette_of(dataset: DatasetReader) -> Palette | None:
     """Return the colours of a dataset of bytes that are indices; None if they are not."""
-    if dataset.colorinterp != (ColorInterp.palette,) or dataset.dtypes != ("uint8",):
+    if dataset.count != 1 or dataset.dtypes != ("uint8",) or dataset.colorinterp != (ColorInterp.palette,):
         return None
     colors: dict[int, tuple[int, int, int, int]] = dataset.colormap(1)
     return tuple(colors.get(index, _NO_COLOR) for index in range(max(colors) + 1))
