@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         TileParked,
         TilePlaced,
         TileRetried,
+        TilesDiffer,
     )
     from mosaic_async.raster.inspection import BlockFault
     from mosaic_async.sources.opening import from_tilejson
@@ -83,6 +84,7 @@ __all__ = [
     "TilePlaced",
     "TileRetried",
     "TileSource",
+    "TilesDiffer",
     "UsageError",
     "VerifyReport",
     "WorkFolderError",

@@ -46,6 +46,18 @@ class OverviewsChosen:
 
 
 @dataclass(frozen=True)
+class TilesDiffer:
+    """A tile is unlike those before it, so the output is stored in a form that holds all of them."""
+
+    tile: Tile
+    count: int
+    """Bands of the output from now on, without an alpha band."""
+    dtype: str
+    mask: str
+    """How pixels without data are marked: internal, alpha, nodata or none."""
+
+
+@dataclass(frozen=True)
 class PieceDropped:
     """A piece that an earlier run left is damaged or not what it is named; it is made again."""
 
@@ -278,6 +290,7 @@ class MosaicReport:
 Event = (
     RunStarted
     | OverviewsChosen
+    | TilesDiffer
     | PieceDropped
     | TileFetched
     | TileRetried

@@ -21,7 +21,7 @@ from mosaic_async.build.budget import queue_size
 from mosaic_async.build.job import Effort, Job
 from mosaic_async.build.layout import Layout
 from mosaic_async.build.ledger import EmptyKind, Ledger, PartRecord
-from mosaic_async.build.part_writer import Cog, PartWriter
+from mosaic_async.build.part_writer import PartWriter
 from mosaic_async.build.recheck import recheck
 from mosaic_async.build.same_bytes import SameBytesTally
 from mosaic_async.build.scene_tally import SceneTally
@@ -29,12 +29,11 @@ from mosaic_async.build.tile_queue import OpenPart, Order, Orders
 from mosaic_async.build.to_its_end import to_its_end
 from mosaic_async.build.witness import Witness
 from mosaic_async.build.work_folder import WorkFolder
-from mosaic_async.errors import RequestError, SourceError, TileError
-from mosaic_async.events import OnEvent, PartSealed, PieceDropped, SceneSkipped, TileFailed, TileFetched
+from mosaic_async.errors import RequestError, TileError
+from mosaic_async.events import OnEvent, PartSealed, PieceDropped, SceneSkipped, TileFailed, TileFetched, TilesDiffer
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Part, part_name
 from mosaic_async.http.client import Answer, Check, Client
-from mosaic_async.raster.form import TileFormat
 from mosaic_async.redaction import scrub
 
 _SWEEP_SHARE = 4
@@ -202,7 +201,7 @@ class Download:
             for part in narrow:
                 form = self.ledger.records[part.name].form
                 if form is not None and await self._parts.can_remake(part, form):
-                    record = self.ledger.remake(part, *await self._remade(part, form))
+                    record = self.ledger.remake(part, *await self._parts.remake(part, form))
                     await to_its_end(self._work.parts.declare, part, record)
                     await self._parts.forget(part)
                 else:  # its pixels are not exact
@@ -218,15 +217,6 @@ class Download:
         narrow = {form for form in set(forms.values()) if self._parts.is_narrow(form)}
         parts = self._grid.parts()
         return [part for part in parts if forms.get(part.name) in narrow or self._parts.is_foreign(part)]
-
-    async def _remade(self, part: Part, form: TileFormat) -> Cog:
-        try:
-            return await self._parts.remake(part, form)
-        except TileError as error:
-            raise SourceError(
-                f"part {part.name} has a form that the output cannot hold: {error}",
-                hint="set ``nodata``, and begin anew with ``resume=False``",
-            ) from error
 
     def _kept(self, tiles: Iterable[Tile]) -> set[Tile]:
         """Return the tiles that something was kept of; one that was only not found is requested again anyway."""
@@ -351,7 +341,7 @@ class Download:
         kind, has_data = arrival.empty or "no content", False
         if arrival.body:
             try:
-                kind, has_data = "transparent", await self._parts.place(part, tile, arrival.body)
+                kind, has_data = "transparent", await self._place(part, tile, arrival.body)
             except TileError as error:
                 return await self._reject(arrival, error)
         elif self.ledger.has_data(tile):
@@ -359,6 +349,15 @@ class Download:
         if (event := self.ledger.settle(tile, has_data=has_data, kind=kind)) is not None:
             self._on_event(event)
         return None
+
+    async def _place(self, part: Part, tile: Tile, body: bytes) -> bool:
+        """Place a tile, and return whether it has a valid pixel."""
+        before = self.layout.encoding
+        has_data = await self._parts.place(part, tile, body)
+        after = self.layout.encoding
+        if after != before:
+            self._on_event(TilesDiffer(tile, after.count, after.dtype, after.mask))
+        return has_data
 
     async def _reject(self, arrival: _Arrival, error: TileError) -> Order | None:
         """Drop a body that cannot be used; return the order for another one, if the tile may have it."""

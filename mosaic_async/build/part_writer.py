@@ -19,7 +19,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 from mosaic_async.build.job import Job
 from mosaic_async.build.layout import Layout
 from mosaic_async.build.part_files import PartFiles
-from mosaic_async.errors import TileError, UsageError
+from mosaic_async.errors import SourceError, TileError, UsageError
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Part
 from mosaic_async.raster.assembly import Assembly
@@ -166,7 +166,7 @@ class PartWriter:
         """Write the part's COG again, from the pixels that were sealed in `form`, as the layout has it now.
 
         Raises:
-            TileError: the layout cannot mark the part's pixels without data.
+            SourceError: the layout cannot mark the part's pixels without data.
             ResourceError: it cannot be written.
         """
         cog = self._files.cog(part)
@@ -224,10 +224,24 @@ class PartWriter:
         with ExitStack() as stack:
             canvas = stack.enter_context(self._empty(part))
             if (kept := self._files.canvas(part)).exists():
-                canvas.restore(kept)
+                self._restore(canvas, part, kept)
             stack.pop_all()
         opened = self._canvases[part.name] = _OpenCanvas(canvas, layout)
         return opened
+
+    def _restore(self, canvas: Canvas, part: Part, path: Path) -> None:
+        """Place what an earlier pass or run has written of a part.
+
+        Raises:
+            SourceError: the layout cannot mark its pixels without data.
+        """
+        try:
+            canvas.restore(path)
+        except TileError as error:
+            raise SourceError(
+                f"tiles of part {part.name} and later tiles have no common form: {error}",
+                hint="set ``nodata``, and begin anew with ``resume=False``",
+            ) from error
 
     def _empty(self, part: Part) -> Canvas:
         grid = self.layout.grid
@@ -242,7 +256,7 @@ class PartWriter:
     def _remake(self, part: Part, path: Path) -> Cog:
         layout = self.layout
         with self._empty(part) as canvas:
-            canvas.restore(path)
+            self._restore(canvas, part, path)
             canvas.seal(self._files.cog(part), top=self._files.top(part))
         return self._sealed(part, layout)
 

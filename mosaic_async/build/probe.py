@@ -24,7 +24,7 @@ from mosaic_async.geo.cover import Cover, Tile
 from mosaic_async.http.client import Answer, Client
 from mosaic_async.http.outcome import REFUSALS
 from mosaic_async.raster.form import TileFormat
-from mosaic_async.raster.tile import learn, read
+from mosaic_async.raster.tile import is_blank, learn
 from mosaic_async.sources.source import TileSource
 
 _SAMPLE = 50
@@ -74,16 +74,15 @@ async def probe(
 
     answers: list[Answer] = []
     failures: list[RequestError] = []
-    blank: TileFormat | None = None
+    blank: tuple[bytes, Tile] | None = None
     for tiles in _batches(_order(cover), min(effort.in_flight, _SAMPLE)):
         async with asyncio.TaskGroup() as tasks:
             requests = [tasks.create_task(_request(client, job, tile, work, note)) for tile in tiles]
         for tile in tiles:
             if work.spool.has_body(tile) and (body := await work.spool.read(tile)):
-                form = await asyncio.to_thread(learn_first, body, tile, job)
-                if job.mask == "none" or await asyncio.to_thread(_has_data, body, form):
-                    return form
-                blank = blank or form
+                if job.mask == "none" or not await asyncio.to_thread(is_blank, body, mask_band=source.mask_band):
+                    return await asyncio.to_thread(learn_first, body, tile, job)
+                blank = blank or (body, tile)
         results = [task.result() for task in requests]
         failures += [result for result in results if isinstance(result, RequestError)]
         answers += [result for result in results if isinstance(result, Answer)]
@@ -91,7 +90,7 @@ async def probe(
         if not effort.sparse:
             _check_answers(answers, cover.count)
     if blank:
-        return blank
+        return await asyncio.to_thread(learn_first, *blank, job)
     statuses = sorted({answer.status for answer in answers})
     raise SourceError(
         f"none of the {cover.count:,} tiles has data (HTTP {', '.join(map(str, statuses))})", hint=_place(source)
@@ -108,14 +107,6 @@ def learn_first(body: bytes, tile: Tile, job: Job) -> TileFormat:
         return learn(body, tile_size=job.known_tile_size, mask_band=job.source.mask_band, decode=job.decode)
     except TileError as error:
         raise SourceError(f"tile {zxy(tile)} is not usable: {error}") from error
-
-
-def _has_data(body: bytes, form: TileFormat) -> bool:
-    """Return whether a tile has a valid pixel; a damaged one is requested again, and may have."""
-    try:
-        return read(body, form).has_data
-    except TileError:
-        return True
 
 
 def _order(cover: Cover) -> Iterator[Tile]:

@@ -27,9 +27,9 @@ from mosaic_async.geo.matrix import TileMatrix, web_mercator
 from mosaic_async.http.client import Client
 from mosaic_async.http.emptiness import EmptyRules
 from mosaic_async.raster.environment import pinned
-from mosaic_async.raster.fitting import encoding_of, fit
+from mosaic_async.raster.fitting import encoding_of, fit, mask_mode
 from mosaic_async.raster.form import Mask, Pixels, Reading
-from mosaic_async.raster.tile import learn, read
+from mosaic_async.raster.tile import is_blank, learn, read
 from mosaic_async.raster.tolerance import Codec, difference
 from mosaic_async.safe_json import parse
 from mosaic_async.sources.source import TileSource
@@ -200,8 +200,8 @@ class SourceComparison:
     def _difference(self, window: Window, of_tile: Window, body: bytes) -> str | None:
         try:
             with pinned(), rasterio.open(self.output, driver="GTiff") as dataset:
-                tile = self._read_tile(body, of_tile, dataset.tags().get(DECODE_TAG)) if body else None
-                if tile is None or not (tile.has_data or encoding_of(dataset).mask == "none"):
+                tile = self._read_tile(body, of_tile, dataset) if body else None
+                if tile is None or not (tile.has_data or mask_mode(dataset) == "none"):
                     return "the source has no data here" if dataset.dataset_mask(window=window).any() else None
                 return _compare(dataset, window, tile)
         except TileError as error:
@@ -209,10 +209,12 @@ class SourceComparison:
         except (RasterioError, CPLE_BaseError) as error:
             return f"the output cannot be read here: {error}"
 
-    def _read_tile(self, body: bytes, window: Window, decode: str | None) -> Reading:
-        """Read the part of a tile that is in the output."""
+    def _read_tile(self, body: bytes, window: Window, dataset: DatasetReader) -> Reading | None:
+        """Read the part of a tile that is in the output; None for a tile without a valid pixel, of whatever size."""
         size, mask_band = self.places.tile_size, self.source.mask_band
-        tile_format = learn(body, tile_size=size, mask_band=mask_band, decode=decode)
+        if mask_mode(dataset) != "none" and is_blank(body, mask_band=mask_band):
+            return None
+        tile_format = learn(body, tile_size=size, mask_band=mask_band, decode=dataset.tags().get(DECODE_TAG))
         return read(body, tile_format).cut(*window.toslices())
 
 

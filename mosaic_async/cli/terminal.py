@@ -33,6 +33,7 @@ from mosaic_async.events import (
     TileParked,
     TilePlaced,
     TileRetried,
+    TilesDiffer,
     zxy,
 )
 from mosaic_async.geo.grid_names import WEB_MERCATOR
@@ -91,6 +92,8 @@ class Progress:
         match event:
             case OverviewsChosen():
                 self._print_line(f"note: overviews take {event.resampling}: {event.reason}")
+            case TilesDiffer():
+                self._print_line(f"note: {_difference_text(event)}")
             case PieceDropped():
                 self._print_some("dropped", f"{event.name}: {event.reason}, so it is made again")
             case TileParked():
@@ -129,6 +132,11 @@ class Progress:
     def _print_line(self, line: str) -> None:
         if not self._quiet:
             self._bar.write(scrub(line))
+
+
+def _difference_text(event: TilesDiffer) -> str:
+    bands = f"{event.count} band{'s' if event.count > 1 else ''} of {event.dtype}"
+    return f"tile {zxy(event.tile)} is unlike the tiles before it: the output has {bands}, mask {event.mask}"
 
 
 def _trouble_text(event: ServerTrouble) -> str:

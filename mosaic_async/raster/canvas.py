@@ -67,6 +67,9 @@ class Canvas:
             self._dataset.colorinterp = [ColorInterp[name] for name in encoding.all_colors]
             if encoding.palette is not None:
                 self._dataset.write_colormap(1, dict(enumerate(encoding.palette)))
+            if encoding.scales:
+                alpha = [(1.0, 0.0)] * (encoding.bands - encoding.count)
+                self._dataset.scales, self._dataset.offsets = zip(*encoding.scales, *alpha, strict=True)
             for index, name in enumerate(encoding.descriptions, start=1):
                 if name:
                     self._dataset.set_band_description(index, name)

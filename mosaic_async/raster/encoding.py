@@ -85,6 +85,8 @@ class Encoding:
     nodata: float | None = None
     colorinterp: tuple[str, ...] = ()
     descriptions: tuple[str | None, ...] = ()
+    scales: tuple[tuple[float, float], ...] = ()
+    """As in `TileFormat`."""
     palette: Palette | None = None
     """Colours by index, where the output holds indices."""
     overview_resampling: OverviewResampling = "average"
@@ -142,6 +144,7 @@ class Encoding:
             nodata=nodata if mode == "nodata" else None,
             colorinterp=tile.colorinterp,
             descriptions=tile.descriptions,
+            scales=tile.scales,
             palette=tile.palette if keeps_palette else None,
             overview_resampling=resampling,
             block_size=_block_size(options.pop("BLOCKSIZE")),

@@ -48,6 +48,8 @@ class TileFormat:
     """Colour interpretation of the data bands; empty if a format does not have any."""
     descriptions: tuple[str | None, ...] = ()
     """Names of the data bands."""
+    scales: tuple[tuple[float, float], ...] = ()
+    """Factor of each data band, and what is added, that make its numbers what they measure; empty without any."""
     palette: Palette | None = None
     """The one that all tiles share; None: some have colours of their own."""
     decode: str | None = None
@@ -57,6 +59,7 @@ class TileFormat:
     def from_dict(cls, values: Mapping[str, Any]) -> TileFormat:
         """Make a format from the result of `dataclasses.asdict`, also after it was stored as JSON."""
         tuples = {name: tuple(values[name]) for name in ("dtypes", "colorinterp", "descriptions")}
+        tuples["scales"] = tuple(map(tuple, values["scales"]))
         palette = None if values["palette"] is None else tuple(map(tuple, values["palette"]))
         return cls(**{**values, **tuples, "nodata": same_nan(values["nodata"]), "palette": palette})
 
@@ -80,6 +83,9 @@ class TileFormat:
         wide, narrow = (self, other) if self.count >= other.count else (other, self)
         if wide.count != narrow.count and not (narrow.count == 1 and wide.colorinterp == RGB):
             raise TileError(f"the tile's band count is {other.count}, the first tile's was {self.count}")
+        if self.scales != other.scales:
+            found, first = _shown(other.scales), _shown(self.scales)
+            raise TileError(f"the tile's numbers are scaled by {found}, the first tile's were by {first}")
         dtypes = {*self._all_dtypes, *other._all_dtypes}
         is_same = self.nodata == other.nodata or self.nodata is other.nodata  # NaN is one object here
         differs = self.nodata_differs or other.nodata_differs or not is_same
@@ -141,6 +147,10 @@ class Reading:
 def same_nan(nodata: float | None) -> float | None:
     """Return a nodata value, with one object for NaN, so that formats compare."""
     return math.nan if nodata is not None and math.isnan(nodata) else nodata
+
+
+def _shown(scales: tuple[tuple[float, float], ...]) -> str:
+    return "; ".join(f"{factor:g} and {added:g}" for factor, added in dict.fromkeys(scales)) or "1 and 0"
 
 
 def _square(form: TileFormat) -> str:

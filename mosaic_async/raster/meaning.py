@@ -43,6 +43,7 @@ def form_of(dataset: DatasetReader, *, mask_band: bool | None) -> TileFormat:
         mask_band=mask_band,
         colorinterp=tuple(band.name for band in colors[:count]),
         descriptions=tuple(map(_shown, dataset.descriptions[:count])),
+        scales=_scales(dataset, count),
     )
 
 
@@ -108,6 +109,13 @@ def _nodata(dataset: DatasetReader) -> float | None:
     if nodata is None or dataset.driver in _PICTURES or not in_dtype_range(nodata, dataset.dtypes[0]):
         return None
     return None if "NODATA_VALUES" in dataset.tags() else same_nan(float(nodata))
+
+
+def _scales(dataset: DatasetReader, count: int) -> tuple[tuple[float, float], ...]:
+    if dataset.driver != "GTiff":
+        return ()
+    scales = tuple(zip(dataset.scales[:count], dataset.offsets[:count], strict=True))
+    return () if set(scales) == {(1.0, 0.0)} else scales
 
 
 def palette_of(dataset: DatasetReader) -> Palette | None:

@@ -53,6 +53,10 @@ _PNG_DEPTH, _PNG_KIND, _PNG_GREY = 24, 25, 0
 """Where the header of a PNG has its bits per sample and its kind of colours, and the kind of grey."""
 
 
+class _OtherSizeError(TileError):
+    """The tile is not as large as the others."""
+
+
 def learn(
     body: bytes, *, tile_size: int | None = None, mask_band: bool | None = None, decode: str | None = None
 ) -> TileFormat:
@@ -96,8 +100,23 @@ def read(body: bytes, tile_format: TileFormat) -> Reading:
     Raises:
         TileError: the tile is incomplete, is not an image of a known format, or claims another size.
     """
-    reading = _read(body, tile_format)
+    try:
+        reading = _read(body, tile_format)
+    except _OtherSizeError:
+        if not is_blank(body, mask_band=tile_format.mask_band):
+            raise
+        size = tile_format.size
+        nothing = np.zeros((tile_format.count, size, size), tile_format.dtype)
+        return Reading(tile_format, nothing, np.zeros((size, size), np.uint8))
     return reading if tile_format.decode is None else unpack(reading, tile_format.decode)
+
+
+def is_blank(body: bytes, *, mask_band: bool | None = None) -> bool:
+    """Return whether a tile of any size has no valid pixel: many servers have one such tile for all places."""
+    try:
+        return not _read(body, learn(body, mask_band=mask_band)).has_data
+    except TileError:
+        return False
 
 
 def _read(body: bytes, tile_format: TileFormat) -> Reading:
@@ -220,7 +239,7 @@ def _check_form(form: TileFormat, shape: tuple[int, ...], tile_format: TileForma
     """Check size, bands and dtype before any pixel is read: a file of 122 bytes can claim gigabytes."""
     size = tile_format.size
     if shape != (size, size):
-        raise TileError(f"the tile's size is {shape[1]} x {shape[0]}, the first tile's was {size} x {size}")
+        raise _OtherSizeError(f"the tile's size is {shape[1]} x {shape[0]}, the first tile's was {size} x {size}")
     if form.count > max(tile_format.count, _MOST_COLORS) or np.dtype(form.dtype).kind not in "uif":
         raise TileError(f"the tile has {form.count} bands of {form.dtype}, the first tile had {tile_format.count}")
 

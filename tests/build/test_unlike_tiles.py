@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import rasterio
 from aiohttp import web
+from rasterio.io import MemoryFile
 from rio_cogeo.cogeo import cog_validate
 
-from mosaic_async import IncompleteError, StoppedError, build_mosaic, verify_mosaic
+from mosaic_async import IncompleteError, StoppedError, TilesDiffer, build_mosaic, verify_mosaic
 from mosaic_async.geo.cover import Cover, Tile
 from tests.loopback import running
 from tests.pictures import GREY, GREY_ALPHA, PALETTE, RGB, RGBA, png
@@ -96,6 +97,11 @@ def webp(seed):
 def blank(seed):
     """Return a tile of another kind without a valid pixel: it decides nothing."""
     return png(np.zeros((SIZE, SIZE, 4), int), kind=RGBA, depth=16), np.zeros((SIZE, SIZE, 1)), ~ALL
+
+
+def small_blank(seed):
+    """Return the one pixel that some servers send where they have no data."""
+    return png(np.zeros((1, 1, 2), int), kind=GREY_ALPHA), np.zeros((SIZE, SIZE, 1)), ~ALL
 
 
 def data(dtype, bands=1, nodata=None, **options):
@@ -195,7 +201,7 @@ def assert_holds(path, layer, dtype, bands=1):
 
 PICTURES = (jpeg(3), rgba_png, grey_png(1), jpeg(1), palette_png, grey_alpha_png, blank, keyed_png, grey_png(4), webp)
 LAYERS = {
-    "jpeg and png": ((jpeg(3), jpeg(3), rgba_png), "uint8", 3),
+    "jpeg and png": ((jpeg(3), small_blank, rgba_png), "uint8", 3),
     "pictures": (PICTURES, "uint8", 3),
     "grey": ((jpeg(1), grey_png(2), grey_png(8), blank), "uint8"),
     "integers": ((data("uint8"), data("uint16"), data("int16"), blank), "int32"),
@@ -329,3 +335,36 @@ async def test_holes_are_filled_by_tiles_that_are_wider_than_all_others(serve, t
     filled = await built(template, path, on_error="nodata", overwrite=True)
     assert_holds(path, layer, "int16")
     assert len(filled) == len(whole)
+
+
+def scaled(factor):
+    def make(seed):
+        array = values(seed, 2).astype("int16")
+        with MemoryFile() as file:
+            with file.open(driver="GTiff", count=2, height=SIZE, width=SIZE, dtype="int16") as dataset:
+                dataset.write(array)
+                dataset.scales, dataset.offsets = (factor, 1.0), (-5.0, 0.0)
+            return bytes(file.getbuffer()), array.transpose(1, 2, 0), ALL
+
+    return make
+
+
+async def test_the_scale_of_numbers_is_kept_and_tiles_of_another_scale_are_not_placed_beside_them(serve, tmp_path):
+    path = tmp_path / "out.tif"
+    await built(serve(layer := Layer(scaled(0.01))), path)
+    assert_holds(path, layer, "int16", 2)
+    with rasterio.open(path) as dataset:
+        assert (dataset.scales, dataset.offsets) == ((0.01, 1.0), (-5.0, 0.0))
+    with pytest.raises(IncompleteError) as error:
+        await built(serve(Layer(*[scaled(0.01)] * 15, scaled(0.02))), path, overwrite=True, resume=False)
+    (failure,) = error.value.report.failed
+    assert "scaled by 0.02 and -5; 1 and 0, the first tile's were by 0.01" in failure.reason
+
+
+async def test_a_user_is_told_that_tiles_differ(serve, tmp_path, monkeypatch):
+    seen = []
+    begin_with(monkeypatch, FIRST)
+    template = serve(Layer(*[data("uint8", nodata=0)] * 4, *[data("int16")] * 12))
+    await built(template, tmp_path / "out.tif", on_event=seen.append)
+    (told,) = [event for event in seen if isinstance(event, TilesDiffer)]
+    assert (told.count, told.dtype, told.mask) == (1, "int16", "internal")

@@ -190,3 +190,20 @@ def test_packed_values_are_not_read_from_what_cannot_hold_them(kind):
     form = TileFormat(size=SIZE, count=1, dtype="float32", decode="terrarium")
     with pytest.raises(TileError, match="loss" if kind in ("jpeg", "webp", "wide webp") else "packed into three"):
         read(body, form)
+
+
+def test_a_nodata_value_counts_beside_a_mask():
+    array = (samples(2) % 3).astype("int16").transpose(2, 0, 1)
+    body = tiff(array, nodata=2, photometric="MINISBLACK", alpha="YES")
+    form = learn(body)
+    found = read(body, form)
+    assert (form.count, form.nodata) == (1, 2)
+    np.testing.assert_array_equal(found.mask > 0, (array[1] > 0) & (array[0] != 2))
+
+
+def test_a_band_that_looks_like_a_mask_is_data_where_the_source_says_so():
+    array = samples(2).astype("uint8").transpose(2, 0, 1)
+    body = tiff(array, photometric="MINISBLACK", alpha="YES")
+    pixels, mask = decode(body, learn(body, mask_band=False))
+    np.testing.assert_array_equal(pixels, array)
+    assert mask is None
