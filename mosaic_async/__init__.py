@@ -137,6 +137,7 @@ _HOMES = {
         "TileParked",
         "TilePlaced",
         "TileRetried",
+        "TilesDiffer",
     ),
     "mosaic_async.raster.inspection": ("BlockFault",),
     "mosaic_async.sources.opening": ("from_tilejson",),
