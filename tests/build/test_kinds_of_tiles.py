@@ -91,7 +91,7 @@ async def written(folder, arrivals):
     cover = Cover.of(job.area, 7, max_tiles=2)
     layout = prepare(job, Effort(), cover, learn(arrivals[0][1]))
     files = PartFiles(folder, Proof("job"))
-    writer = PartWriter(job, layout, files)
+    writer = PartWriter(job, layout, files, None)
     (part,) = layout.grid.parts()
     tiles = {(tile.x, tile.y): tile for tile in layout.grid.tiles(part)}
     for tile, body in arrivals:
