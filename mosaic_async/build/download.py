@@ -132,10 +132,8 @@ class Download:
             "NOT_FOUND": ledger.not_found,
             "FAILED": len(ledger.failed),
         }
-        return {
-            **self._job.tags(self.layout.encoding),
-            **{f"MOSAIC_TILES_{name}": str(count) for name, count in counts.items()},
-        }
+        tags = {f"MOSAIC_TILES_{name}": str(count) for name, count in counts.items()}
+        return {**self._job.tags(self.layout.encoding), **tags}
 
     async def run(self) -> None:
         """Fetch, place and seal what the ledger still wants."""
