@@ -114,7 +114,7 @@ async def test_the_demo_s_true_colour_median_is_rio_tiler_s(tmp_path):
     import demo
 
     output = tmp_path / "out.tif"
-    async with local_tiler(PARANA, **demo.TRUE_COLOR) as source:
+    async with local_tiler(PARANA, **demo.TRUE_COLOR, group_by="none") as source:
         await build_mosaic(source, PLACE, output, zoom=11)
     pixels, valid = mosaic_directly(
         PLACE, 11, scenes=scenes_of(PARANA), assets=["B4", "B3", "B2"], selection="median",
@@ -144,7 +144,8 @@ async def test_the_demo_s_highest_ndvi_is_rio_tiler_s(tmp_path):
 )
 async def test_selections_that_rio_tiler_has_are_rio_tiler_s(tmp_path, selection):
     """Those by a last band are not, on purpose: rio-tiler's put pixels together from several scenes."""
-    async with local_tiler(PARANA, bands=["B3", "B2"], pixel_selection=selection, tile_size=256, workers=1) as source:
+    options = {"pixel_selection": selection, "group_by": "none", "tile_size": 256, "workers": 1}
+    async with local_tiler(PARANA, bands=["B3", "B2"], **options) as source:
         await build_mosaic(source, PLACE, tmp_path / "out.tif", zoom=10)
     pixels, valid = mosaic_directly(
         PLACE, 10, scenes=scenes_of(PARANA), assets=["B3", "B2"], selection=selection, size=256
@@ -326,11 +327,11 @@ def test_a_vrt_is_no_scene_whatever_its_name(tmp_path):
 
 
 def test_a_vrt_behind_an_item_is_not_read(tmp_path):
-    from mosaic_async.tiler.pixels.datasets import _facts
+    from mosaic_async.tiler.pixels.raster_facts import facts_of
 
     (tmp_path / "asset.tif").write_text(VRT)
     with pytest.raises(rasterio.errors.RasterioIOError):
-        _facts(str(tmp_path / "asset.tif"))
+        facts_of(str(tmp_path / "asset.tif"))
 
 
 def test_hosts_that_scenes_are_read_from_are_told_without_users(tmp_path):

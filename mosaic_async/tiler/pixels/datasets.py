@@ -5,17 +5,13 @@ GDAL allows one thread per dataset, so the pool lends each to one caller. It kno
 
 from __future__ import annotations
 
-import math
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from functools import cached_property, lru_cache
-from typing import Any
-from xml.sax.saxutils import escape
+from functools import cached_property
 
 import numpy as np
 import rasterio
@@ -27,34 +23,21 @@ from rasterio.warp import calculate_default_transform
 
 from mosaic_async.geo.projection import transformed
 from mosaic_async.sources.raster_grid import RasterGrid
+from mosaic_async.tiler.pixels.raster_facts import document, facts_of
 from mosaic_async.tiler.pixels.turns import Bounds, moved, reach_in
 from mosaic_async.tiler.scenes.raster_file import open_raster
 
 _Range = tuple[int, int]
+_Key = tuple[tuple[str, ...], str]
 
 _OPEN = 256
 """Datasets that a process keeps open; a stack of files counts once."""
-_FACTS = 50_000
 _ANY = 2**31
 _COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _SMALL = 2**20
 """Pixels per band up to which the mask of a whole file is read at once and kept."""
 _MASKS = 2**24
 """Bytes of the masks that idle datasets of a process keep."""
-
-
-@dataclass(frozen=True)
-class FileFacts:
-    """The facts that decide whether files can be warped as bands of one dataset."""
-
-    grid: tuple[Any, ...]
-    """Width, height, transform and coordinate reference system."""
-    block_shape: tuple[int, int]
-    dtype: str
-    nodata: float
-    """NaN if the file has none; `stackable` is then False."""
-    stackable: bool
-    """Whether the file has one band of quantities, masked by its nodata value."""
 
 
 class Cover(Enum):
@@ -75,6 +58,8 @@ class Stack:
 
     names: tuple[str, ...]
     dataset: DatasetReader = field(repr=False)
+    nodata: float | None = None
+    """The nodata value that it got when it was opened; None: that of its files."""
     turn: int = 0
     """How many worlds further west `dataset` lies than the files, see `turns`."""
     _bare: DatasetReader | None = field(default=None, repr=False)
@@ -85,10 +70,15 @@ class Stack:
     _seen: tuple[_Range, _Range, NDArray[np.bool_]] | None = field(default=None, repr=False)
 
     @property
+    def key(self) -> _Key:
+        """What it is found by."""
+        return self.names, str(self.nodata)
+
+    @property
     def bare(self) -> DatasetReader:
         """Return the same bands without their nodata value; requires names that are `stackable`."""
         if self._bare is None:
-            bare = rasterio.open(_document(self.names, with_nodata=False), driver="VRT")
+            bare = rasterio.open(document(self.names, nodata=None), driver="VRT")
             self._bare = moved(bare, self.turn) if self.turn else bare
         return self._bare
 
@@ -120,7 +110,7 @@ class Stack:
         if turn == 0:
             self._grid = grid
             return self
-        return Stack(self.names, moved(self.dataset, turn), turn, _grid=grid)
+        return Stack(self.names, moved(self.dataset, turn), self.nodata, turn, _grid=grid)
 
     @property
     def grid(self) -> RasterGrid:
@@ -252,23 +242,24 @@ class DatasetPool:
         self._limit = limit
         self._mask_limit = mask_limit
         self._idle: OrderedDict[int, Stack] = OrderedDict()
-        self._by_names: dict[tuple[str, ...], list[int]] = {}
+        self._by_names: dict[_Key, list[int]] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._idle)
 
     @contextmanager
-    def lent(self, names: tuple[str, ...]) -> Iterator[Stack]:
+    def lent(self, names: tuple[str, ...], nodata: float | None = None) -> Iterator[Stack]:
         """Lend the dataset of some files for the block; a dataset that fails inside is closed and not kept.
 
         Args:
             names: files that `grouped` combines, or one file.
+            nodata: the value that marks pixels without data in one file that is `taggable`; None: as the file says.
 
         Raises:
             rasterio.errors.RasterioIOError: a file cannot be opened.
         """
-        stack = self._taken(names) or Stack(names, _open(names))
+        stack = self._taken((names, str(nodata))) or Stack(names, _open(names, nodata), nodata)
         try:
             yield stack
         except BaseException:
@@ -283,7 +274,7 @@ class DatasetPool:
         for stack in stacks:
             stack.close()
 
-    def _taken(self, names: tuple[str, ...]) -> Stack | None:
+    def _taken(self, names: _Key) -> Stack | None:
         with self._lock:
             keys = self._by_names.get(names)
             if not keys:
@@ -296,7 +287,7 @@ class DatasetPool:
     def _put(self, stack: Stack) -> None:
         with self._lock:
             self._idle[id(stack)] = stack
-            self._by_names.setdefault(stack.names, []).append(id(stack))
+            self._by_names.setdefault(stack.key, []).append(id(stack))
             evicted = self._oldest() if len(self._idle) > self._limit else None
             self._drop_masks()
         if evicted is not None:
@@ -311,93 +302,13 @@ class DatasetPool:
 
     def _oldest(self) -> Stack:
         key, stack = self._idle.popitem(last=False)
-        self._by_names[stack.names].remove(key)
-        if not self._by_names[stack.names]:
-            del self._by_names[stack.names]
+        self._by_names[stack.key].remove(key)
+        if not self._by_names[stack.key]:
+            del self._by_names[stack.key]
         return stack
 
 
-@lru_cache(maxsize=_FACTS)
-def grouped(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-    """Group neighbouring files that can be warped as one dataset.
-
-    Raises:
-        rasterio.errors.RasterioIOError: a file cannot be opened.
-    """
-    groups: list[list[str]] = []
-    for name in names:
-        facts = _facts(name)
-        if groups and stackable(name) and _facts(groups[-1][0]) == facts:
-            groups[-1].append(name)
-        else:
-            groups.append([name])
-    return tuple(tuple(group) for group in groups)
-
-
-def stackable(name: str) -> bool:
-    """Return whether a file has one band masked by its nodata value, and a VRT can name it.
-
-    Raises:
-        rasterio.errors.RasterioIOError: the file cannot be opened.
-    """
-    return _facts(name).stackable and _gdal_name(name) is not None
-
-
-@lru_cache(maxsize=_FACTS)
-def _facts(name: str) -> FileFacts:
-    with open_raster(name) as dataset:
-        nodata = dataset.nodata
-        return FileFacts(
-            grid=(dataset.width, dataset.height, dataset.transform, dataset.crs),
-            block_shape=dataset.block_shapes[0],
-            dtype=dataset.dtypes[0],
-            nodata=math.nan if nodata is None else float(nodata),
-            stackable=dataset.count == 1
-            and nodata is not None
-            and not math.isnan(nodata)
-            and dataset.mask_flag_enums[0] == [MaskFlags.nodata]
-            and not dataset.gcps[0]
-            and dataset.colorinterp[0] is not ColorInterp.palette,
-        )
-
-
-def _open(names: Sequence[str]) -> DatasetReader:
-    if len(names) == 1:
+def _open(names: Sequence[str], nodata: float | None) -> DatasetReader:
+    if len(names) == 1 and nodata is None:
         return open_raster(names[0])
-    return rasterio.open(_document(names), driver="VRT")
-
-
-def _document(names: Sequence[str], *, with_nodata: bool = True) -> str:
-    """Return a VRT whose bands are the files, with only the elements that a warp needs.
-
-    See the driver's schema, https://gdal.org/drivers/raster/vrt.html.
-    """
-    facts = _facts(names[0])
-    width, height, grid, crs = facts.grid
-    size = f'xOff="0" yOff="0" xSize="{width}" ySize="{height}"'
-    kind = rasterio.dtypes._gdal_typename(facts.dtype)  # noqa: SLF001 - as in rio-tiler; rasterio has no public function
-    properties = (
-        f'<SourceProperties RasterXSize="{width}" RasterYSize="{height}" DataType="{kind}" '
-        f'BlockXSize="{facts.block_shape[1]}" BlockYSize="{facts.block_shape[0]}"/>'
-    )
-    nodata = f"<NoDataValue>{facts.nodata!r}</NoDataValue>" if with_nodata else ""
-    bands = "".join(
-        f'<VRTRasterBand dataType="{kind}" band="{number}">{nodata}<SimpleSource>'
-        f'<SourceFilename relativeToVRT="0">{escape(_gdal_name(name) or name)}</SourceFilename>'
-        f"<SourceBand>1</SourceBand>{properties}<SrcRect {size}/><DstRect {size}/></SimpleSource></VRTRasterBand>"
-        for number, name in enumerate(names, start=1)
-    )
-    place = ",".join(repr(number) for number in grid.to_gdal())
-    return (
-        f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}"><SRS>{escape(crs.to_wkt())}</SRS>'
-        f"<GeoTransform>{place}</GeoTransform>{bands}</VRTDataset>"
-    )
-
-
-def _gdal_name(name: str) -> str | None:
-    """Return GDAL's name of a file; None for a scheme that rasterio opens with its own credentials."""
-    if re.match(r"https?://", name):
-        return f"/vsicurl/{name}"
-    if name.startswith("file://"):
-        return name.removeprefix("file://")
-    return None if "://" in name else name
+    return rasterio.open(document(names, nodata=facts_of(names[0]).nodata if nodata is None else nodata), driver="VRT")

@@ -15,9 +15,10 @@ from rio_tiler.constants import WGS84_CRS
 from rio_tiler.errors import InvalidBandName
 from rio_tiler.io import Reader
 
-from mosaic_async.tiler.pixels.datasets import DatasetPool, Stack, grouped
+from mosaic_async.tiler.pixels.datasets import DatasetPool, Stack
 from mosaic_async.tiler.pixels.frame import Frame
 from mosaic_async.tiler.pixels.pixels import Pixels
+from mosaic_async.tiler.pixels.raster_facts import grouped, taggable
 from mosaic_async.tiler.pixels.warp import Warp
 
 
@@ -56,7 +57,7 @@ def read_layers(
     found: list[Pixels] = []
     count = 0
     for group in _groups(layers):
-        with pool.lent(tuple(layer.name for layer in group)) as stack:
+        with pool.lent(tuple(layer.name for layer in group), _tag(group)) as stack:
             bands = _bands(stack, group)
             count += len(bands)
             frame.check(count)
@@ -92,6 +93,12 @@ def _stacked(layers: Sequence[Layer]) -> Iterator[Sequence[Layer]]:
     for names in grouped(tuple(layer.name for layer in layers)):
         yield layers[start : start + len(names)]
         start += len(names)
+
+
+def _tag(group: Sequence[Layer]) -> float | None:
+    """Return the nodata value of the item with which to open a file; None where the file marks pixels itself."""
+    layer = group[0]
+    return layer.nodata if len(group) == 1 and layer.nodata is not None and taggable(layer.name) else None
 
 
 def _bands(stack: Stack, group: Sequence[Layer]) -> tuple[int, ...]:

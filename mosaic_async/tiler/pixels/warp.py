@@ -18,9 +18,10 @@ from rasterio.transform import from_bounds
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from mosaic_async.tiler.pixels.datasets import Cover, Stack, stackable
+from mosaic_async.tiler.pixels.datasets import Cover, Stack
 from mosaic_async.tiler.pixels.frame import Frame
 from mosaic_async.tiler.pixels.pixels import Pixels
+from mosaic_async.tiler.pixels.raster_facts import stackable
 
 _STRIP = 128
 """Rows of the blocks in which GDAL warps: strips with the same ends get the same pixels whatever is read with them."""

@@ -21,11 +21,12 @@ from rio_tiler.reader import part
 from mosaic_async import SourceError, UsageError
 from mosaic_async.tiler import open_mosaic
 from mosaic_async.tiler.pixels.clouds import KNOWN, CloudMask
-from mosaic_async.tiler.pixels.datasets import DatasetPool, grouped
+from mosaic_async.tiler.pixels.datasets import DatasetPool
 from mosaic_async.tiler.pixels.expression import evaluate
 from mosaic_async.tiler.pixels.frame import Frame
 from mosaic_async.tiler.pixels.pixels import Pixels
 from mosaic_async.tiler.pixels.radiometry import factors, reflectance
+from mosaic_async.tiler.pixels.raster_facts import grouped
 from mosaic_async.tiler.pixels.reading import Layer, read_layers
 from mosaic_async.tiler.scenes.quadkey_index import QuadkeyIndex
 from mosaic_async.tiler.scenes.scene import Scene, SceneFile, open_scene
