@@ -259,6 +259,9 @@ class MosaicReport:
     parts_resumed: int
     peak_rss: int
     """Peak memory of this process so far, in bytes."""
+    peak_memory: int = 0
+    """Most bytes that this process and the tilers that it started had at once, pages that they share counted once; it
+    is looked up every second."""
     failed: tuple[TileFailed, ...] = ()
     scenes: SceneReport = SceneReport()
     tiles_not_found: int = 0

@@ -26,8 +26,8 @@ MAX_PART_BLOCKS = 8
 """Per side. In larger parts only the sealing of the last one, which overlaps with nothing, takes longer."""
 _STATUS = Path("/proc/self/status")
 _QUEUE_BYTES = 64 * 2**20
-_BASE_MEMORY = 180 * 2**20 + BLOCK_CACHE
-"""Bytes: the interpreter with its libraries, GDAL's cache, and what the codecs need (docs/performance.md)."""
+_BASE_MEMORY = 162 * 2**20
+"""Bytes: the interpreter with its libraries, and what the codecs need (docs/performance.md)."""
 
 
 def queue_size(tile_format: TileFormat) -> int:
@@ -39,12 +39,21 @@ def memory_needed(grid: Grid, encoding: Encoding, tile_format: TileFormat, in_fl
     """Return the bytes that a run holds at most: canvases with overviews, bodies with their pixels, and the rest."""
     height, width = min(grid.part_size, grid.height), min(grid.part_size, grid.width)
     canvases = 1 if grid.is_single else OPEN_PARTS
-    bodies = (in_flight + queue_size(tile_format) + 1) * (tile_format.nbytes + tile_format.size**2)
-    return math.ceil(canvases * height * width * encoding.pixel_bytes * 4 / 3 + bodies + _BASE_MEMORY)
+    bodies = min(in_flight + queue_size(tile_format) + 1, grid.cover.count)
+    cache = min(BLOCK_CACHE, grid.height * grid.width * encoding.pixel_bytes)
+    pixels = canvases * height * width * encoding.pixel_bytes * 4 / 3
+    return math.ceil(pixels + bodies * (tile_format.nbytes + tile_format.size**2) + cache + _BASE_MEMORY)
 
 
 def choose_grid(
-    grid: Grid, encoding: Encoding, tile_format: TileFormat, *, part_size: int | None, memory: int, in_flight: int
+    grid: Grid,
+    encoding: Encoding,
+    tile_format: TileFormat,
+    *,
+    part_size: int | None,
+    memory: int,
+    beside: int = 0,
+    in_flight: int,
 ) -> Grid:
     """Return the grid in the largest parts that keep a run within its memory.
 
@@ -54,6 +63,7 @@ def choose_grid(
         tile_format: what its tiles look like.
         part_size: pixels per side that the user sets; None: as the memory allows.
         memory: bytes that the run may need.
+        beside: bytes of them that the processes of its source take.
         in_flight: maximum requests in flight.
 
     Raises:
@@ -66,7 +76,7 @@ def choose_grid(
     blocks = max(MAX_PART_BLOCKS, smallest)
     while True:
         grid = replace(grid, part_blocks=blocks)
-        needed = memory_needed(grid, encoding, tile_format, in_flight)
+        needed = memory_needed(grid, encoding, tile_format, in_flight) + beside
         if needed <= memory:
             return grid
         if blocks == smallest:

@@ -241,6 +241,12 @@ class Effort:
             max_outage=self.max_outage,
         )
 
+    def towards(self, source: TileSource) -> Effort:
+        """Return the effort with no more requests at once than the processes of a source can have under way."""
+        if source.capacity is None or self.in_flight <= source.capacity:
+            return self
+        return replace(self, concurrency=source.capacity)
+
     def allowed_failures(self, tiles: int) -> int:
         """Return how many of `tiles` may stay holes."""
         return tiles if self.on_error == "nodata" else _allowed(self.max_failures, tiles)

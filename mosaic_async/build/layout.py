@@ -61,6 +61,7 @@ def prepare(job: Job, effort: Effort, cover: Cover, tile_format: TileFormat, par
             tile_format,
             part_size=job.part_size,
             memory=effort.memory,
+            beside=job.source.memory,
             in_flight=effort.in_flight,
         )
     return Layout(tile_format=tile_format, encoding=encoding, grid=grid)

@@ -61,7 +61,7 @@ class MosaicPlan:
     profiles: dict[str, ProfileCost]
     """What each profile that can hold such pixels costs; empty where bands and dtype are guessed."""
     memory: int
-    """Maximum bytes that the run needs."""
+    """Maximum bytes that the run needs, the processes of its source included."""
     seconds: float | None
     """Estimated from the time that tile took and the requested concurrency; None when it was empty."""
     requests: int
@@ -80,6 +80,7 @@ async def make_plan(job: Job, effort: Effort) -> MosaicPlan:
     Raises:
         SourceError: the tile is refused or is not a tile; where it is empty, bands and dtype are guessed.
     """
+    effort = effort.towards(job.source)
     cover = await asyncio.to_thread(Cover.of, job.area, job.matrix, max_tiles=effort.max_tiles)
     middle = next(cover.outward())
     async with _client(job, effort) as client:
@@ -116,7 +117,7 @@ async def make_plan(job: Job, effort: Effort) -> MosaicPlan:
         estimated_bytes=costs[job.profile].nbytes if costs else raw,
         profiles=dict(costs),
         download_bytes=len(body) * cover.count if body else None,
-        memory=memory_needed(grid, encoding, tile_format, effort.in_flight),
+        memory=memory_needed(grid, encoding, tile_format, effort.in_flight) + job.source.memory,
         seconds=_download_seconds(seconds, cover.count, effort) if body else None,
         requests=client.requests,
         assumed=not body,

@@ -29,6 +29,7 @@ from mosaic_async.build.renewal import check_renewal, keep_sample
 from mosaic_async.build.run_state import RunState
 from mosaic_async.build.scene_tally import SceneTally
 from mosaic_async.build.to_its_end import to_its_end
+from mosaic_async.build.tree_memory import TreeMemory
 from mosaic_async.build.work_folder import WorkFolder
 from mosaic_async.errors import IncompleteError, SourceError, StoppedError, TileError
 from mosaic_async.events import (
@@ -72,11 +73,12 @@ class Run:
         self._scenes = SceneTally()
         self._stop = stop
         self._job = job
-        self._effort = effort
+        self._effort = effort.towards(job.source)
         self._output = output
         self._on_event = on_event
         self._seconds: dict[str, float] = {}
         self._bytes_written = 0
+        self._tree = TreeMemory()
 
     async def build(self) -> MosaicReport:
         """Make the output and return the report.
@@ -95,8 +97,9 @@ class Run:
                 await self._clean_up(report, work)
                 return report
             await asyncio.to_thread(check_absent, self._output, overwrite=self._effort.overwrite)
-            with small_block_cache(BLOCK_CACHE):
-                return await self._build_in(work, cover, identity.credentials)
+            async with self._tree.watched(is_wanted=job.source.memory > 0):
+                with small_block_cache(BLOCK_CACHE):
+                    return await self._build_in(work, cover, identity.credentials)
         except Exception as error:
             if work.is_new or isinstance(error, _NothingToKeepError):
                 await work.remove()  # with other arguments it would belong to another job
@@ -324,7 +327,8 @@ class Run:
             seconds_by_stage=dict(self._seconds),
             parts_total=grid.part_count,
             parts_resumed=resumed,
-            peak_rss=await asyncio.to_thread(peak_rss),
+            peak_rss=(own := await asyncio.to_thread(peak_rss)),
+            peak_memory=self._tree.peak or own,
             failed=tuple(ledger.failed.values()),
             scenes=self._scenes.report(),
         )

@@ -68,8 +68,9 @@ async def _rendered(
         raise UsageError("--dialect does not apply to the embedded tiler", hint="leave --dialect out, or set --tiler")
     else:
         home = source.parent if isinstance(source, Path) else None
-        bad = given.max_bad_scenes
-        async with extras.tiler().local_tiler(name, **given.rendering, **size, max_bad_scenes=bad, home=home) as local:
+        own = {"max_bad_scenes": given.max_bad_scenes, "home": home}
+        memory = given.library["memory"] // 2  # the other half is the run's
+        async with extras.tiler().local_tiler(name, **given.rendering, **size, **own, memory=memory) as local:
             yield local
 
 

@@ -169,7 +169,9 @@ def report_text(report: MosaicReport) -> str:
         f"{report.tiles_placed:,} tiles placed, {_empty_text(report)}, {report.tiles_failed:,} failed; "
         f"{report.requests:,} requests, {report.retries:,} retries, {_size(report.bytes_received)} received\n"
         f"{report.seconds:.1f} s, {_counted(report.parts_total, 'part')} ({report.parts_resumed:,} resumed), "
-        f"peak memory {_size(report.peak_rss)}" + _same_bytes_text(report.same_bytes) + _scenes_text(report.scenes)
+        f"peak memory {_size(report.peak_memory or report.peak_rss)}"
+        + _same_bytes_text(report.same_bytes)
+        + _scenes_text(report.scenes)
     )
 
 

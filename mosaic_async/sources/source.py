@@ -57,6 +57,10 @@ class TileSource:
     """Secret texts of the URL by name, which may change from run to run without changing a pixel."""
     notes: tuple[str, ...] = ()
     """What users should know, such as limits of the tiler that its answers do not show."""
+    memory: int = 0
+    """Bytes that processes of this machine, started for this run, take to answer; they count with the run's own."""
+    capacity: int | None = None
+    """Requests that those processes can have under way: more would only wait. None: not known."""
 
     def __post_init__(self) -> None:
         learn(self.secrets.values())

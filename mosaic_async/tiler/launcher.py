@@ -23,6 +23,7 @@ from mosaic_async.sources.source import TileSource
 from mosaic_async.tiler.address import held_socket
 from mosaic_async.tiler.edge.limits import OWN_RUN, PUBLIC, Limits
 from mosaic_async.tiler.nursery import Chore, Command, Nursery
+from mosaic_async.tiler.share import Share
 from mosaic_async.tiler.supervisor import Crew
 
 if TYPE_CHECKING:  # their libraries take half a second, and only the tilers need them
@@ -32,7 +33,6 @@ if TYPE_CHECKING:  # their libraries take half a second, and only the tilers nee
 _ENVIRONMENT = {
     "GDAL_NUM_THREADS": "1",  # the processes use the cores
     "NUMEXPR_NUM_THREADS": "1",
-    "GDAL_CACHEMAX": "64",  # MB per process; neighbouring tiles read the same blocks
     "GDAL_MAX_DATASET_POOL_SIZE": "450",  # files in the stacks that stay open
     "GDAL_INGESTED_BYTES_AT_OPEN": "32768",  # a COG's headers in one request
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
@@ -68,6 +68,7 @@ async def local_tiler(
     like: str | Path | None = None,
     max_bad_scenes: int | str = DEFAULT,
     home: Path | None = None,
+    memory: int | None = None,
 ) -> AsyncIterator[TileSource]:
     """Serve scenes as tiles on this machine for the block, and yield their source.
 
@@ -94,6 +95,8 @@ async def local_tiler(
         like: a raster file whose system, resolution and pixels are used, instead of both.
         max_bad_scenes: scenes that may be unusable and are left out, as a number or a share such as `5%`.
         home: a folder made for this run that holds the mosaic; its path does not count for resuming.
+        memory: bytes for all processes together, which the source counts with the memory of a run; None: as much as
+            they can use, at most 512 MiB per process, which no run counts.
 
     Raises:
         SourceError: the scenes cannot be read, or the tiler does not start.
@@ -115,11 +118,12 @@ async def local_tiler(
     }
     grid = {"crs": crs, "resolution": resolution, "like": None if like is None else str(like), "tile_size": tile_size}
     secret = token_urlsafe(16)
+    share = Share.of(memory, workers)
     async with _workshop() as workshop:
         reading = {"max_bad_scenes": max_bad_scenes, "home": str(home) if home else None}
         scenes = await workshop.open(mosaic, rendering=rendering, grid=grid, reading=reading)
         async with workshop.serving(
-            scenes.hosts, host="127.0.0.1", port=0, workers=workers, secret=secret, signing=signing, limits=OWN_RUN
+            scenes.hosts, host="127.0.0.1", port=0, share=share, secret=secret, signing=signing, limits=OWN_RUN
         ) as url:
             name = scenes.grid.name if scenes.grid else "WebMercatorQuad"
             look = f"{tile_format}?tilesize={tile_size}&{scenes.query}"
@@ -131,6 +135,8 @@ async def local_tiler(
                 matrix_set=scenes.grid,
                 bounds=scenes.bounds,
                 notes=((f"scenes are read from {', '.join(scenes.hosts)}",) if scenes.hosts else ()) + scenes.notes,
+                memory=share.total if memory else 0,
+                capacity=share.capacity if memory else None,
                 origin=f"mosaic-async tiler: {look}",
                 identity=f"local:{scenes.digest}/{look}",
             )
@@ -176,7 +182,7 @@ async def serve(
             scenes.hosts,
             host=host,
             port=port,
-            workers=workers,
+            share=Share.of(None, workers),
             secret=secret,
             signing=signing,
             hosts=hosts,
@@ -257,7 +263,7 @@ class _Workshop:
         *,
         host: str,
         port: int,
-        workers: int | None,
+        share: Share,
         secret: str | None,
         signing: Signing | None,
         hosts: Sequence[str] = (),
@@ -282,11 +288,12 @@ class _Workshop:
                 },
                 "signing": asdict(signing) if signing else {},
                 "limits": asdict(limits),
+                "share": asdict(share),
+                "is_own": secret is not None,
                 "door": {"hosts": [host, *hosts], "origins": list(origins), "secret": secret},
             }
-            size = workers or os.cpu_count() or 1
-            self._nursery.forks = size - 1
-            async with _running(Chore(self._nursery, "serve", given), size):
+            self._nursery.forks = share.processes - 1
+            async with _running(Chore(self._nursery, "serve", given), share.processes):
                 yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

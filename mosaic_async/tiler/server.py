@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from mosaic_async.tiler.edge.gate import Traffic
 from mosaic_async.tiler.edge.limits import Limits
 from mosaic_async.tiler.forks import Task, run_tasks
 from mosaic_async.tiler.opening import opened_scenes, surveyed
+from mosaic_async.tiler.share import Share
 from mosaic_async.tiler.supervisor import OVERDUE, READY
 
 _BACKLOG = 2048
@@ -40,20 +42,23 @@ _BEAT = 0.25
 """Seconds between two beats."""
 _SPARE = 512 * 2**20
 """Bytes of memory from which free blocks are returned: glibc keeps what the threads of tiles have freed."""
+_GROWTH = 16 * 2**20
+"""Bytes of growth since then after which it pays to look for more."""
 _GRACE = 5.0
 """Seconds after its deadline in which the work of a request may find its next check and stop."""
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, traffic: Traffic | None) -> None:
+    def __init__(self, config: uvicorn.Config, traffic: Traffic | None, spare: int) -> None:
         super().__init__(config)
+        self._spare = spare
         self._traffic = traffic
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         print(READY, flush=True)  # noqa: T201 - the parent waits for it
         if self._traffic is not None:
-            threading.Thread(target=_beat, args=(self._traffic,), daemon=True).start()
+            threading.Thread(target=_beat, args=(self._traffic, self._spare), daemon=True).start()
 
 
 def main(control: str) -> None:
@@ -81,6 +86,8 @@ def _served(text: str) -> Task:
     for name, value in given["environment"].items():
         os.putenv(name, value)  # for GDAL, which has read none of them yet
     path = Path(given["file"])
+    share = Share(**given["share"])
+    os.putenv("GDAL_CACHEMAX", str(share.cache))
     mosaic, agreed, grid = surveyed(path)
     traffic = Traffic()
     app = make_app(
@@ -88,15 +95,19 @@ def _served(text: str) -> Task:
         path.parent / "created",
         door=Door(**given["door"]),
         signing=Signing(**given["signing"]),
-        limits=Limits(**given["limits"]),
+        limits=_within(Limits(**given["limits"]), share) if given["is_own"] else Limits(**given["limits"]),
         survey=agreed,
         grid=grid,
         traffic=traffic,
     )
-    return lambda _: serve_app(app, given["host"], given["port"], traffic)
+    return lambda _: serve_app(app, given["host"], given["port"], traffic, share.spare)
 
 
-def serve_app(app: FastAPI, host: str, port: int, traffic: Traffic | None = None) -> None:
+def _within(limits: Limits, share: Share) -> Limits:
+    return replace(limits, bytes_at_once=share.held, tiles_at_once=share.tiles)
+
+
+def serve_app(app: FastAPI, host: str, port: int, traffic: Traffic | None = None, spare: int = _SPARE) -> None:
     """Serve an application until standard input ends.
 
     Args:
@@ -104,6 +115,7 @@ def serve_app(app: FastAPI, host: str, port: int, traffic: Traffic | None = None
         host: address to listen on.
         port: port to listen on.
         traffic: its requests, for the beats of this process; None: it has no supervisor.
+        spare: bytes of its own memory from which it returns what it has freed.
     """
     config = uvicorn.Config(
         app,
@@ -115,31 +127,37 @@ def serve_app(app: FastAPI, host: str, port: int, traffic: Traffic | None = None
         h11_max_incomplete_event_size=_MAX_HEAD,
         limit_concurrency=_MAX_REQUESTS,
     )
-    server = _Server(config, traffic)
+    server = _Server(config, traffic, spare)
     threading.Thread(target=_end_with_stdin, args=(server,), daemon=True).start()
     with shared_socket(host, port) as listener:
         listener.listen(_BACKLOG)
         server.run([listener])
 
 
-def _beat(traffic: Traffic) -> None:
+def _beat(traffic: Traffic, spare: int) -> None:
     """Report to the supervisor that this process lives, and how it is."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    after_trim = 0
     while True:
         time.sleep(_BEAT)
-        if trim is not None and resident_memory() > _SPARE:
+        resident, own = memory_in_use()
+        if trim is not None and own > max(spare, after_trim + _GROWTH):
             trim(0)
+            resident, after_trim = memory_in_use()
+        elif own < after_trim:
+            after_trim = own
         is_overdue = traffic.overdue() > _GRACE
-        print(OVERDUE if is_overdue else resident_memory(), flush=True)  # noqa: T201 - the supervisor reads it
+        print(OVERDUE if is_overdue else resident, flush=True)  # noqa: T201 - the supervisor reads it
 
 
-def resident_memory() -> int:
-    """Return the memory of this process in bytes; 0 where the system does not tell."""
+def memory_in_use() -> tuple[int, int]:
+    """Return the bytes of this process, and those without mapped files; 0 where the system does not tell."""
     try:
-        pages = Path("/proc/self/statm").read_text().split()[1]
+        _, resident, mapped, *_ = Path("/proc/self/statm").read_text().split()
     except OSError:
-        return 0
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+        return 0, 0
+    page = os.sysconf("SC_PAGE_SIZE")
+    return int(resident) * page, (int(resident) - int(mapped)) * page
 
 
 def _end_with_stdin(server: uvicorn.Server) -> None:

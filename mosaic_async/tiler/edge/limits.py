@@ -19,6 +19,10 @@ class Limits:
     """The same in bytes, checked while scenes are read: only files tell how large a value is."""
     work: int
     """Values that are read, computed and combined for a tile; about 20 to 30 million take a second on one core."""
+    bytes_at_once: int | None = None
+    """Bytes of all scenes above which a tile is composed in strips, one after the other; None: no strips."""
+    tiles_at_once: int = 2
+    """Tiles of local scenes that a process composes at once: one computes while the other waits for the interpreter."""
     deadline: float
     """Seconds from the start of the work to the end of the response."""
     patience: float

@@ -17,8 +17,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
+from typing import Any
 from urllib.parse import quote, urlsplit
 
+from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 from rio_tiler.errors import RioTilerError
@@ -31,6 +34,7 @@ from mosaic_async.tiler.pixels.frame import Frame, TooLargeError
 from mosaic_async.tiler.pixels.meeting import Meeting
 from mosaic_async.tiler.pixels.pixels import Pixels
 from mosaic_async.tiler.pixels.selection import Read, Selection
+from mosaic_async.tiler.pixels.strips import joined, strips_of
 from mosaic_async.tiler.pixels.terms import Terms
 from mosaic_async.tiler.pixels.turns import Bounds
 from mosaic_async.tiler.pixels.view import View
@@ -43,10 +47,10 @@ _SAFE = " " + string.punctuation.replace(",", "")
 """Characters of a name that a header keeps; commas separate names."""
 _FIRST = Selection("first")
 _LONGEST_REASON = 200
+_USUAL_SIZE = 12.0
+"""Bytes of a pixel of one scene where none has been read yet: three bands of 16 bits, and their validity."""
 _RENEWED = 20_000
 """Scenes with renewed signatures that a process remembers."""
-_LOCAL_TILES = 2
-"""Tiles of local scenes that a process composes at once: one computes while the other waits for the interpreter."""
 _REMOTE_TILES = 4
 _REMOTE_READS = 8
 """Scenes of one tile that are read at once from a server."""
@@ -90,6 +94,10 @@ class Room:
     """Maximum values of one scene: pixels times bands; None: no limit."""
     bytes_held: float = math.inf
     """Maximum bytes of all scenes that a selection holds at once."""
+    at_once: int | None = None
+    """Bytes of all scenes above which a tile is composed in strips; None: no strips."""
+    tiles: int = 2
+    """Tiles of local scenes that are composed at once, and tiles that are finished at once."""
 
 
 class Composer:
@@ -117,11 +125,13 @@ class Composer:
         self._room = room or Room()
         self._signer = signer or Signer()
         self._renewed: dict[str, Scene] = {}
+        self._sizes: dict[Any, float] = {}
+        """Bytes of a pixel of one scene, with its validity, by the assets that a view shows."""
         self.pool = DatasetPool()
         self._is_stac = is_stac
         self._reads = 1 if is_local else _REMOTE_READS
-        self._turns = threading.BoundedSemaphore(_LOCAL_TILES if is_local else _REMOTE_TILES)
-        self.finishing = threading.BoundedSemaphore(_LOCAL_TILES)
+        self._turns = threading.BoundedSemaphore(self._room.tiles if is_local else _REMOTE_TILES)
+        self.finishing = threading.BoundedSemaphore(self._room.tiles)
         """Held while a tile is coloured and encoded, which takes ten times the size of the tile: one thread per request
         would take gigabytes and save no time."""
 
@@ -149,13 +159,28 @@ class Composer:
         work = _Work(self, replace(frame, max_values=self._room.values), view, selection, composed, failures)
         with held(self._turns):
             scenes = self._scenes(names, degrees, composed, failures, selection)
-            groups = grouped(scenes, selection.group_by) if selection.holds_all else ([scene] for scene in scenes)
-            made = selection.compose(self._ahead(partial(work.read, group) for group in groups))
+            if selection.holds_all and self._room.at_once is not None:
+                made = self._in_strips(work, grouped(scenes, selection.group_by), self._room.at_once)
+            else:
+                groups = grouped(scenes, selection.group_by) if selection.holds_all else ([scene] for scene in scenes)
+                made = selection.compose(self._ahead(partial(work.read, group) for group in groups))
             # A tile has one mask for all bands: where only some have data, the others would show a valid 0.
             composed.pixels = made.where(made.whole) if made else None
         if failures and not composed.read:
             raise _without_secrets(failures[0], next(iter(composed.skipped)))
         return composed
+
+    def _in_strips(self, work: _Work, groups: Sequence[Sequence[Scene]], limit: int) -> Pixels | None:
+        """Compose a tile whose scenes are held all at once, strip by strip where they are too large for that."""
+        size = self._sizes.get(work.view.assets, _USUAL_SIZE)
+        parts = []
+        for strip in strips_of(work.frame, size * len(groups) * work.frame.width, limit):
+            reads = (partial(work.read_strip, group, strip) for group in groups)
+            parts.append((strip, work.selection.compose(self._ahead(reads))))
+        if work.size:
+            self._sizes[work.view.assets] = work.size
+        work.sort_names(groups)
+        return joined(parts, is_valid=work.selection.name == "count")
 
     def check_room(self, size: int) -> None:
         """Check that the scenes of a tile, in bytes, may be held at once.
@@ -237,11 +262,32 @@ class _Work:
     def __post_init__(self) -> None:
         self._meeting = Meeting(self.view)
         self._held: list[int] = []
+        self.size = 0.0
+        """Bytes of a pixel of one scene; 0 before one is read."""
+
+    def read_strip(self, group: Sequence[Scene], strip: Window, _: Window | None) -> Pixels | None:
+        """Read a strip of scenes that count once, and hold nothing beside it."""
+        made = self.read(group, strip)
+        self._held.clear()
+        if made is None:
+            return None
+        self.size = (made.data.nbytes + made.valid.nbytes) / (strip.width * strip.height)
+        return Pixels(_alone(made.data), _alone(made.valid))
+
+    def sort_names(self, groups: Sequence[Sequence[Scene]]) -> None:
+        """Name each scene once and in order, however many strips it was read for."""
+        order = {_shown(scene.name): place for place, scene in enumerate(chain(*groups))}
+        found = dict(zip(self.composed.read, self.composed.rules, strict=True))
+        self.composed.read[:] = sorted(found, key=lambda one: order[one[0]])
+        self.composed.rules[:] = [found[one] for one in self.composed.read]
 
     def read(self, group: Sequence[Scene], window: Window | None) -> Pixels | None:
         """Read scenes that count once: each pixel comes from the first that has it."""
         reads = [partial(self._read, scene, len(group)) for scene in group]
-        made = reads[0](window) if len(reads) == 1 else _FIRST.compose(reads)
+        if len(reads) == 1:
+            made = reads[0](window)
+        else:
+            made = _FIRST.compose(reads if window is None else [partial(_within, read, window) for read in reads])
         if made is not None and self.selection.holds_all:
             self._held.append(made.data.nbytes + made.valid.nbytes)
             self.composer.check_room(sum(self._held))
@@ -267,6 +313,18 @@ class _Work:
         ]
         self.composed.rules.append("; ".join(filter(None, rules)))
         return self.view.finish(pixels)
+
+
+def _within(read: Read, strip: Window, window: Window | None) -> Pixels | None:
+    """Read a window that is given from the corner of a strip; None: the strip."""
+    if window is None:
+        return read(strip)
+    return read(Window(strip.col_off + window.col_off, strip.row_off + window.row_off, window.width, window.height))
+
+
+def _alone(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array that keeps no larger one in memory."""
+    return array if array.base is None else array.copy()
 
 
 def _others(count: int) -> str:
