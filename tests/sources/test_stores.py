@@ -55,12 +55,12 @@ def write_folder(folder: Path, *, ext: str = "png", south_up: bool = False) -> P
     return folder
 
 
-def write_mbtiles(path: Path, **metadata: str) -> Path:
+def write_mbtiles(path: Path, *, south_up: bool = True, **metadata: str) -> Path:
     with sqlite3.connect(path) as database:
         database.execute("CREATE TABLE metadata (name text, value text)")
         database.execute("CREATE TABLE tiles (zoom_level int, tile_column int, tile_row int, tile_data blob)")
         database.executemany("INSERT INTO metadata VALUES (?, ?)", metadata.items())
-        rows = [(tile.z, tile.x, 2**tile.z - 1 - tile.y, body_of(tile)) for tile in TILES]
+        rows = [(tile.z, tile.x, 2**tile.z - 1 - tile.y if south_up else tile.y, body_of(tile)) for tile in TILES]
         database.executemany("INSERT INTO tiles VALUES (?, ?, ?, ?)", rows)
     database.close()
     return path
@@ -206,6 +206,7 @@ async def test_an_archive_that_changes_is_another_job_and_ends_a_run(tmp_path):
     [
         (lambda at: write_mbtiles(at / "v.mbtiles", format="pbf"), "vectors"),
         (lambda at: write_pmtiles(at / "v.pmtiles", kind=TileType.MVT), "vectors"),
+        (lambda at: write_mbtiles(at / "n.mbtiles", south_up=False, bounds="0,44,6,49"), "its rows from the north"),
         (lambda at: at / "none.pmtiles", "No such file"),
         (lambda at: at / "none.mbtiles", "cannot be read as MBTiles"),
         (lambda at: at / "none" / "{z}" / "{x}" / "{y}.png", "is not a folder"),

@@ -9,7 +9,10 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
+import mercantile
+
 from mosaic_async.errors import SourceError
+from mosaic_async.geo.area import Bounds
 from mosaic_async.geo.cover import Tile
 from mosaic_async.sources.stores.store import Store, UnreadableError, stamp_of
 from mosaic_async.sources.tilejson import TileJson
@@ -47,6 +50,9 @@ def _store(database: sqlite3.Connection, path: Path) -> Store:
     if zooms[0] is None:
         raise SourceError(f"{path} has no tiles")
 
+    if told.bounds is not None:
+        _check_rows(database, int(zooms[1]), told.bounds, path)
+
     def read(tile: Tile) -> bytes | None:
         try:
             with turn:
@@ -64,6 +70,29 @@ def _store(database: sqlite3.Connection, path: Path) -> Store:
         encoding=told.encoding,
         notes=tuple(note.replace("TileJSON", "MBTiles") for note in told.notes),
     )
+
+
+def _check_rows(database: sqlite3.Connection, zoom: int, bounds: Bounds, path: Path) -> None:
+    """Refuse tiles that lie in their own bounds only if their rows are counted from the north, as some write them."""
+    lowest, highest = database.execute(
+        "SELECT min(tile_row), max(tile_row) FROM tiles WHERE zoom_level = ?", (zoom,)
+    ).fetchone()
+    from_south = _latitudes(2**zoom - 1 - highest, 2**zoom - 1 - lowest, zoom)
+    from_north = _latitudes(lowest, highest, zoom)
+    if not _overlap(from_south, bounds) and _overlap(from_north, bounds):
+        raise SourceError(
+            f"{path} counts its rows from the north, unlike an MBTiles: its tiles are outside of its bounds",
+            hint="write the tiles into a folder, and use it as folder/{z}/{x}/{y}.png",
+        )
+
+
+def _latitudes(top: int, lower: int, zoom: int) -> tuple[float, float]:
+    """Return the south and the north of rows that are counted from the north."""
+    return mercantile.bounds(0, lower, zoom).south, mercantile.bounds(0, top, zoom).north
+
+
+def _overlap(latitudes: tuple[float, float], bounds: Bounds) -> bool:
+    return latitudes[0] < bounds[3] and bounds[1] < latitudes[1]
 
 
 def _metadata(database: sqlite3.Connection) -> Mapping[str, str]:
