@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+import numpy as np
 import pytest
+import rasterio
 
 from mosaic_async import RefusedError, UsageError, build_mosaic, plan_mosaic
 from mosaic_async.errors import MosaicError
 from tests.fake_tiler import HALF_WORLD
-from tests.loopback import running
-from tests.map_server import AREA, ZOOM, MapServer, assert_is_the_map
+from tests.loopback import running, uvicorn_of
+from tests.map_server import AREA, PATTERN, ZOOM, MapServer, assert_is_the_map, map_body
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -192,6 +197,12 @@ async def test_a_collection_of_ogc_api_tiles_leads_to_its_tileset_in_web_mercato
             },
             "/vectors": {"dataType": "vector", "links": [
                 {"rel": "item", "type": "application/vnd.mapbox-vector-tile", "href": "/{tileMatrix}/{tileRow}/x"}]},
+            "/own": {"dataType": "map", "crs": "http://www.opengis.net/def/crs/EPSG/0/3857",
+                     "boundingBox": {"lowerLeft": [0, 44], "upperRight": [6, 49]},
+                     "tileMatrixSetLimits": [{"tileMatrix": "8", "minTileRow": 3, "maxTileRow": 4,
+                                              "minTileCol": 0, "maxTileCol": 1}],
+                     "links": [{"rel": "item", "type": "image/png", "href": "/{tileMatrix}/{tileRow}/{tileCol}"}]},
+            "/landing": {"title": "a", "links": [{"rel": "data", "href": "/collections"}]},
             "/degrees": {"dataType": "map", "crs": "http://www.opengis.net/def/crs/EPSG/0/3035", "links": [
                 {"rel": "item", "type": "image/png", "href": "/{tileMatrix}/{tileRow}/{tileCol}"}]},
         }
@@ -205,6 +216,10 @@ async def test_a_collection_of_ogc_api_tiles_leads_to_its_tileset_in_web_mercato
             await plan_mosaic(f"{url}/collections/a", AREA, zoom=9)
         with pytest.raises(MosaicError, match="vectors"):
             await plan_mosaic(f"{url}/vectors", AREA, zoom=8)
+        with pytest.raises(MosaicError, match="limits that are not those of its bounds"):
+            await plan_mosaic(f"{url}/own", AREA, zoom=8)
+        with pytest.raises(MosaicError, match="links to no tiles of images"):
+            await plan_mosaic(f"{url}/landing", AREA, zoom=8)
         with pytest.raises(MosaicError, match="EPSG/0/3035 as the grid"):
             await plan_mosaic(f"{url}/degrees", AREA, zoom=8)
 
@@ -285,3 +300,25 @@ async def test_capabilities_cannot_expand_without_end_or_read_files(entities):
         await plan_mosaic(f"{url}/wmts", AREA, zoom=ZOOM)
     assert "root" not in str(error.value)
     assert len(str(error.value)) < 1000
+
+
+TITILER = """
+from fastapi import FastAPI
+from titiler.core.factory import TilerFactory
+app = FastAPI()
+app.include_router(TilerFactory(router_prefix="/cog").router, prefix="/cog")
+"""
+
+
+@pytest.mark.slow
+async def test_titiler_s_list_of_tilesets_leads_to_the_pixels_of_its_file(tmp_path):
+    (tmp_path / "app.py").write_text(TITILER)
+    x0, y0, size = 129 * 256, 90 * 256, 512
+    (tmp_path / "land.tif").write_bytes(map_body(x0, y0, size, "tif"))
+    with uvicorn_of(Path(sys.executable), "app:app", tmp_path) as url:
+        for place in ("/cog/tiles", "/cog/tiles/WebMercatorQuad"):
+            source, output = f"{url}{place}?url={tmp_path}/land.tif", tmp_path / f"{len(place)}.tif"
+            await build_mosaic(source, AREA, output, zoom=ZOOM, params={"tilesize": "256", "format": "png"})
+            with rasterio.open(output) as dataset:
+                np.testing.assert_array_equal(dataset.read(), PATTERN.expected(x0, y0, size, size)[0])
+                assert dataset.dataset_mask().all()
