@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from mosaic_async.errors import MisplacedTileError, TileError, UsageError
+from mosaic_async.events import zxy
 from mosaic_async.geo.area import Bounds
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid_names import DEGREES, crs_named
 from mosaic_async.geo.matrix import TileMatrix
 from mosaic_async.geo.systems import is_degrees, system
 from mosaic_async.redaction import one_line
+from mosaic_async.sources.source import TILE_HEADER
 
 _LEAST_SIDE = 128
 """Pixels per side of the smallest tile."""
@@ -53,7 +55,7 @@ class TilePlace:
             raise TileError(f"the tile is in a projection of its own, not in {self._crs}")
 
     def check_headers(self, headers: Mapping[str, str], *, is_placed: bool) -> bool:
-        """Compare the place in the headers of OGC API and TiTiler, and return whether these or the body have one.
+        """Compare the place in headers of OGC API, TiTiler and stores, and return whether these or the body have one.
 
         A body that proves its own place overrules headers in another system. The tile's size in pixels is unknown here,
         but at least 128.
@@ -61,6 +63,8 @@ class TilePlace:
         Raises:
             TileError: the headers name another system or place.
         """
+        if (name := headers.get(TILE_HEADER)) is not None:
+            is_placed = self._check_name(name)
         bbox, crs = headers.get("Content-Bbox"), headers.get("Content-Crs")
         is_same = crs is not None and _is_same(crs, self.matrix.crs)
         if is_placed and not is_same:
@@ -76,6 +80,11 @@ class TilePlace:
             self.check_bounds(found, side=_LEAST_SIDE)
         return True
 
+    def _check_name(self, name: str) -> bool:
+        if name != zxy(self.tile):
+            raise MisplacedTileError(f"the server sent {one_line(name, _MAX_WORDS)!r} and not tile {zxy(self.tile)}")
+        return True
+
     def check_bounds(self, found: Sequence[float], *, side: int) -> None:
         """Require that all four edges, in units of the CRS, are those of the tile, within half a pixel.
 
@@ -84,8 +93,8 @@ class TilePlace:
         """
         if not self._is_at(found, side):
             places = " ".join(f"{value:.6g}" if math.isfinite(value) else str(value) for value in found)
-            z, x, y = self.tile.z, self.tile.x, self.tile.y
-            raise MisplacedTileError(f"the server sent another place than tile {z}/{x}/{y}: {places} in {self._crs}")
+            name = zxy(self.tile)
+            raise MisplacedTileError(f"the server sent another place than tile {name}: {places} in {self._crs}")
 
     def _is_at(self, found: Sequence[float], side: int) -> bool:
         return _is_close(found, self.matrix.bounds_of(self.tile), self.matrix.width / side)

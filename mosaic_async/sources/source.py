@@ -21,6 +21,9 @@ from mosaic_async.sources.grid_signs import grid_in_url, is_web_mercator
 from mosaic_async.sources.packed import packing_of
 from mosaic_async.sources.placeholders import fill, size_in_url, unstated, with_values, without_placeholders
 
+TILE_HEADER = "X-Mosaic-Async-Tile"
+"""Names the tile of an answer as z/x/y, whatever grid it lies in; servers of this package send it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TileSource:

@@ -27,7 +27,7 @@ from rio_cogeo import cog_validate
 from mosaic_async import IncompleteError, UsageError, build_mosaic, plan_mosaic, verify_mosaic
 from tests.cli.test_main import run
 from tests.loopback import running, uvicorn_of
-from tests.map_server import PATTERN, MapServer
+from tests.map_server import PATTERN, MapServer, map_body
 from tests.moods import at, status
 from tests.sources.test_descriptions import capabilities, layer
 
@@ -340,3 +340,23 @@ async def test_failed_tiles_have_their_outline_in_degrees_and_the_job_resumes(se
     await build_mosaic(tiler.template, (west, south, east, north), output, **options)
     assert tiler.requests - before <= 2
     assert (await verify_mosaic(output, source=tiler.template, sample=50)).is_sound
+
+
+@pytest.mark.parametrize("is_south_up", [False, True], ids=["rows from the north", "as gdal2tiles writes them"])
+async def test_a_folder_of_tiles_in_degrees_is_placed_by_its_set(is_south_up, tmp_path):
+    folder = tmp_path / "tiles"
+    for x, y in [(x, y) for x in range(130, 134) for y in range(20, 24)]:
+        path = folder / "7" / str(x) / f"{2**7 - 1 - y if is_south_up else y}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(map_body(x * 256, y * 256, 256))
+    if is_south_up:
+        text = '<TileMap><SRS>EPSG:4326</SRS><TileSets profile="geodetic"></TileSets></TileMap>'
+        (folder / "tilemapresource.xml").write_text(text)
+        with pytest.raises(UsageError, match="geodetic profile"):
+            await build_mosaic(folder, (4, 58, 6, 60), tmp_path / "no.tif", zoom=7)
+    await build_mosaic(folder, (4, 58, 6, 60), tmp_path / "a.tif", zoom=7, tms="WorldCRS84Quad")
+    with rasterio.open(tmp_path / "a.tif") as dataset:
+        side = 180 / 2**7
+        assert dataset.bounds == (130 * side - 180, 90 - 23 * side, 133 * side - 180, 90 - 21 * side)
+        expected, _ = PATTERN.expected(130 * 256, 21 * 256, dataset.height, dataset.width)
+        np.testing.assert_array_equal(dataset.read(), expected)

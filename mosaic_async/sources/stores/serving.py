@@ -10,15 +10,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from secrets import token_urlsafe
 
-import mercantile
 from aiohttp import web
 
 from mosaic_async.geo.cover import Tile
 from mosaic_async.redaction import learn
-from mosaic_async.sources.source import TileSource
+from mosaic_async.sources.source import TILE_HEADER, TileSource
 from mosaic_async.sources.stores.store import Store, UnreadableError
-
-_MERCATOR = "<http://www.opengis.net/def/crs/EPSG/0/3857>"
 
 
 @asynccontextmanager
@@ -51,7 +48,7 @@ async def serving(store: Store) -> AsyncIterator[TileSource]:
 
 
 async def _answer(store: Store, request: web.Request) -> web.Response:
-    """Return a tile with its place, so that the client knows whose answer it is; a tile that is missing is empty."""
+    """Return a tile with its name, so that the client knows whose answer it is; a tile that is missing is empty."""
     tile = Tile(*(int(request.match_info[name]) for name in "xyz"))
     try:
         body = await store.read(tile)
@@ -60,6 +57,5 @@ async def _answer(store: Store, request: web.Request) -> web.Response:
         return web.Response(status=error.status, text=error.reason, headers=headers)
     if body is None:
         return web.Response(status=204)
-    place = ",".join(map(repr, mercantile.xy_bounds(tile)))
-    headers = {} if store.grid else {"Content-Bbox": place, "Content-Crs": _MERCATOR}
+    headers = {TILE_HEADER: f"{tile.z}/{tile.x}/{tile.y}"}
     return web.Response(body=body, content_type="application/octet-stream", headers=headers)
