@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
+from heapq import heappop, heappush
+from itertools import pairwise
 
 import mercantile
 
@@ -61,7 +63,10 @@ class QuadkeyIndex:
         return [self.names[number] for number in dict.fromkeys(self._numbers(x, y, z))]
 
     def within(self, bounds: tuple[float, float, float, float]) -> list[str]:
-        """Return the names of the scenes listed in a box in degrees, each once; west exceeds east across ±180."""
+        """Return the names of the scenes listed in a box in degrees, each once; west exceeds east across ±180.
+
+        Scenes keep their order where the box touches several cells: the one that all cells have in common.
+        """
         west, south, east, north = bounds
         count = 2**self.zoom
         top, lower = (_share(count * y_share(max(-MAX_LATITUDE, min(y, MAX_LATITUDE))), count) for y in (north, south))
@@ -69,10 +74,32 @@ class QuadkeyIndex:
         columns = [
             x for left, right in spans for x in range(*_range(count * x_share(left), count * x_share(right), count))
         ]
-        if len(columns) * (lower - top + 1) > len(self._cells):
-            return list(self.names)
-        keys = (mercantile.quadkey(x, y, self.zoom) for x in columns for y in range(top, lower + 1))
-        return [self.names[number] for number in dict.fromkeys(n for key in keys for n in self._cells.get(key, ()))]
+        keys: Iterable[str] = self._cells
+        if len(columns) * (lower - top + 1) <= len(self._cells):
+            keys = (mercantile.quadkey(x, y, self.zoom) for x in columns for y in range(top, lower + 1))
+        found = {number for key in keys for number in self._cells.get(key, ())}
+        return [self.names[number] for number in sorted(found, key=self._ranks.__getitem__)]
+
+    @cached_property
+    def _ranks(self) -> list[int]:
+        """The place of each scene in one order that all cells agree with; where they disagree, by first appearance."""
+        after: list[set[int]] = [set() for _ in self.names]
+        before = [0] * len(self.names)
+        for cell in self._cells.values():
+            for one, other in pairwise(cell):
+                if other not in after[one]:
+                    after[one].add(other)
+                    before[other] += 1
+        ready = [number for number, count in enumerate(before) if not count]
+        ranks: dict[int, int] = {}
+        while ready:
+            number = heappop(ready)
+            ranks[number] = len(ranks)
+            for other in after[number]:
+                before[other] -= 1
+                if not before[other]:
+                    heappush(ready, other)
+        return [ranks.get(number, len(ranks) + number) for number in range(len(self.names))]
 
     def count(self, x: int, y: int, z: int) -> int:
         """Return the number of scenes listed for a tile; repeated calls are cheap."""
