@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -237,7 +238,7 @@ class _Workshop:
             "rendering": rendering,
             "shown": shown,
             "grid": grid,
-            "reading": reading or {},
+            "reading": {**(reading or {}), "cache": str(_cache_folder())},
         }
         child = await self._nursery.run("open", given, is_short=True)
         try:
@@ -295,6 +296,12 @@ class _Workshop:
             self._nursery.forks = share.processes - 1
             async with _running(Chore(self._nursery, "serve", given), share.processes):
                 yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _cache_folder() -> Path:
+    """Return where the system keeps what a program can make again, see the XDG base directory specification."""
+    usual = Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache").expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or usual) / "mosaic-async"
 
 
 def _of_place(hosts: Sequence[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+import shapely
 from morecantile import tms
 from rasterio.warp import calculate_default_transform
 from shapely.geometry.base import BaseGeometry
@@ -41,6 +42,21 @@ class SceneFacts:
     """Names of an item's rasters; empty for a file."""
     hosts: frozenset[str] = frozenset()
     """Hosts and buckets of its assets."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the facts as JSON types, without the location."""
+        return {
+            "reach": shapely.to_wkb(self.reach, hex=True),
+            "maxzoom": self.maxzoom,
+            "assets": list(self.assets),
+            "hosts": sorted(self.hosts),
+        }
+
+    @classmethod
+    def from_dict(cls, location: str, values: Mapping[str, Any]) -> SceneFacts:
+        """Return what `as_dict` made."""
+        reach = shapely.from_wkb(values["reach"])
+        return cls(location, reach, int(values["maxzoom"]), tuple(values["assets"]), frozenset(values["hosts"]))
 
 
 def facts_of_raster(location: str) -> SceneFacts:
@@ -82,6 +98,12 @@ def facts_of_item(location: str, item: Mapping[str, Any]) -> SceneFacts:
         raise SourceError(f"the scene {location} cannot be used: {error}") from error
     except Exception as error:  # of GDAL, PROJ, and any error that a malformed document causes
         raise SourceError(f"the scene {location} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def file_behind(location: str, item: Mapping[str, Any]) -> str | None:
+    """Return the raster that the facts of an item come from too; None if the item states the grid itself."""
+    first = next(iter(raster_assets(item).values()))
+    return None if grid_of(item) or grid_of(item, first) else resolve_href(str(first["href"]), location)
 
 
 def raster_assets(item: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

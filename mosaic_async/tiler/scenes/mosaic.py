@@ -13,6 +13,7 @@ from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
 from typing import Any, Self
+from urllib.parse import urlsplit
 from weakref import finalize
 
 import mercantile
@@ -27,7 +28,15 @@ from mosaic_async.sources.item_files import LINES, PARQUET, Scene, items_in, rea
 from mosaic_async.sources.item_folder import paths_in, write_items
 from mosaic_async.sources.outlines import cell_count, cells_of
 from mosaic_async.sources.stac_files import read_document, resolve_href
-from mosaic_async.tiler.scenes.facts import SceneFacts, facts_of_item, facts_of_raster, hosts_of, raster_assets
+from mosaic_async.tiler.scenes.facts import (
+    SceneFacts,
+    facts_of_item,
+    facts_of_raster,
+    file_behind,
+    hosts_of,
+    raster_assets,
+)
+from mosaic_async.tiler.scenes.kept_facts import KeptFacts
 from mosaic_async.tiler.scenes.raster_file import SUFFIXES, is_named_raster, is_raster, is_readable_raster
 from mosaic_async.tiler.scenes.scene import read_item
 
@@ -100,6 +109,7 @@ def open_mosaic(
     max_bad_scenes: int | str = DEFAULT,
     home: str | Path | None = None,
     items: Path | None = None,
+    cache: str | Path | None = None,
 ) -> Mosaic:
     """Read a MosaicJSON (also gzipped), scenes in files, or a folder of either.
 
@@ -111,13 +121,17 @@ def open_mosaic(
         max_bad_scenes: scenes that may be unusable and are left out, as a number or a share such as `5%`.
         home: a folder made for this run, whose path does not count for the mosaic's digest.
         items: a folder made for this run for items that share a file; None: one that lasts as long as the mosaic.
+        cache: folder for what later calls need not read again of a folder's files; None keeps nothing.
 
     Raises:
         SourceError: the source is not one of these, it is malformed, or too many scenes are unusable.
     """
     path, bad = Path(source), BadScenes(max_bad_scenes)
     if path.is_dir():
-        return _of_folder(path, bad, items)
+        kept = KeptFacts.of(path, Path(cache) if cache else None)
+        made = _of_folder(path, bad, items, kept)
+        kept.save()
+        return made
     if is_raster(path):
         return _of_scenes(_usable([str(path.absolute())], facts_of_raster, bad), bad)
     if path.suffix not in (*PARQUET, *LINES) and "mosaicjson" in (document := read_document(path)):
@@ -131,21 +145,41 @@ def open_mosaic(
     return _of_items(scenes, bad, items)
 
 
-def _of_folder(folder: Path, bad: BadScenes, items: Path | None) -> Mosaic:
+def _of_folder(folder: Path, bad: BadScenes, items: Path | None, kept: KeptFacts) -> Mosaic:
     scenes = list(items_in(folder, bad.add))
     rasters = sorted(str(path.absolute()) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if scenes or (bad.reasons and not rasters):
-        return _of_items(scenes, bad, items)
+        return _of_items(scenes, bad, items, kept)
     if not rasters:
         raise SourceError(f"{folder} has neither STAC items nor GeoTIFFs")
-    return _of_scenes(_usable(rasters, facts_of_raster, bad), bad)
+    return _of_scenes(_usable(rasters, lambda name: _known_raster(name, kept), bad), bad)
 
 
-def _of_items(scenes: Sequence[Scene], bad: BadScenes, folder: Path | None) -> Mosaic:
+def _known_raster(name: str, kept: KeptFacts) -> SceneFacts:
+    if known := kept.get(Path(name)):
+        return SceneFacts.from_dict(name, known)
+    facts = facts_of_raster(name)
+    kept.put(Path(name), facts.as_dict())
+    return facts
+
+
+def _known_item(name: str, item: Mapping[str, Any], kept: KeptFacts | None) -> SceneFacts:
+    if kept is None:
+        return facts_of_item(name, item)
+    if known := kept.get(Path(name)):
+        return SceneFacts.from_dict(name, known)
+    facts = facts_of_item(name, item)
+    behind = file_behind(name, item)
+    if behind is None or not urlsplit(behind).scheme:  # a file on a server may change without a trace
+        kept.put(Path(name), facts.as_dict(), [Path(behind)] if behind else [])
+    return facts
+
+
+def _of_items(scenes: Sequence[Scene], bad: BadScenes, folder: Path | None, kept: KeptFacts | None = None) -> Mosaic:
     """Index items; those that share a file are written into a folder."""
     if all(scene.is_alone for scene in scenes):
         items = {str(scene.location): scene.item for scene in scenes}
-        return _of_scenes(_usable(items, lambda name: facts_of_item(name, items[name]), bad), bad)
+        return _of_scenes(_usable(items, lambda name: _known_item(name, items[name], kept), bad), bad)
     temporary = None if folder else TemporaryFolder()
     home = folder or (temporary.path if temporary else Path())
     named = dict(zip(paths_in(home, scenes), scenes, strict=True))
