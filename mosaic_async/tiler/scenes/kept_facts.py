@@ -24,7 +24,7 @@ _FORMAT = 1
 _FRESH = 2 * 10**9
 """Nanoseconds in which a file may change twice without a trace: what changed so recently is not kept."""
 _WORTH = 100
-"""Files from which it pays to keep anything: reading so many takes a third of a second."""
+"""Files from which it pays to keep anything: to read 100 takes a third of a second."""
 _Stamp = list[int]
 
 
