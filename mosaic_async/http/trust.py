@@ -18,14 +18,14 @@ _FILE: ContextVar[str | None] = ContextVar("_FILE", default=None)
 
 @contextmanager
 def trusting(file: str | Path | None) -> Iterator[None]:
-    """Trust the certificate authorities in a file for the block, beside those of the system; None: those alone.
+    """Trust the certificate authorities in a file for the block, beside those of the system; None changes nothing.
 
     Raises:
         UsageError: the file cannot be read as certificates.
     """
-    _context(None if file is None else str(file))
-    token = _FILE.set(None if file is None else str(file))
+    token = _FILE.set(_FILE.get() if file is None else str(file))
     try:
+        trusted()
         yield
     finally:
         _FILE.reset(token)

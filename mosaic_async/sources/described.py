@@ -6,6 +6,7 @@ stores and templates.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -44,7 +45,7 @@ async def described_source(
     place = as_json(location) if is_url(location) and is_service(location) else location
     described = await Description.fetch(place, headers, allow_hosts)
     if described.body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        return _of_xml(described, params)
+        return await asyncio.to_thread(_of_xml, described, params)
     for _ in range(_MOST_LINKS):
         document = described.json_object
         if (link := next_link(document)) is None:

@@ -28,6 +28,7 @@ _MAX_BODY = 2**24
 """Bytes; capabilities of a server with a thousand layers have some megabytes."""
 _ONE_TILE = re.compile(r"/\d+/\d+/\d+((?:@\dx)?(?:\.\w+)?)$")
 _GET_MAP = re.compile(r"\brequest=getmap\b", re.IGNORECASE)
+_GET_TILE = re.compile(r"\brequest=gettile\b", re.IGNORECASE)
 _PACE = Pace(timeout=60)
 
 
@@ -144,6 +145,8 @@ def _placeholders_for(location: str) -> str | None:
     parts = urlsplit(location)
     if _GET_MAP.search(parts.query):
         return "for all tiles, write BBOX={bbox-epsg-3857}, WIDTH={width} and HEIGHT={height}"
+    if _GET_TILE.search(parts.query):
+        return "for all tiles, write TILEMATRIX={TileMatrix}, TILEROW={TileRow} and TILECOL={TileCol}"
     path = _ONE_TILE.sub(r"/{z}/{x}/{y}\1", parts.path)
     return None if path == parts.path else f"for all tiles, write {scrub(parts._replace(path=path).geturl())}"
 

@@ -44,13 +44,7 @@ def wmts_source(described: Description, params: Mapping[str, str]) -> TileSource
     layer = _chosen("layer", given, [name for name, one in service.contents.items() if one.tilematrixsetlinks])
     content = service.contents[layer]
     matrix_set, levels = _matrix_set(service, content, given)
-    values = {
-        "layer": layer,
-        "style": given.get("style", _style(content)),
-        "tilematrixset": matrix_set,
-        "format": given.get("format") or preferred(content.formats),
-        **{name: given.get(name.lower(), one["default"]) for name, one in content.dimensions.items()},
-    }
+    values = {"layer": layer, "tilematrixset": matrix_set, **_choices(content, given)}
     template = _template(service, content, values, described.location)
     chosen = {name.lower() for name in values}
     template = with_query(template, {name: value for name, value in params.items() if name.lower() not in chosen})
@@ -147,6 +141,15 @@ def _grid(service: Any, name: str) -> str:
     if found is None or not is_web_mercator(found.crs):
         return name if found is None or not is_web_mercator(name) else str(found.crs)
     return f"{name}, whose levels are its own,"
+
+
+def _choices(content: Any, given: Mapping[str, str]) -> dict[str, str]:
+    """Return the style, the format and the dimensions: as given, or as the layer prefers."""
+    return {
+        "style": given.get("style", _style(content)),
+        "format": given.get("format") or preferred(content.formats),
+        **{name: given.get(name.lower(), one["default"]) for name, one in content.dimensions.items()},
+    }
 
 
 def _style(content: Any) -> str:

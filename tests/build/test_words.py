@@ -9,6 +9,7 @@ from mosaic_async import IncompleteError, SourceError, TileParked, UsageError, b
 from mosaic_async.cli.build_command import build
 from mosaic_async.cli.options import flags_of
 from tests.build.test_crashes import certificate_of
+from tests.cli.test_main import run
 from tests.loopback import running
 from tests.map_server import AREA, ZOOM, MapServer, assert_is_the_map
 from tests.moods import says
@@ -112,5 +113,8 @@ async def test_a_private_authority_is_trusted_by_its_file_and_the_hint_names_it(
             with pytest.raises(SourceError, match="certificate is not valid: self-signed certificate") as error:
                 await plan_mosaic(source, AREA, zoom=ZOOM)
             assert "--ca or in SSL_CERT_FILE" in error.value.hint_in(FLAGS)
+        bounds = [*map(str, AREA)]
+        stdout, _ = run("plan", f"{url}/tiles.json", "--ca", certificate, "--bounds", *bounds)
+        assert "tiles       4" in stdout
         with pytest.raises(UsageError, match="cannot be read as certificates"):
             await plan_mosaic(f"{url}/tiles.json", AREA, ca=tmp_path / "key.pem")

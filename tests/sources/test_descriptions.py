@@ -15,7 +15,10 @@ from tests.fake_tiler import HALF_WORLD
 from tests.loopback import running, uvicorn_of
 from tests.map_server import AREA, PATTERN, ZOOM, MapServer, assert_is_the_map, map_body
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+pytestmark = [
+    pytest.mark.usefixtures("unblocked_loop"),
+    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
+]
 
 SCALE = 559082264.0287178
 NAMESPACES = (
@@ -166,6 +169,9 @@ async def test_a_wms_and_a_page_are_told_apart_from_tiles(tmp_path):
         with pytest.raises(MosaicError) as error:
             await plan_mosaic(f"{url}/wms?service=WMS&request=GetMap&bbox=1,2,3,4", AREA, zoom=ZOOM)
         assert "BBOX={bbox-epsg-3857}" in str(error.value.hint)
+        with pytest.raises(MosaicError) as error:
+            await plan_mosaic(f"{url}/kvp?REQUEST=GetTile&TILEMATRIX=8&TILEROW=90&TILECOL=129", AREA, zoom=ZOOM)
+        assert "TILEROW={TileRow}" in str(error.value.hint)
 
 
 SET = "http://www.opengis.net/def/tilematrixset/OGC/1.0/{}"

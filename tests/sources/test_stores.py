@@ -34,7 +34,10 @@ from tests.cli.test_main import run
 from tests.loopback import free_port, running, wait_for
 from tests.map_server import AREA, ZOOM, assert_is_the_map, map_body
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+pytestmark = [
+    pytest.mark.usefixtures("unblocked_loop"),
+    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
+]
 
 WIDE = (0.0, 44.0, 6.0, 49.0)
 """More than `AREA`, so that neighbours are there to be mistaken for it."""
