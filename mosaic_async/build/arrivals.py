@@ -16,6 +16,7 @@ import struct
 import zlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ _LAST = 2**32 - 1
 
 Arrival = tuple[int, int]
 """The connection of an answer, and its number there."""
-Note = tuple[int, Arrival, Tile | None, bytes | None]
+Note = tuple[int, Arrival, Tile | None, "Body | None"]
 """What is to be written: its kind, where it was, and for an answer the tile and the body."""
 
 
@@ -51,6 +52,18 @@ class Unproved:
 def digest_of(body: bytes | None) -> bytes:
     """Return what tells answers apart, whichever tile they are of; None stands for "not found"."""
     return hashlib.sha256(b"\0not found" if body is None else body).digest()[:16]
+
+
+class Body:
+    """The body of an answer on its way to the disk, which is hashed once, by the thread that writes it."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    @cached_property
+    def digest(self) -> bytes:
+        """What `digest_of` returns for the bytes."""
+        return digest_of(self.data)
 
 
 class Arrivals:
@@ -105,7 +118,7 @@ class Arrivals:
         if left := [answer for answer in answers if answer.number > number]:
             self.unproved[connection] = left
 
-    def note(self, arrival: Arrival, tile: Tile, body: bytes | None) -> None:
+    def note(self, arrival: Arrival, tile: Tile, body: Body | None) -> None:
         """Note an answer that is not proved; `take` and `append` write it."""
         self._noted.add(arrival[0])
         connection, number = arrival
@@ -163,9 +176,13 @@ class Arrivals:
         return self._first + connection - 1
 
 
+_NOT_FOUND = digest_of(None)
+
+
 def _encoded(note: Note) -> bytes:
     kind, (connection, number), tile, body = note
-    z, x, y, digest = (0, 0, 0, b"") if tile is None else (tile.z, tile.x, tile.y, digest_of(body))
+    digest = _NOT_FOUND if body is None else body.digest
+    z, x, y = (0, 0, 0) if tile is None else (tile.z, tile.x, tile.y)
     record = _RECORD.pack(kind, connection, number, z, x, y, digest)
     return record + zlib.crc32(record).to_bytes(4, "little")
 

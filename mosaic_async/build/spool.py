@@ -29,7 +29,7 @@ from typing import TypeVar
 
 import aiofiles.os
 
-from mosaic_async.build.arrivals import Arrival, Arrivals, Note, digest_of
+from mosaic_async.build.arrivals import Arrival, Arrivals, Body, Note, digest_of
 from mosaic_async.build.proof import OnDrop, Proof
 from mosaic_async.events import zxy
 from mosaic_async.geo.cover import Tile
@@ -67,7 +67,7 @@ class _Record:
 
     file: str
     tile: Tile
-    body: bytes
+    body: Body
 
 
 class Spool:
@@ -85,7 +85,7 @@ class Spool:
         self._arrivals = arrivals
         self._proof = proof
         self._on_drop = on_drop
-        self._mark = proof.digest("spool", b"")[:_MARK]
+        self._mark = proof.digest("spool 2", b"")[:_MARK]
         self._places: dict[Tile, _Place] = {}
         self._sizes: Counter[str] = Counter()
         """Tiles per file; a file without any is deleted."""
@@ -136,10 +136,9 @@ class Spool:
         Raises:
             OSError: the disk does not take it.
         """
+        record = _Record(file if arrival is None else file + _UNPROVED, tile, Body(body))
         if arrival is not None:
-            self._arrivals.note(arrival, tile, body)
-            file += _UNPROVED
-        record = _Record(file, tile, body)
+            self._arrivals.note(arrival, tile, record.body)
         self.unproved.discard(tile)
         self._waiting.append(record)
         async with self._turn:
@@ -215,9 +214,9 @@ class Spool:
                 start = file.tell()
                 try:
                     for record in group:
-                        places.append(_Place(name, file.tell(), len(record.body)))
+                        places.append(_Place(name, file.tell(), len(record.body.data)))
                         file.write(self._head(record.tile, record.body))
-                        file.write(record.body)
+                        file.write(record.body.data)
                     file.flush()
                 except OSError:
                     with suppress(OSError):
@@ -234,7 +233,7 @@ class Spool:
         except OSError:
             return None
         head, body = record[: _HEAD.size], record[_HEAD.size :]
-        return body if head == self._head(tile, body) else None
+        return body if head == self._head(tile, Body(body)) else None
 
     def _delete(self, names: Iterable[str]) -> None:
         for name in names:
@@ -287,9 +286,9 @@ class Spool:
             return self._mark.startswith(view[start : start + _MARK])
         return self._parse("", view, start) is not None
 
-    def _head(self, tile: Tile, body: bytes) -> bytes:
-        digest = self._proof.digest(f"tile {zxy(tile)}", body)[:_DIGEST]
-        checked = _CHECKED.pack(len(body), tile.z, tile.x, tile.y, digest)
+    def _head(self, tile: Tile, body: Body) -> bytes:
+        digest = self._proof.digest(f"tile {zxy(tile)}", body.digest)[:_DIGEST]
+        checked = _CHECKED.pack(len(body.data), tile.z, tile.x, tile.y, digest)
         return self._mark + zlib.crc32(checked).to_bytes(4, "little") + checked
 
     def _note(self, tile: Tile, place: _Place) -> None:
