@@ -133,7 +133,7 @@ class Download:
             "FAILED": len(ledger.failed),
         }
         tags = {f"MOSAIC_TILES_{name}": str(count) for name, count in counts.items()}
-        return {**self._job.tags(self.layout.encoding), **tags}
+        return {**self._job.tags(self.layout.encoding), **tags, **self._scenes.tags}
 
     async def run(self) -> None:
         """Fetch, place and seal what the ledger still wants."""

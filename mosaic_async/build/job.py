@@ -31,6 +31,7 @@ from mosaic_async.raster.encoding import (
 from mosaic_async.raster.form import TileFormat
 from mosaic_async.raster.packing import DECODINGS, check_decoding
 from mosaic_async.redaction import scrub
+from mosaic_async.sources.band_label import BandLabel
 from mosaic_async.sources.coverage import check_coverage, check_zooms
 from mosaic_async.sources.placeholders import check_grid_of
 from mosaic_async.sources.source import TileSource
@@ -166,7 +167,7 @@ class Job:
         Raises:
             UsageError: the profile cannot hold such pixels.
         """
-        return Encoding.of(
+        encoding = Encoding.of(
             tile_format,
             profile=self.profile,
             creation_options=self.creation_options,
@@ -176,6 +177,7 @@ class Job:
             overview_resampling=self.overview_resampling,
             is_packed=self._is_packed,
         )
+        return _labelled(encoding, self.source.bands)
 
     def why_no_average(self, encoding: Encoding) -> str | None:
         """Return why the overviews are not averages, in words; None if they are, or if the user chose so."""
@@ -190,6 +192,20 @@ class Job:
     def _is_packed(self) -> bool:
         """Whether the output's colours hold packed values."""
         return self.source.packing is not None and self.decode is None
+
+
+def _labelled(encoding: Encoding, labels: Sequence[BandLabel]) -> Encoding:
+    """Return an encoding with labels for its bands, if there are as many."""
+    if len(labels) != encoding.count:
+        return encoding
+    scales = tuple((1.0 if label.scale is None else label.scale, label.offset or 0.0) for label in labels)
+    names = tuple(label.name for label in labels)
+    return replace(
+        encoding,
+        descriptions=names if any(names) else encoding.descriptions,
+        scales=encoding.scales if set(scales) == {(1.0, 0.0)} else scales,
+        units=tuple(label.unit or "" for label in labels),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,6 +81,13 @@ class SceneTally:
             skipped=tuple(SceneCount(name, None, one.tiles, reason=one.note) for name, one in _most(self._skipped)),
         )
 
+    @property
+    def tags(self) -> dict[str, str]:
+        """GDAL metadata of the output: the days on which its scenes were taken, as far as they are known."""
+        report = self.report()
+        days = {"MOSAIC_SCENES_FIRST": report.first, "MOSAIC_SCENES_LAST": report.last}
+        return {name: day for name, day in days.items() if day}
+
     def as_dict(self) -> dict[str, Any]:
         """Return what a later run continues from, as JSON types."""
         used, skipped = (

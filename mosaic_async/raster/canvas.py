@@ -67,14 +67,20 @@ class Canvas:
             self._dataset.colorinterp = [ColorInterp[name] for name in encoding.all_colors]
             if encoding.palette is not None:
                 self._dataset.write_colormap(1, dict(enumerate(encoding.palette)))
-            if encoding.scales:
-                alpha = [(1.0, 0.0)] * (encoding.bands - encoding.count)
-                self._dataset.scales, self._dataset.offsets = zip(*encoding.scales, *alpha, strict=True)
-            for index, name in enumerate(encoding.descriptions, start=1):
-                if name:
-                    self._dataset.set_band_description(index, name)
+            self._label(encoding)
             if encoding.mask == "internal":
                 self._dataset.write_mask(np.zeros((1, 1), np.uint8), window=Window(0, 0, 1, 1))
+
+    def _label(self, encoding: Encoding) -> None:
+        """Write names, scales, offsets and units of the data bands; an alpha band has none."""
+        rest = encoding.bands - encoding.count
+        for index, name in enumerate(encoding.descriptions, start=1):
+            if name:
+                self._dataset.set_band_description(index, name)
+        if encoding.scales:
+            self._dataset.scales, self._dataset.offsets = zip(*encoding.scales, *[(1.0, 0.0)] * rest, strict=True)
+        if any(encoding.units):
+            self._dataset.units = (*encoding.units, *[""] * rest)
 
     def __enter__(self) -> Self:
         return self

@@ -87,6 +87,8 @@ class Encoding:
     descriptions: tuple[str | None, ...] = ()
     scales: tuple[tuple[float, float], ...] = ()
     """As in `TileFormat`."""
+    units: tuple[str, ...] = ()
+    """Units of the values; "" for a band without one."""
     palette: Palette | None = None
     """Colours by index, where the output holds indices."""
     overview_resampling: OverviewResampling = "average"

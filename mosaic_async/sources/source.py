@@ -17,6 +17,7 @@ from mosaic_async.geo.area import Bounds
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.matrix import MatrixSet
 from mosaic_async.redaction import learn, learn_request
+from mosaic_async.sources.band_label import BandLabel
 from mosaic_async.sources.grid_signs import grid_in_url, is_web_mercator
 from mosaic_async.sources.packed import packing_of
 from mosaic_async.sources.placeholders import fill, size_in_url, unstated, with_values, without_placeholders
@@ -58,6 +59,8 @@ class TileSource:
     """What the output's metadata name as its source; None: the identity, or the template."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Secret texts of the URL by name, which may change from run to run without changing a pixel."""
+    bands: tuple[BandLabel, ...] = ()
+    """Labels for the bands of the output; empty: those of the tiles."""
     notes: tuple[str, ...] = ()
     """What users should know, such as limits of the tiler that its answers do not show."""
     memory: int = 0

@@ -20,6 +20,7 @@ from mosaic_async.geo.matrix import MatrixSet
 from mosaic_async.raster import whole_file
 from mosaic_async.raster.environment import undecided
 from mosaic_async.sources.bad_scenes import DEFAULT
+from mosaic_async.sources.band_label import BandLabel
 from mosaic_async.sources.source import TileSource
 from mosaic_async.tiler.address import held_socket
 from mosaic_async.tiler.edge.limits import OWN_RUN, PUBLIC, Limits
@@ -138,6 +139,7 @@ async def local_tiler(
                 notes=((f"scenes are read from {', '.join(scenes.hosts)}",) if scenes.hosts else ()) + scenes.notes,
                 memory=share.total if memory else 0,
                 capacity=share.capacity if memory else None,
+                bands=scenes.bands,
                 origin=f"mosaic-async tiler: {look}",
                 identity=f"local:{scenes.digest}/{look}",
             )
@@ -206,6 +208,7 @@ class _Scenes:
     grid: MatrixSet | None
     """None: Web Mercator."""
     notes: tuple[str, ...]
+    bands: tuple[BandLabel, ...]
 
 
 class _Workshop:
@@ -252,7 +255,8 @@ class _Workshop:
             raise getattr(errors, told["error"])(told["message"], hint=told["hint"])
         own = MatrixSet.from_dict(told["grid"]) if told["grid"] else None
         lists = {name: tuple(told[name]) for name in ("hosts", "bounds", "notes")}
-        return _Scenes(**{**told, **lists, "grid": own})
+        labels = tuple(BandLabel(**label) for label in told["bands"])
+        return _Scenes(**{**told, **lists, "grid": own, "bands": labels})
 
     def _keep(self, mosaic: Mosaic) -> None:
         whole_file.write(self._file, json.dumps(mosaic.as_dict()))

@@ -17,6 +17,7 @@ from rio_tiler.types import RIOResampling, WarpResampling
 
 from mosaic_async.errors import UsageError
 from mosaic_async.sources import rendering
+from mosaic_async.sources.band_label import BandLabel
 from mosaic_async.tiler.edge.formulas import check_expression
 from mosaic_async.tiler.pixels.acquisitions import GROUPINGS
 from mosaic_async.tiler.pixels.clouds import CloudMask
@@ -28,7 +29,7 @@ from mosaic_async.tiler.pixels.selection import Selection
 from mosaic_async.tiler.scenes.known_bands import Known
 from mosaic_async.tiler.scenes.mosaic import Mosaic
 from mosaic_async.tiler.scenes.naming import Place
-from mosaic_async.tiler.scenes.survey import names_in
+from mosaic_async.tiler.scenes.survey import Survey, Unit, names_in
 
 _RESAMPLINGS = tuple(name for name in get_args(RIOResampling) if name in get_args(WarpResampling))
 """Those that both reprojection and resampling know."""
@@ -91,6 +92,45 @@ class Rendering(rendering.Rendering):
     def shown(self, mosaic: Mosaic) -> list[str]:
         """Return the names of the bands that tiles show or compute with; plain files have one, which is empty."""
         return [name for name, _ in self._read(mosaic)[0]] if mosaic.is_stac else [""]
+
+    def labels(self, mosaic: Mosaic, survey: Survey) -> list[BandLabel]:
+        """Return what the bands of the output are called and mean; empty if it is not known how many there are."""
+        if self.expression:
+            return [BandLabel(name=formula) for formula in self.formulas[: self._kept]]
+        places = self._read(mosaic)[0] if mosaic.is_stac else []
+        found: list[BandLabel] = []
+        for name, numbers in places:
+            agreed = survey.of(name)
+            bands = list(agreed.labels) if agreed else []
+            if numbers:
+                bands = [bands[number - 1] if number <= len(bands) else (None, None) for number in numbers]
+            bands = bands or [(None, None)]
+            scale, offset = self._meaning(agreed.units if agreed else ())
+            found += [
+                BandLabel(name=band or (name if len(bands) == 1 else None), scale=scale, offset=offset, unit=unit)
+                if self._keeps_values
+                else BandLabel(name=band or name)
+                for band, unit in bands
+            ]
+        return found[: self._kept]
+
+    @property
+    def _kept(self) -> int | None:
+        """How many bands the output has of those that tiles compute: the last may only decide."""
+        return -1 if Selection.parse(self.selection or "first").drops_last_band else None
+
+    @property
+    def _keeps_values(self) -> bool:
+        """Whether pixels still are values of the scenes, and no colours, counts or deviations."""
+        return not (self.rescale or self.color_formula or self.selection in ("count", "stdev"))
+
+    def _meaning(self, units: Sequence[Unit]) -> tuple[float | None, float | None]:
+        """Return scale and offset of the numbers in the output."""
+        if self.reflectance:
+            return (1e-4, 0.0) if self.reflectance == "integer" else (None, None)
+        if not units or units[0] == (0.0, 0.0):
+            return None, None
+        return units[0][0], max(offset for _, offset in units)
 
     def _layer(self, mosaic: Mosaic) -> list[tuple[str, str]]:
         if not mosaic.is_stac:

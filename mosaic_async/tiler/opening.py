@@ -51,9 +51,8 @@ def _opened(
 ) -> dict[str, Any]:
     path = Path(file)
     mosaic = open_mosaic(source, items=path.parent / "items", **reading) if source else _read(path)[0]
-    query = ""
-    if rendering is not None:
-        wanted = Rendering(**rendering)
+    query, wanted = "", Rendering(**rendering) if rendering is not None else None
+    if wanted is not None:
         query, shown = wanted.query(mosaic), wanted.shown(mosaic)
     agreed = survey(names_in(mosaic.document), shown, is_stac=mosaic.is_stac)
     own = matrix_set_for(mosaic, **grid) if grid else None
@@ -69,6 +68,7 @@ def _opened(
         "bounds": mosaic.bounds,
         "grid": asdict(own) if own else None,
         "notes": mosaic.notes,
+        "bands": [asdict(label) for label in wanted.labels(mosaic, agreed)] if wanted else [],
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from rasterio.enums import ColorInterp
 
 from mosaic_async.errors import SourceError
 from mosaic_async.tiler.scenes.archives import Meaning, meaning_of
+from mosaic_async.tiler.scenes.band import Band
 from mosaic_async.tiler.scenes.naming import Place, find_bands, has_bands
 from mosaic_async.tiler.scenes.raster_file import is_local, open_raster
 from mosaic_async.tiler.scenes.scene import Scene, open_scene
@@ -44,6 +45,8 @@ class Agreement:
     """Whether those are red, green and blue, so that a scene of one grey band can stand for all three."""
     units: tuple[Unit, ...] = ()
     """The different meanings of counts."""
+    labels: tuple[tuple[str | None, str | None], ...] = ()
+    """Name and unit of each band, where all scenes agree on them."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +61,16 @@ class Survey:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the survey as JSON types."""
-        return {name: [one.dtype, one.width, one.is_picture, list(one.units)] for name, one in self.names.items()}
+        return {name: asdict(one) for name, one in self.names.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Survey:
         """Return what `as_dict` made, also after it was JSON."""
-        return cls(
-            {
-                name: Agreement(dtype, width, is_picture, tuple((scale, offset) for scale, offset in units))
-                for name, (dtype, width, is_picture, units) in values.items()
-            }
-        )
+
+        def settled(one: Mapping[str, Any]) -> Agreement:
+            return Agreement(**{**one, **{key: tuple(map(tuple, one[key])) for key in ("units", "labels")}})
+
+        return cls({name: settled(one) for name, one in values.items()})
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ def _agreement(scenes: Sequence[Scene], name: str, threads: ThreadPoolExecutor) 
         width=max(widths) if len(widths) > 1 else None,
         is_picture=len(widths) > 1 and all(one.is_picture for one in facts if one.width > 1),
         units=tuple(dict.fromkeys(unit for scene, place in places for unit in _units(scene, place))),
+        labels=_labels(places),
     )
 
 
@@ -188,3 +191,24 @@ def _units(scene: Scene, place: Place) -> Iterator[Unit]:
 def unit_of(meaning: Meaning) -> Unit:
     """Return the unit of counts."""
     return (0.0, 0.0) if meaning.is_of_scene else (meaning.scale, meaning.offset)
+
+
+def _labels(places: Sequence[tuple[Scene, Place]]) -> tuple[tuple[str | None, str | None], ...]:
+    """Return names and units of bands, None where scenes differ; empty if they differ in the number of bands."""
+    found = [_described(scene, place) for scene, place in places]
+    if len({len(bands) for bands in found}) != 1:
+        return ()
+    return tuple(
+        (_only({band.common_name or band.name for band in bands}), _only({band.unit for band in bands}))
+        for bands in zip(*found, strict=True)
+    )
+
+
+def _described(scene: Scene, place: Place) -> list[Band]:
+    asset, numbers = place
+    bands = scene.files[asset].bands
+    return [bands[number - 1] for number in numbers if number <= len(bands)] if numbers else list(bands)
+
+
+def _only(values: set[str | None]) -> str | None:
+    return next(iter(values)) if len(values) == 1 else None
