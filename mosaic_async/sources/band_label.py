@@ -11,6 +11,6 @@ class BandLabel:
 
     name: str | None = None
     scale: float | None = None
-    """None where values mean nothing but themselves, or it is not known."""
+    """None where values are stored as they are, or it is not known."""
     offset: float | None = None
     unit: str | None = None
