@@ -101,7 +101,7 @@ async def build_mosaic(
         profile: compression, by rio-cogeo's names: deflate, zstd, lzw, webp, jpeg, lerc, raw, ...
         creation_options: options of GDAL's COG driver, such as LEVEL, QUALITY, PREDICTOR, BLOCKSIZE, BIGTIFF.
         overview_resampling: average, nearest, mode or rms; auto is average, but nearest for values that are packed into
-            colours, and mode for tiles that share a colour table.
+            colours, and mode for class codes and for tiles that share a colour table.
         nodata: value of pixels without data; if set, `mask="auto"` means nodata.
         dtype: data type of the output; None: that of the tiles. Values are rounded and cut to its range.
         decode: how values are packed into the colours of the tiles, "terrain-rgb" or "terrarium", or four numbers: the

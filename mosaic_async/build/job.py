@@ -176,6 +176,7 @@ class Job:
             dtype=self.dtype,
             overview_resampling=self.overview_resampling,
             is_packed=self._is_packed,
+            has_classes=self.source.has_classes,
         )
         return _labelled(encoding, self.source.bands)
 
@@ -186,6 +187,8 @@ class Job:
         if self._is_packed:
             known = f"; decode={self.source.packing!r} writes heights" if self.source.packing in DECODINGS else ""
             return f"the tiles pack values into colours ({self.source.packing}), which have no average{known}"
+        if self.source.has_classes:
+            return "the URL names class codes or flags, which have no average"
         return "the tiles share one colour table, whose indices have no average" if encoding.palette else None
 
     @property

@@ -21,7 +21,7 @@ StoredMask = Literal["internal", "alpha", "nodata", "none"]
 OverviewResampling = Literal["average", "nearest", "mode", "rms"]
 """Methods that compute a pixel from exactly the four pixels below it, so that parts meet without a seam."""
 OverviewChoice = Literal["auto", "average", "nearest", "mode", "rms"]
-"""Auto is average, but nearest for values that are packed into colours, and mode for indices of a colour table."""
+"""Auto is average, but nearest for values that are packed into colours, and mode for classes and colour tables."""
 
 MASK_MODES: tuple[MaskMode, ...] = get_args(MaskMode)
 OVERVIEW_RESAMPLINGS: tuple[OverviewResampling, ...] = get_args(OverviewResampling)
@@ -109,6 +109,7 @@ class Encoding:
         dtype: str | None = None,
         overview_resampling: OverviewChoice = DEFAULT_OVERVIEW_RESAMPLING,
         is_packed: bool = False,
+        has_classes: bool = False,
     ) -> Encoding:
         """Decide how tiles like `tile` are stored; `mask="auto"` loses nothing and never turns a valid 0 into nodata.
 
@@ -121,6 +122,7 @@ class Encoding:
             dtype: of the output; None: that of the tiles.
             overview_resampling: the method, or auto.
             is_packed: whether colours hold packed values, which have no average.
+            has_classes: whether the values are class codes or flags, which have none either.
 
         Raises:
             UsageError: a name is unknown, or the codec cannot hold the combination.
@@ -130,7 +132,7 @@ class Encoding:
             and (overview_resampling in ("auto", "nearest", "mode") and mask in ("auto", "internal", "none"))
             and _compression(profile) in _LOSSLESS
         )
-        resampling = _resampling(overview_resampling, keeps_palette=keeps_palette, is_packed=is_packed)
+        resampling = _resampling(overview_resampling, has_classes=has_classes or keeps_palette, is_packed=is_packed)
         options = _cog_options(profile, creation_options or {}, is_picture=resampling in ("average", "rms"))
         if keeps_palette:
             tile = replace(tile, count=1, colorinterp=("palette",), descriptions=())
@@ -228,12 +230,12 @@ class Encoding:
             raise UsageError(f"nodata {self.nodata:g} does not fit into {self.dtype}")
 
 
-def _resampling(choice: OverviewChoice, *, keeps_palette: bool, is_packed: bool) -> OverviewResampling:
+def _resampling(choice: OverviewChoice, *, has_classes: bool, is_packed: bool) -> OverviewResampling:
     if choice != "auto":
         return choice
     if is_packed:
         return "nearest"
-    return "mode" if keeps_palette else "average"
+    return "mode" if has_classes else "average"
 
 
 def _compression(profile: str) -> str:

@@ -1,4 +1,4 @@
-"""Which sources pack values into colours, by what their descriptions and URLs say.
+"""Which sources have values without an average, packed into colours or class codes, by their descriptions and URLs.
 
 It knows nothing of how such values are read.
 """
@@ -17,6 +17,18 @@ _IN_URLS = (
     ("terrain-rgb", re.compile(r"terrain[-_.]?(rgb|dem)|rgb[-_.]?terrain|\.pngraw\b", re.IGNORECASE)),
     ("packed", re.compile(r"/dem\d*[abc]?_png/|[-_.]?(dem|elevation|height|hillshade)[-_.]?rgb\b", re.IGNORECASE)),
 )
+
+_CLASSES = re.compile(
+    r"(?<![a-z0-9])(scl|fmask|qa_?(pixel|radsat|aerosol|60)|bqa|lulc|nlcd|cdl|land[-_]?cover|world[-_]?cover"
+    r"|dynamic[-_]?world|classification|cropland|corine)(?![a-z])",
+    re.IGNORECASE,
+)
+"""Names of layers and bands of class codes or flags."""
+
+
+def has_classes(template: str) -> bool:
+    """Return whether the URL of a source names a layer or a band of class codes or flags."""
+    return _CLASSES.search(template.partition("://")[2].partition("/")[2]) is not None
 
 
 def packing_of(template: str, encoding: str | None) -> str | None:

@@ -19,7 +19,7 @@ from mosaic_async.geo.matrix import MatrixSet
 from mosaic_async.redaction import learn, learn_request
 from mosaic_async.sources.band_label import BandLabel
 from mosaic_async.sources.grid_signs import grid_in_url, is_web_mercator
-from mosaic_async.sources.packed import packing_of
+from mosaic_async.sources.packed import has_classes, packing_of
 from mosaic_async.sources.placeholders import fill, size_in_url, unstated, with_values, without_placeholders
 
 TILE_HEADER = "X-Mosaic-Async-Tile"
@@ -85,6 +85,11 @@ class TileSource:
             URL(self.url(Tile(0, 0, 0)))
         except ValueError as error:
             raise UsageError(f"the tile URL is not a URL: {error}", hint="check host, port and brackets") from error
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether its URL names a layer or a band of class codes or flags."""
+        return has_classes(self.template)
 
     @property
     def packing(self) -> str | None:

@@ -7,6 +7,7 @@ import hashlib
 import io
 from collections import Counter
 from contextlib import ExitStack
+from itertools import pairwise
 
 import imagecodecs
 import mercantile
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import rasterio
 from aiohttp import web
+from rasterio.features import geometry_mask
 from rasterio.io import MemoryFile
 from rio_cogeo.cogeo import cog_validate
 
@@ -368,3 +370,29 @@ async def test_a_user_is_told_that_tiles_differ(serve, tmp_path, monkeypatch):
     await built(template, tmp_path / "out.tif", on_event=seen.append)
     (told,) = [event for event in seen if isinstance(event, TilesDiffer)]
     assert (told.count, told.dtype, told.mask) == (1, "int16", "internal")
+
+
+async def test_a_polygon_cuts_unlike_tiles_alike_whichever_comes_first(serve, tmp_path, monkeypatch):
+    ring = [[-3.5, 38.5], [3.5, 39.0], [2.0, 43.5], [-1.0, 41.0], [-3.5, 38.5]]
+    area = {"type": "Polygon", "coordinates": [ring]}
+    template = serve(Layer(data("uint8", nodata=0), data("int16", nodata=-9), grey_png(8)))
+    files = []
+    for first in (FIRST, LAST):
+        begin_with(monkeypatch, first)
+        await build_mosaic(template, area, path := tmp_path / f"{first.x}.tif", clip=True, **OPTIONS)
+        files.append(path.read_bytes())
+    with rasterio.open(path) as dataset:
+        inside = geometry_mask([densified(ring)], dataset.shape, dataset.transform, invert=True)
+        assert np.count_nonzero(dataset.dataset_mask()[~inside]) < 10  # pixels whose centre an edge all but touches
+        assert (dataset.dataset_mask()[inside] > 0).mean() > 0.7
+    assert files[0] == files[1]
+
+
+def densified(ring):
+    """Return a polygon whose edges are straight in degrees, in Web Mercator."""
+    points = [
+        mercantile.xy(*(np.array(one) + (np.array(other) - one) * share))
+        for one, other in pairwise(ring)
+        for share in np.linspace(0, 1, 200, endpoint=False)
+    ]
+    return {"type": "Polygon", "coordinates": [[*points, points[0]]]}

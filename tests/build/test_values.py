@@ -22,6 +22,7 @@ from tests.build.test_unlike_tiles import (
     ZOOM,
     Layer,
     begin_with,
+    data,
     serve,
     values,
 )
@@ -50,6 +51,32 @@ pytestmark = pytest.mark.usefixtures("unblocked_loop")
 )
 def test_packed_values_are_known_by_description_and_url(template, encoding, packing):
     assert TileSource(template=template, encoding=encoding).packing == packing
+
+
+@pytest.mark.parametrize(
+    ("template", "has_classes"),
+    [
+        ("https://titiler.example/stac/tiles/{z}/{x}/{y}.tif?url=item.json&assets=scl", True),
+        ("https://titiler.example/stac/tiles/{z}/{x}/{y}.tif?assets=qa_pixel&return_mask=true", True),
+        ("https://tiles.example/esa-worldcover-2021/{z}/{x}/{y}.png", True),
+        ("https://tiles.example/land_cover/{z}/{x}/{y}", True),
+        ("https://nlcd.example/roads/{z}/{x}/{y}", False),
+        ("https://tiles.example/light_only_labels/{z}/{x}/{y}.png", False),
+        ("https://tiles.example/sclera/{z}/{x}/{y}.png?style=classic", False),
+    ],
+)
+async def test_class_codes_that_a_url_names_are_not_averaged(serve, tmp_path, template, has_classes):
+    assert TileSource(template=template).has_classes is has_classes
+    if "labels" in template or "qa_pixel" in template:
+        place = serve(Layer(data("uint16")))
+        path, seen = tmp_path / "out.tif", []
+        local = place.replace("/{z}", f"/{template.split('/', 3)[3].partition('/{z}')[0]}/{{z}}")
+        query = "?" + template.partition("?")[2] if has_classes else ""
+        await build_mosaic(local + query, AREA, path, **OPTIONS, on_event=seen.append)
+        with rasterio.open(path) as dataset:
+            found = dataset.tags()["MOSAIC_OVERVIEW_RESAMPLING"]
+        assert found == ("mode" if has_classes else "average")
+        assert [event.resampling for event in seen if isinstance(event, OverviewsChosen)] == ["mode"] * has_classes
 
 
 def heights(seed):
