@@ -15,7 +15,7 @@ from mosaic_async.build.work_folder import failed_path, work_path
 from mosaic_async.errors import UsageError
 from mosaic_async.events import MosaicReport, TileFailed, zxy
 from mosaic_async.geo.cover import MAX_ZOOM, Tile
-from mosaic_async.geo.matrix import TileMatrix, web_mercator
+from mosaic_async.geo.matrix import TileMatrix
 from mosaic_async.raster import whole_file
 from mosaic_async.safe_json import parse
 
@@ -84,11 +84,6 @@ def read_tiles(path: Path) -> list[Tile]:
     if len({tile.z for tile in tiles}) != 1:
         raise UsageError(f"{path} lists {'tiles of several zooms' if tiles else 'no tiles'}")
     return tiles
-
-
-def area_of_tiles(tiles: Iterable[Tile]) -> dict[str, Any]:
-    """Return the area that is exactly these tiles, as GeoJSON."""
-    return {"type": "FeatureCollection", "features": [_feature(tile, {}, web_mercator(tile.z)) for tile in tiles]}
 
 
 def _names(text: str) -> Iterable[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from mosaic_async.build.failed_tiles import area_of_tiles, read_tiles
+from mosaic_async.build.failed_tiles import read_tiles
 from mosaic_async.cli.area_file import area_in
 from mosaic_async.cli.options import RENDERING
 from mosaic_async.cli.parsing import (
@@ -21,6 +21,7 @@ from mosaic_async.cli.parsing import (
 )
 from mosaic_async.cli.search_options import DEFAULT_BAD, SEARCH
 from mosaic_async.errors import UsageError
+from mosaic_async.geo.listed_tiles import area_of_tiles
 
 _Area = Sequence[float] | dict[str, Any]
 

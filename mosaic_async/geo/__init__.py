@@ -1,5 +1,5 @@
 """Where tiles lie: areas, the tiles that cover them, and the output's grid of parts, windows and levels.
 
-It does not know servers, files or pixel values.
+It does not know servers, files or pixel values; it alone uses supermercado.
 Start with `grid.Grid`, which is made from an `area.Area` and its `cover.Cover`.
 """
