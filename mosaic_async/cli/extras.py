@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 from mosaic_async.errors import UsageError
+
+_OF_TILER = ("cogeo_mosaic", "rio_tiler", "titiler.mosaic", "uvicorn")
+"""What the tiler's own processes import, and this one does not."""
 
 
 def tiler() -> Any:
@@ -15,6 +19,9 @@ def tiler() -> Any:
     """
     try:
         from mosaic_async import tiler as room  # noqa: PLC0415 - the extra may be missing
+
+        if missing := [name for name in _OF_TILER if find_spec(name) is None]:
+            raise ModuleNotFoundError(f"No module named {missing[0]!r}")
     except ImportError as error:
         raise UsageError(
             f"scenes on disk require the extra `tiler` ({error})", hint="pip install 'mosaic-async[tiler]'"
