@@ -24,6 +24,7 @@ Palette = tuple[tuple[int, int, int, int], ...]
 RGB = ("red", "green", "blue")
 _DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
 """Narrow ones first, and integers before floats."""
+_PICTURE_DTYPES = frozenset(("uint8", "uint16"))
 _NAMES_DIFFER = ""
 """The name of a band that tiles name differently."""
 
@@ -81,12 +82,12 @@ class TileFormat:
         if other.size != self.size:
             raise TileError(f"the tile's size is {_square(other)}, the first tile's was {_square(self)}")
         wide, narrow = (self, other) if self.count >= other.count else (other, self)
-        if wide.count != narrow.count and not (narrow.count == 1 and wide.colorinterp == RGB):
+        if wide.count != narrow.count and not _is_grey_beside(narrow, wide):
             raise TileError(f"the tile's band count is {other.count}, the first tile's was {self.count}")
         if self.scales != other.scales:
             found, first = _shown(other.scales), _shown(self.scales)
             raise TileError(f"the tile's numbers are scaled by {found}, the first tile's were by {first}")
-        dtypes = {*self._all_dtypes, *other._all_dtypes}
+        dtypes = {*self.all_dtypes, *other.all_dtypes}
         is_same = self.nodata == other.nodata or self.nodata is other.nodata  # NaN is one object here
         differs = self.nodata_differs or other.nodata_differs or not is_same
         alike = (wide, narrow) if wide.count == narrow.count else (wide,)
@@ -102,7 +103,8 @@ class TileFormat:
         )
 
     @property
-    def _all_dtypes(self) -> tuple[str, ...]:
+    def all_dtypes(self) -> tuple[str, ...]:
+        """Those of the tiles."""
         return self.dtypes or (self.dtype,)
 
 
@@ -147,6 +149,12 @@ class Reading:
 def same_nan(nodata: float | None) -> float | None:
     """Return a nodata value, with one object for NaN, so that formats compare."""
     return math.nan if nodata is not None and math.isnan(nodata) else nodata
+
+
+def _is_grey_beside(narrow: TileFormat, wide: TileFormat) -> bool:
+    """Return whether one form is the grey of pictures and the other has their colours; measurements are no grey."""
+    is_picture = _PICTURE_DTYPES.issuperset({*narrow.all_dtypes, *wide.all_dtypes})
+    return narrow.count == 1 and wide.colorinterp == RGB and is_picture
 
 
 def _shown(scales: tuple[tuple[float, float], ...]) -> str:

@@ -15,6 +15,7 @@ from mosaic_async.build.layout import prepare
 from mosaic_async.build.part_files import PartFiles
 from mosaic_async.build.part_writer import PartWriter
 from mosaic_async.build.proof import Proof
+from mosaic_async.errors import TileError
 from mosaic_async.geo.area import Area
 from mosaic_async.geo.cover import Cover
 from mosaic_async.raster.tile import learn
@@ -109,7 +110,15 @@ def beside(pair):
     return [found[0] for found in made], pixels.astype("float64"), np.concatenate([found[2] for found in made], axis=1)
 
 
+def is_measurement_beside_colours(pair):
+    return len({BANDS[name] for name in pair}) > 1 and not {KINDS[name][1] for name in pair} <= {"uint8", "uint16"}
+
+
 def check(tmp_path, pair):
+    if is_measurement_beside_colours(pair):
+        with pytest.raises(TileError, match="band count"):
+            asyncio.run(written(tmp_path, list(zip((WEST, EAST), beside(pair)[0], strict=True))))
+        return
     bodies, pixels, valid = beside(pair)
     arrivals = list(zip((WEST, EAST), bodies, strict=True))
     paths = [asyncio.run(written(tmp_path / f"{index}", arrivals[::step])) for index, step in enumerate((1, -1))]

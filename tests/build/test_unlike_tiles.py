@@ -241,8 +241,9 @@ async def built(template, path, **options):
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["pictures", "nodata of integers"])
-@pytest.mark.parametrize("loses_job_file", [False, True])
+@pytest.mark.parametrize(
+    ("name", "loses_job_file"), [("pictures", True), ("nodata of integers", False), ("nodata of floats", True)]
+)
 async def test_a_run_that_stops_before_the_widest_tile_resumes_to_the_same_file(serve, tmp_path, name, loses_job_file):
     makers, *kind = LAYERS[name]
     template = serve(layer := Layer(*makers))
@@ -279,6 +280,7 @@ async def test_parts_that_are_stored_with_loss_are_fetched_again_when_a_wider_ti
     ("other", "options", "reason"),
     [
         (data("uint8", 2), {}, "band count is 2"),
+        (data("float32"), {}, "band count is 1"),
         (data("uint16"), {"profile": "jpeg"}, "jpeg holds uint8 only, the pixels are uint16"),
     ],
 )
