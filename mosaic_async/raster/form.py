@@ -152,7 +152,7 @@ def same_nan(nodata: float | None) -> float | None:
 
 
 def _is_grey_beside(narrow: TileFormat, wide: TileFormat) -> bool:
-    """Return whether one form is the grey of pictures and the other has their colours; measurements are no grey."""
+    """Return whether one form is the grey of pictures and the other has their colours; measurements have neither."""
     is_picture = _PICTURE_DTYPES.issuperset({*narrow.all_dtypes, *wide.all_dtypes})
     return narrow.count == 1 and wide.colorinterp == RGB and is_picture
 
