@@ -9,7 +9,8 @@ from aiohttp import web
 
 from mosaic_async import IncompleteError, SourceError, WorkFolderError, build_mosaic, plan_mosaic, verify_mosaic
 from mosaic_async.cli.terminal import report_text
-from tests.fake_tiler import Pattern
+from tests.desync import Desync
+from tests.fake_tiler import FakeTiler, Pattern
 from tests.http.test_emptiness import DENIED, OTHER_403, OUTSIDE
 from tests.test_api import AREA, ZOOM, assert_is_the_world, expected, left_behind
 
@@ -149,20 +150,24 @@ async def test_a_server_that_answers_so_for_all_tiles_makes_no_mosaic(serve, tmp
     assert left_behind(tmp_path) == []
 
 
-async def test_a_body_that_is_cut_off_at_its_first_byte_is_no_empty_tile(serve, tmp_path):
-    """The length is missing, so that the end of the connection may be the end of half an answer."""
+HEADS = {
+    "no length": b"HTTP/1.1 200 OK\r\nContent-Type: image/tiff\r\nConnection: close\r\n\r\n",
+    "a length": b"HTTP/1.1 200 OK\r\nContent-Type: image/tiff\r\nContent-Length: 9000\r\n\r\n",
+    "chunks": b"HTTP/1.1 200 OK\r\nContent-Type: image/tiff\r\nTransfer-Encoding: chunked\r\n\r\n",
+}
 
-    async def cut(tile, hit):
-        if tile not in TILES or hit > 1:
-            return None
-        response = web.StreamResponse(headers={"Content-Type": "image/tiff"})
-        response.force_close()
-        response._length_check = False
-        return response
 
-    tiler = serve(pattern=Pattern(count=1), mood=cut)
-    report = await build_mosaic(tiler.template, AREA, tmp_path / "out.tif", zoom=ZOOM)
-    assert report.tiles_placed == 16
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+async def test_a_body_that_is_cut_off_at_its_first_byte_is_no_empty_tile(tmp_path, head):
+    async def cut(server, tile, proper, writer):
+        writer.write(head if tile == TILES[1] else proper)
+        if tile == TILES[1]:
+            writer.close()
+
+    server = Desync(FakeTiler(pattern=Pattern(count=1)), cut, turns=range(1, 10**9))
+    with server.running(), pytest.raises(IncompleteError, match="1 of 16") as error:
+        await build_mosaic(server.template, AREA, tmp_path / "out.tif", zoom=ZOOM, attempts=1)
+    assert error.value.report.tiles_empty == 0
 
 
 async def test_rules_are_part_of_the_job(serve, tmp_path):

@@ -14,11 +14,11 @@ import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mercantile import Tile
 
 from mosaic_async.build.arrivals import Arrivals
 from mosaic_async.build.proof import Proof
 from mosaic_async.build.spool import Spool
+from mosaic_async.geo.cover import Tile
 
 PROOF = Proof("a job")
 TILES = [Tile(x, 7, 5) for x in range(6)]

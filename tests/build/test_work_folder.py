@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mercantile import Tile
 
 from mosaic_async.build import work_folder
 from mosaic_async.build.ledger import PartRecord
 from mosaic_async.build.work_folder import WorkFolder
 from mosaic_async.errors import WorkFolderError
+from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Part
 
 LABEL, OTHER = "3" * 64, "4" * 64
