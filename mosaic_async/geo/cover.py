@@ -127,7 +127,7 @@ def snapped(low: float, high: float, units: int) -> tuple[int, int]:
 
 def _of_box(bounds: Bounds, matrix: TileMatrix) -> Cover:
     west, south, east, north = bounds
-    box = _box(*matrix.shares(np.array([west, east]), np.array([north, south])), matrix)
+    box = _turned(_box(*matrix.shares(np.array([west, east]), np.array([north, south])), matrix), matrix)
     if not box.rows or not box.columns:
         raise _outside(matrix)
     return Cover(matrix, box.left, box.top, box.columns, box.rows)
@@ -138,7 +138,8 @@ def _of_polygons(area: Area, matrix: TileMatrix, max_tiles: int) -> Cover:
     edges = outline(pieces, matrix.to_tiles)
     if not (np.isfinite(edges.x0).all() and np.isfinite(edges.y0).all()):
         raise RefusedError("the area reaches beyond the coordinate system of the tiles", hint="make the area smaller")
-    boxes = _boxes(edges, matrix)
+    unturned = _boxes(edges, matrix)
+    boxes = [_turned(box, matrix) for box in unturned]
     held = [box for box in boxes if box.rows and box.columns]
     if not held:
         raise _outside(matrix)
@@ -148,12 +149,13 @@ def _of_polygons(area: Area, matrix: TileMatrix, max_tiles: int) -> Cover:
     top = min(box.top for box in held)
     rows = max(box.top + box.rows for box in held) - top
     _check_spread(columns * rows, matrix.zoom, max_tiles)
-    past = np.array([matrix.columns if box.left < left and matrix.wraps else 0 for box in boxes])
-    shift = past[edges.polygon]
+    # Whole worlds further east where the cover crosses the matrix's edge, so that columns follow each other.
+    placed = [box._replace(left=box.left + matrix.columns * (matrix.wraps and box.left < left)) for box in boxes]
+    shift = np.array([box.left - before.left for box, before in zip(placed, unturned, strict=True)])[edges.polygon]
     edges = replace(edges, x0=edges.x0 + shift, x1=edges.x1 + shift)
     mask = cells_held(edges, Box(top, left, rows, columns), touched=True)
-    for box, more in zip(boxes, past, strict=True):
-        _keep_one(mask, box.top - top, box.left + int(more) - left, box)
+    for box in placed:
+        _keep_one(mask, box.top - top, box.left - left, box)
     return Cover(matrix, left, top, columns, rows, None if mask.all() else mask, edges)
 
 
@@ -185,11 +187,14 @@ def _box(x: Floats, y: Floats, matrix: TileMatrix) -> Box:
     left, right = snapped(float(x[0]), float(x[1]), matrix.columns)
     top, lower = snapped(float(y[0]), float(y[1]), matrix.rows)
     top, lower = max(top, 0), min(lower, matrix.rows)
-    if matrix.wraps:
-        left, right = left % matrix.columns, left % matrix.columns + min(right - left, matrix.columns)
-    else:
+    if not matrix.wraps:
         left, right = max(left, 0), min(right, matrix.columns)
-    return Box(top, left, max(lower - top, 0), max(right - left, 0))
+    return Box(top, left, max(lower - top, 0), min(max(right - left, 0), matrix.columns))
+
+
+def _turned(box: Box, matrix: TileMatrix) -> Box:
+    """Return the cells with their first column in the matrix."""
+    return box._replace(left=box.left % matrix.columns) if matrix.wraps else box
 
 
 def _span(boxes: Sequence[Box]) -> tuple[int, int]:
@@ -213,7 +218,8 @@ def _check_spread(count: int, zoom: int, max_tiles: int) -> None:
 
 def _column_range(boxes: Sequence[Box], width: int) -> tuple[int, int]:
     """Return the first column and their number; the range crosses the antimeridian if both world edges are touched."""
-    spans = sorted((box.left, box.left + box.columns) for box in boxes)
+    spans = sorted((box.left, min(box.left + box.columns, width)) for box in boxes)
+    spans = sorted([*spans, *((0, box.left + box.columns - width) for box in boxes if box.left + box.columns > width)])
     lefts, rights = (np.array(ends) for ends in zip(*spans, strict=True))
     rights = np.maximum.accumulate(rights)
     first, last = int(lefts[0]), int(rights[-1])

@@ -145,6 +145,8 @@ class TileMatrix:
             east, south = mercantile.lnglat(bounds[2], bounds[1])
         elif is_degrees(self.system):
             west, south, east, north = bounds
+            turns = 360 * math.floor((west + 180) / 360)
+            west, east = west - turns, east - turns
         else:
             west, south, east, north = transform_bounds(self.system, "EPSG:4326", *bounds, densify_pts=101)
         return west, south, east - 360 if east > 180 + 1e-9 else east, north

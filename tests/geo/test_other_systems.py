@@ -120,3 +120,31 @@ def test_what_lies_outside_of_a_set_is_refused_and_what_reaches_out_is_cut():
     half = matrix_of("EPSG:4326", -180, 90, 36, 5, 5)  # the western hemisphere alone
     cover = Cover.of(Area.parse((170, 0, -100, 80), latitudes=90), half)
     assert {(tile.x, tile.y) for tile in cover.outward()} == {(x, y) for x in range(3) for y in range(3)}
+
+
+GREENWICH = matrix_of("EPSG:4326", 0, 90, 10, 36, 18)
+"""Longitudes from 0 to 360, so that its edge runs through Europe and Africa."""
+
+
+@pytest.mark.parametrize(
+    ("geometry", "columns"),
+    [
+        (shapely.Polygon([(-23, -30), (18, -12), (4, 41)]), {33, 34, 35, 0, 1}),
+        (shapely.MultiPolygon([shapely.box(-12, 5, -3, 9), shapely.box(2, 5, 14, 9)]), {34, 35, 0, 1}),
+        (shapely.Polygon([(165.013, -30.029), (204.1, -12.7), (180.3, 41.01)]), {16, 17, 18, 19, 20}),
+        (shapely.Polygon([(-60, 10), (-20, 10), (-40, 50)]), {30, 31, 32, 33}),
+    ],
+)
+def test_a_world_that_begins_elsewhere_closes_at_its_own_edge(geometry, columns):
+    area = area_of(geometry)
+    grid = grid_over(area, GREENWICH)
+    assert {tile.x for tile in grid.cover.outward()} == columns
+    transform = grid.transform()
+    x, y = transform @ np.meshgrid(np.arange(grid.width) + 0.5, np.arange(grid.height) + 0.5)
+    found = [shapely.contains_xy(geometry, x + turn, y) for turn in (-720, -360, 0, 360)]
+    assert (kept_pixels(grid) != np.any(found, axis=0)).sum() <= 2
+    west, _, east, _ = grid.bounds
+    assert -180 <= west <= 180
+    assert -180 <= east <= 180
+    box = Cover.of(Area.parse((-23, -30, 18, 41)), GREENWICH)
+    assert {tile.x for tile in box.outward()} == {33, 34, 35, 0, 1}

@@ -48,16 +48,19 @@ def within_the_world(geometry: shapely.Geometry) -> shapely.Geometry:
     return shapely.union_all(pieces[shapely.get_dimensions(pieces) == 2])
 
 
-def tiles_of(geometry: shapely.Geometry, zoom: int) -> set[mercantile.Tile]:
-    """All tiles that share more than a millionth of their own area, or of the geometry's, with it."""
-    geometry = within_the_world(geometry)
-    shapely.prepare(geometry)
+def assert_tiles(geometry: shapely.Geometry, zoom: int) -> None:
+    """All tiles that share an area with a geometry are found, and none that is further away than a hair."""
+    found = set(Cover.of(area_of(geometry), zoom).outward())
+    world = within_the_world(geometry)
+    shapely.prepare(world)
     tiles = [mercantile.Tile(x, y, zoom) for x in range(2**zoom) for y in range(2**zoom)]
     boxes = shapely.box(*np.array([mercantile.bounds(tile) for tile in tiles]).T)
-    near = shapely.intersects(geometry, boxes)
-    shared = np.zeros(len(tiles))
-    shared[near] = shapely.area(shapely.intersection(geometry, boxes[near]))
-    return {tile for tile, area, box in zip(tiles, shared, boxes, strict=True) if area > 1e-6 * box.area}
+    hair = 1e-4 * 360 / 2**zoom
+    near = np.flatnonzero(
+        shapely.intersects(world, shapely.buffer(boxes, hair, cap_style="square", join_style="mitre"))
+    )
+    shared = shapely.area(shapely.intersection(world, boxes[near])) > 1e-6 * shapely.area(boxes[near])
+    assert {tiles[index] for index in near[shared]} <= found <= {tiles[index] for index in near}
 
 
 def centres(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
@@ -97,7 +100,7 @@ def test_a_country_has_its_tiles_and_its_pixels(name):
     """Fiji, Russia and Antarctica lie on both sides of 180 degrees, and Antarctica contains a pole."""
     geometry = country(name)
     for zoom in (3, 6):
-        assert set(Cover.of(area_of(geometry), zoom).outward()) == tiles_of(geometry, zoom)
+        assert_tiles(geometry, zoom)
     assert_pixels(geometry, 2)
 
 
@@ -116,13 +119,16 @@ SHAPES = {
 
 @pytest.mark.parametrize("geometry", SHAPES.values(), ids=SHAPES)
 def test_edges_are_straight_in_degrees_and_not_in_mercator(geometry):
-    assert set(Cover.of(area_of(geometry), 5).outward()) == tiles_of(geometry, 5)
+    assert_tiles(geometry, 5)
     assert_pixels(geometry, 2)
 
 
 def corners(low: int, high: int):
     return st.lists(
-        st.tuples(st.integers(0, 359).map(math.radians), st.floats(0.05, 1)), min_size=low, max_size=high, unique=True
+        st.tuples(st.integers(0, 359).map(math.radians), st.floats(0.05, 1)),
+        min_size=low,
+        max_size=high,
+        unique_by=lambda corner: corner[0],
     )
 
 
@@ -140,9 +146,11 @@ def test_any_polygon_has_its_tiles_and_its_pixels(outer, inner, longitude, latit
             for a, r in sorted(points)
         ]
 
-    geometry = shapely.Polygon(ring(outer, 1)).difference(shapely.Polygon(ring(inner, 0.4)).buffer(0))
+    whole, hole = shapely.Polygon(ring(outer, 1)), shapely.Polygon(ring(inner, 0.4))
+    assume(whole.is_valid and hole.is_valid)
+    geometry = whole.difference(hole)
     assume(geometry.is_valid and geometry.geom_type == "Polygon" and geometry.area > 1)
-    assert set(Cover.of(area_of(geometry), 4).outward()) == tiles_of(geometry, 4)
+    assert_tiles(geometry, 4)
     assert_pixels(geometry, 1)
 
 
