@@ -28,7 +28,7 @@ from mosaic_async.tiler.pixels.turns import Bounds, moved, reach_in
 from mosaic_async.tiler.scenes.raster_file import open_raster
 
 _Range = tuple[int, int]
-_Key = tuple[tuple[str, ...], str]
+_Key = tuple[tuple[str, ...], str, int | None]
 
 _OPEN = 256
 """Datasets that a process keeps open; a stack of files counts once."""
@@ -60,6 +60,8 @@ class Stack:
     dataset: DatasetReader = field(repr=False)
     nodata: float | None = None
     """The nodata value that it got when it was opened; None: that of its files."""
+    band: int | None = None
+    """The only band that it has of its file; None: all."""
     turn: int = 0
     """How many worlds further west `dataset` lies than the files, see `turns`."""
     _bare: DatasetReader | None = field(default=None, repr=False)
@@ -72,7 +74,7 @@ class Stack:
     @property
     def key(self) -> _Key:
         """What it is found by."""
-        return self.names, str(self.nodata)
+        return self.names, str(self.nodata), self.band
 
     @property
     def bare(self) -> DatasetReader:
@@ -110,7 +112,7 @@ class Stack:
         if turn == 0:
             self._grid = grid
             return self
-        return Stack(self.names, moved(self.dataset, turn), self.nodata, turn, _grid=grid)
+        return Stack(self.names, moved(self.dataset, turn), self.nodata, self.band, turn, _grid=grid)
 
     @property
     def grid(self) -> RasterGrid:
@@ -249,17 +251,18 @@ class DatasetPool:
         return len(self._idle)
 
     @contextmanager
-    def lent(self, names: tuple[str, ...], nodata: float | None = None) -> Iterator[Stack]:
+    def lent(self, names: tuple[str, ...], nodata: float | None = None, band: int | None = None) -> Iterator[Stack]:
         """Lend the dataset of some files for the block; a dataset that fails inside is closed and not kept.
 
         Args:
             names: files that `grouped` combines, or one file.
             nodata: the value that marks pixels without data in one file that is `taggable`; None: as the file says.
+            band: the only band of a file with such a value; None: all.
 
         Raises:
             rasterio.errors.RasterioIOError: a file cannot be opened.
         """
-        stack = self._taken((names, str(nodata))) or Stack(names, _open(names, nodata), nodata)
+        stack = self._taken((names, str(nodata), band)) or Stack(names, _open(names, nodata, band), nodata, band)
         try:
             yield stack
         except BaseException:
@@ -308,7 +311,8 @@ class DatasetPool:
         return stack
 
 
-def _open(names: Sequence[str], nodata: float | None) -> DatasetReader:
+def _open(names: Sequence[str], nodata: float | None, band: int | None) -> DatasetReader:
     if len(names) == 1 and nodata is None:
         return open_raster(names[0])
-    return rasterio.open(document(names, nodata=facts_of(names[0]).nodata if nodata is None else nodata), driver="VRT")
+    value = facts_of(names[0]).nodata if nodata is None else nodata
+    return rasterio.open(document(names, nodata=value, band=band), driver="VRT")

@@ -37,6 +37,8 @@ class FileFacts:
     """Whether nothing marks pixels without data, and a VRT can stand for the file."""
     colours: tuple[str, ...]
     """Colour interpretation of each band, as GDAL writes it."""
+    separable: bool = False
+    """Whether a nodata value alone masks several bands of quantities, each for itself."""
 
 
 @lru_cache(maxsize=_FACTS)
@@ -63,6 +65,26 @@ def taggable(name: str) -> bool:
         rasterio.errors.RasterioIOError: the file cannot be opened.
     """
     return facts_of(name).taggable and _gdal_name(name) is not None
+
+
+def separate_nodata(name: str, nodata: float | None) -> float | None:
+    """Return the nodata value with which each band of a file must be warped by itself; None if all are warped at once.
+
+    GDAL takes a pixel of several bands for valid if one band is, and lets the nodata values of the others into means.
+
+    Args:
+        name: of the file.
+        nodata: the value by the item, for a file that does not mark pixels.
+
+    Raises:
+        rasterio.errors.RasterioIOError: the file cannot be opened.
+    """
+    facts = facts_of(name)
+    if len(facts.colours) == 1 or _gdal_name(name) is None or {"Red", "Green", "Blue"} <= set(facts.colours):
+        return None
+    if facts.separable:
+        return facts.nodata
+    return nodata if facts.taggable else None
 
 
 def stackable(name: str) -> bool:
@@ -99,10 +121,14 @@ def facts_of(name: str) -> FileFacts:
             and dataset.crs is not None
             and dataset.colorinterp[0] is not ColorInterp.palette,
             colours=tuple(colour.name.capitalize() for colour in dataset.colorinterp),
+            separable=dataset.count > 1
+            and all(flags == [MaskFlags.nodata] for flags in dataset.mask_flag_enums)
+            and not dataset.gcps[0]
+            and dataset.crs is not None,
         )
 
 
-def document(names: Sequence[str], *, nodata: float | None) -> str:
+def document(names: Sequence[str], *, nodata: float | None, band: int | None = None) -> str:
     """Return a VRT whose bands are those of the files, with only the elements that a warp needs.
 
     See the driver's schema, https://gdal.org/drivers/raster/vrt.html.
@@ -110,6 +136,7 @@ def document(names: Sequence[str], *, nodata: float | None) -> str:
     Args:
         names: files with the same facts.
         nodata: the value that marks pixels without data; None: nothing does.
+        band: the only band to take of each; None: all.
     """
     facts = facts_of(names[0])
     width, height, grid, crs = facts.grid
@@ -120,12 +147,18 @@ def document(names: Sequence[str], *, nodata: float | None) -> str:
         f'BlockXSize="{facts.block_shape[1]}" BlockYSize="{facts.block_shape[0]}"/>'
     )
     value = "" if nodata is None else f"<NoDataValue>{nodata!r}</NoDataValue>"
-    sources = [(name, band, colour) for name in names for band, colour in enumerate(facts.colours, start=1)]
+    sources = [
+        (name, number, colour)
+        for name in names
+        for number, colour in enumerate(facts.colours, start=1)
+        if band in (None, number)
+    ]
     bands = "".join(
         f'<VRTRasterBand dataType="{kind}" band="{number}"><ColorInterp>{colour}</ColorInterp>{value}<SimpleSource>'
         f'<SourceFilename relativeToVRT="0">{escape(_gdal_name(name) or name)}</SourceFilename>'
-        f"<SourceBand>{band}</SourceBand>{properties}<SrcRect {size}/><DstRect {size}/></SimpleSource></VRTRasterBand>"
-        for number, (name, band, colour) in enumerate(sources, start=1)
+        f"<SourceBand>{source}</SourceBand>{properties}<SrcRect {size}/><DstRect {size}/>"
+        "</SimpleSource></VRTRasterBand>"
+        for number, (name, source, colour) in enumerate(sources, start=1)
     )
     place = ",".join(repr(number) for number in grid.to_gdal())
     return (

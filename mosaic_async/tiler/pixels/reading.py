@@ -18,7 +18,7 @@ from rio_tiler.io import Reader
 from mosaic_async.tiler.pixels.datasets import DatasetPool, Stack
 from mosaic_async.tiler.pixels.frame import Frame
 from mosaic_async.tiler.pixels.pixels import Pixels
-from mosaic_async.tiler.pixels.raster_facts import grouped, taggable
+from mosaic_async.tiler.pixels.raster_facts import facts_of, grouped, separate_nodata, taggable
 from mosaic_async.tiler.pixels.warp import Warp
 
 
@@ -32,6 +32,8 @@ class Layer:
     """Numbers from 1; empty: all bands except alpha."""
     nodata: float | None = None
     """The value that marks pixels without data by the item, for a file that does not mark them itself."""
+    is_alone: bool = False
+    """Whether its one band is warped by itself, with `nodata`."""
 
 
 def read_layers(
@@ -56,8 +58,8 @@ def read_layers(
     window = window or frame.whole
     found: list[Pixels] = []
     count = 0
-    for group in _groups(layers):
-        with pool.lent(tuple(layer.name for layer in group), _tag(group)) as stack:
+    for group in _groups(list(_separated(layers))):
+        with pool.lent(tuple(layer.name for layer in group), *_tag(group)) as stack:
             bands = _bands(stack, group)
             count += len(bands)
             frame.check(count)
@@ -95,17 +97,39 @@ def _stacked(layers: Sequence[Layer]) -> Iterator[Sequence[Layer]]:
         start += len(names)
 
 
-def _tag(group: Sequence[Layer]) -> float | None:
-    """Return the nodata value of the item with which to open a file; None where the file marks pixels itself."""
+def _separated(layers: Sequence[Layer]) -> Iterator[Layer]:
+    """Replace a file by its bands where each has a mask of its own."""
+    for layer in layers:
+        nodata = separate_nodata(layer.name, layer.nodata)
+        if nodata is None:
+            yield layer
+            continue
+        colours = facts_of(layer.name).colours
+        numbers = layer.bands or [number for number, colour in enumerate(colours, start=1) if colour != "Alpha"]
+        _check(numbers, len(colours))
+        yield from (Layer(layer.name, (number,), nodata, is_alone=True) for number in numbers)
+
+
+def _tag(group: Sequence[Layer]) -> tuple[float | None, int | None]:
+    """Return the nodata value with which to open a file, and its only band; None: as the file says, and all."""
     layer = group[0]
-    return layer.nodata if len(group) == 1 and layer.nodata is not None and taggable(layer.name) else None
+    if layer.is_alone:
+        return layer.nodata, layer.bands[0]
+    is_tagged = len(group) == 1 and layer.nodata is not None and taggable(layer.name)
+    return layer.nodata if is_tagged else None, None
 
 
 def _bands(stack: Stack, group: Sequence[Layer]) -> tuple[int, ...]:
-    bands = stack.bands if len(group) > 1 else group[0].bands or stack.bands
-    if missing := [band for band in bands if band > stack.dataset.count]:
-        raise InvalidBandName(f"the file has no band {missing[0]}: it has {stack.dataset.count}")
+    if group[0].is_alone or len(group) > 1:
+        return stack.bands
+    bands = group[0].bands or stack.bands
+    _check(bands, stack.dataset.count)
     return bands
+
+
+def _check(bands: Sequence[int], count: int) -> None:
+    if missing := [band for band in bands if band > count]:
+        raise InvalidBandName(f"the file has no band {missing[0]}: it has {count}")
 
 
 def _read_alone(pool: DatasetPool, layer: Layer, frame: Frame, window: Window) -> Pixels:
