@@ -180,7 +180,7 @@ def check_placeholders(template: str) -> None:
             hint=f"set ``params`` {unknown}=…, or ``secrets`` {unknown}=… if it is secret",
         )
     query = {name.lower(): value for name, value in parse_qsl(urlsplit(template).query)}
-    if has(template, "bbox-epsg-3857") or has(template, "bbox"):
+    if _is_map(template):
         _check_map(urlsplit(template).path.lower(), query)
 
 
@@ -210,7 +210,7 @@ def _check_map(path: str, query: Mapping[str, str]) -> None:
 
 
 def size_in_url(template: str) -> int | None:
-    """Return the tile width in a URL in pixels: of `tilesize=512`, `@2x`, WIDTH and HEIGHT, or SIZE; None without one.
+    """Return the tile width in a URL in pixels: of `tilesize=512`, of `@2x`, or of a map; None without one.
 
     Raises:
         UsageError: the URL requests maps that are not square.
@@ -221,14 +221,22 @@ def size_in_url(template: str) -> int | None:
     scale = re.search(r"(?:\}|%7[Dd])@([1-4])x", template)
     if scale:
         return 256 * int(scale[1])
+    return _size_of_map(query) if _is_map(template) else _DEFAULT_SIZE if has(template, "width") else None
+
+
+def _is_map(template: str) -> bool:
+    """Return whether a URL requests a map by its bounding box; of other URLs, WIDTH and SIZE mean anything."""
+    return has(template, "bbox-epsg-3857") or has(template, "bbox")
+
+
+def _size_of_map(query: Mapping[str, str]) -> int:
+    """Return the width of a map in pixels, of WIDTH and HEIGHT or of SIZE; the default where placeholders leave it."""
     width, height = query.get("width", ""), query.get("height", "")
     if "," in query.get("size", ""):
         width, height = query["size"].split(",")[:2]
     if width.isdigit() and height.isdigit() and width != height:
         raise UsageError(f"the tile URL requests maps of {width} x {height} pixels", hint="make both the same")
-    if width.isdigit():
-        return int(width)
-    return _DEFAULT_SIZE if has(template, "width") else None
+    return int(width) if width.isdigit() else _DEFAULT_SIZE
 
 
 def _names(template: str) -> Iterator[str]:

@@ -50,6 +50,10 @@ def test_placeholders_are_filled_with_any_kind_of_braces_and_other_braces_stay(t
         ("https://h/{z}/{x}/{y}@2x.tif", 512),
         ("https://h/%7Bz%7D/%7Bx%7D/%7By%7D@4x.png", 1024),
         ("https://h/{z}/{x}/{y}.tif?url=a&tilesize=512", 512),
+        ("https://h/{z}/{x}/{y}.png?width=2&size=3,4", None),
+        ("https://h/?bbox={bbox-epsg-3857}&WIDTH=512&HEIGHT=512", 512),
+        ("https://h/?bbox={bbox}&size=1024,1024", 1024),
+        ("https://h/?bbox={bbox}&width={width}", 256),
     ],
 )
 def test_the_tile_size_is_read_from_the_url(template, size):
