@@ -27,6 +27,7 @@ from mosaic_async.raster.encoding import (
     Encoding,
     MaskMode,
     OverviewChoice,
+    Values,
 )
 from mosaic_async.raster.form import TileFormat
 from mosaic_async.raster.packing import DECODINGS, check_decoding
@@ -175,8 +176,7 @@ class Job:
             nodata=self.nodata,
             dtype=self.dtype,
             overview_resampling=self.overview_resampling,
-            is_packed=self._is_packed,
-            has_classes=self.source.has_classes,
+            values=self._values,
         )
         return _labelled(encoding, self.source.bands)
 
@@ -184,17 +184,19 @@ class Job:
         """Return why the overviews are not averages, in words; None if they are, or if the user chose so."""
         if self.overview_resampling != "auto":
             return None
-        if self._is_packed:
+        if self._values == "packed":
             known = f"; decode={self.source.packing!r} writes heights" if self.source.packing in DECODINGS else ""
             return f"the tiles pack values into colours ({self.source.packing}), which have no average{known}"
-        if self.source.has_classes:
+        if self._values == "classes":
             return "the URL names class codes or flags, which have no average"
         return "the tiles share one colour table, whose indices have no average" if encoding.palette else None
 
     @property
-    def _is_packed(self) -> bool:
-        """Whether the output's colours hold packed values."""
-        return self.source.packing is not None and self.decode is None
+    def _values(self) -> Values:
+        """What the output's numbers are."""
+        if self.source.packing is not None and self.decode is None:
+            return "packed"
+        return "classes" if self.source.has_classes else "quantities"
 
 
 def _labelled(encoding: Encoding, labels: Sequence[BandLabel]) -> Encoding:

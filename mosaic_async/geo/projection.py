@@ -10,7 +10,9 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError  # not every error of GDAL becomes a RasterioError
 from rasterio.crs import CRS
+from rasterio.errors import RasterioError
 from rasterio.warp import transform
 
 Values = NDArray[np.float64]
@@ -41,7 +43,7 @@ def _transformed(source: CRS, target: CRS, x: Values, y: Values) -> Values:
         return np.empty((2, 0))
     try:
         return np.array(transform(source, target, x, y))
-    except Exception:  # noqa: BLE001 - rasterio's error of one point, which is not public
+    except (CPLE_BaseError, RasterioError):  # of one point
         if len(x) == 1:
             return np.full((2, 1), np.nan)
         half = len(x) // 2

@@ -23,6 +23,9 @@ OverviewResampling = Literal["average", "nearest", "mode", "rms"]
 OverviewChoice = Literal["auto", "average", "nearest", "mode", "rms"]
 """Auto is average, but nearest for values that are packed into colours, and mode for classes and colour tables."""
 
+Values = Literal["quantities", "packed", "classes"]
+"""What numbers are: quantities, which have an average; values packed into colours; or class codes and flags."""
+
 MASK_MODES: tuple[MaskMode, ...] = get_args(MaskMode)
 OVERVIEW_RESAMPLINGS: tuple[OverviewResampling, ...] = get_args(OverviewResampling)
 OVERVIEW_CHOICES: tuple[OverviewChoice, ...] = get_args(OverviewChoice)
@@ -45,6 +48,7 @@ _BLOCK_SIZE = 512
 DEFAULT_PROFILE = "deflate"
 DEFAULT_MASK: MaskMode = "auto"
 DEFAULT_OVERVIEW_RESAMPLING: OverviewChoice = "auto"
+_FITTING: dict[Values, OverviewResampling] = {"quantities": "average", "packed": "nearest", "classes": "mode"}
 
 _CREATION_OPTIONS = frozenset(
     {
@@ -108,8 +112,7 @@ class Encoding:
         nodata: float | None = None,
         dtype: str | None = None,
         overview_resampling: OverviewChoice = DEFAULT_OVERVIEW_RESAMPLING,
-        is_packed: bool = False,
-        has_classes: bool = False,
+        values: Values = "quantities",
     ) -> Encoding:
         """Decide how tiles like `tile` are stored; `mask="auto"` loses nothing and never turns a valid 0 into nodata.
 
@@ -121,18 +124,17 @@ class Encoding:
             nodata: the value of pixels without data.
             dtype: of the output; None: that of the tiles.
             overview_resampling: the method, or auto.
-            is_packed: whether colours hold packed values, which have no average.
-            has_classes: whether the values are class codes or flags, which have none either.
+            values: what the numbers are.
 
         Raises:
             UsageError: a name is unknown, or the codec cannot hold the combination.
         """
         keeps_palette = (
-            (tile.palette is not None and nodata is None and dtype is None and not is_packed)
+            (tile.palette is not None and nodata is None and dtype is None and values != "packed")
             and (overview_resampling in ("auto", "nearest", "mode") and mask in ("auto", "internal", "none"))
             and _compression(profile) in _LOSSLESS
         )
-        resampling = _resampling(overview_resampling, has_classes=has_classes or keeps_palette, is_packed=is_packed)
+        resampling = _resampling(overview_resampling, "classes" if keeps_palette else values)
         options = _cog_options(profile, creation_options or {}, is_picture=resampling in ("average", "rms"))
         if keeps_palette:
             tile = replace(tile, count=1, colorinterp=("palette",), descriptions=())
@@ -230,12 +232,8 @@ class Encoding:
             raise UsageError(f"nodata {self.nodata:g} does not fit into {self.dtype}")
 
 
-def _resampling(choice: OverviewChoice, *, has_classes: bool, is_packed: bool) -> OverviewResampling:
-    if choice != "auto":
-        return choice
-    if is_packed:
-        return "nearest"
-    return "mode" if has_classes else "average"
+def _resampling(choice: OverviewChoice, values: Values) -> OverviewResampling:
+    return _FITTING[values] if choice == "auto" else choice
 
 
 def _compression(profile: str) -> str:

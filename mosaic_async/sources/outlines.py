@@ -117,7 +117,8 @@ def enlarged(geometry: BaseGeometry, share: float) -> BaseGeometry:
 
 def boxes_of(geometry: BaseGeometry) -> tuple[Box, ...]:
     """Return west, south, east, north of each part of a geometry."""
-    return tuple(tuple(map(float, box)) for box in shapely.bounds(shapely.get_parts(geometry)))  # type: ignore[misc]
+    boxes = shapely.bounds(shapely.get_parts(geometry)).tolist()
+    return tuple((west, south, east, north) for west, south, east, north in boxes)
 
 
 def metres_of(box: Box) -> Box:

@@ -102,8 +102,8 @@ def _become(task: Task, given: Mapping[str, Any], file: int) -> NoReturn:
         os.close(file)
         task(given)
         code = 0
-    except BaseException:  # noqa: BLE001 - this process is the task: its error goes to the log and no further
-        traceback.print_exc()
-    finally:
+    finally:  # this process is the task: its error goes to the log and no further
+        if code:
+            traceback.print_exc()
         _outlive_forks()
         os._exit(code)

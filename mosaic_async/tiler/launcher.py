@@ -124,9 +124,8 @@ async def local_tiler(
     async with _workshop() as workshop:
         reading = {"max_bad_scenes": max_bad_scenes, "home": str(home) if home else None}
         scenes = await workshop.open(mosaic, rendering=rendering, grid=grid, reading=reading)
-        async with workshop.serving(
-            scenes.hosts, host="127.0.0.1", port=0, share=share, secret=secret, signing=signing, limits=OWN_RUN
-        ) as url:
+        door = _Door(host="127.0.0.1", port=0, secret=secret)
+        async with workshop.serving(scenes.hosts, door, share=share, signing=signing, limits=OWN_RUN) as url:
             name = scenes.grid.name if scenes.grid else "WebMercatorQuad"
             look = f"{tile_format}?tilesize={tile_size}&{scenes.query}"
             yield TileSource(
@@ -181,18 +180,22 @@ async def serve(
     """
     async with _workshop() as workshop:
         scenes = await workshop.open(mosaic, shown=shown)
-        async with workshop.serving(
-            scenes.hosts,
-            host=host,
-            port=port,
-            share=Share.of(None, workers),
-            secret=secret,
-            signing=signing,
-            hosts=hosts,
-            origins=origins,
-            limits=limits,
-        ) as url:
+        door = _Door(host=host, port=port, secret=secret, hosts=(host, *hosts), origins=tuple(origins))
+        share = Share.of(None, workers)
+        async with workshop.serving(scenes.hosts, door, share=share, signing=signing, limits=limits) as url:
             yield url
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Door:
+    """Where the tilers listen, and to whom."""
+
+    host: str
+    port: int
+    """0: any that is free."""
+    secret: str | None
+    hosts: tuple[str, ...] = ("127.0.0.1",)
+    origins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,28 +268,24 @@ class _Workshop:
     async def serving(
         self,
         scene_hosts: Sequence[str],
+        door: _Door,
         *,
-        host: str,
-        port: int,
         share: Share,
-        secret: str | None,
         signing: Signing | None,
-        hosts: Sequence[str] = (),
-        origins: Sequence[str] = (),
         limits: Limits,
     ) -> AsyncIterator[str]:
         """Run tilers for the block, and yield their common URL."""
         try:
-            holder = held_socket(host, port)
+            holder = held_socket(door.host, door.port)
         except OSError as error:
             raise ResourceError(
-                f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another ``port``"
+                f"cannot listen on {door.host}:{door.port}: {error.strerror}", hint="choose another ``port``"
             ) from error
         with holder:
             port = holder.getsockname()[1]
             given = {
                 "file": str(self._file),
-                "host": host,
+                "host": door.host,
                 "port": port,
                 "environment": {
                     name: value for name, value in _of_place(scene_hosts).items() if name not in os.environ
@@ -294,12 +293,12 @@ class _Workshop:
                 "signing": asdict(signing) if signing else {},
                 "limits": asdict(limits),
                 "share": asdict(share),
-                "is_own": secret is not None,
-                "door": {"hosts": [host, *hosts], "origins": list(origins), "secret": secret},
+                "is_own": door.secret is not None,
+                "door": {"hosts": door.hosts, "origins": door.origins, "secret": door.secret},
             }
             self._nursery.forks = share.processes - 1
             async with _running(Chore(self._nursery, "serve", given), share.processes):
-                yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+                yield f"http://[{door.host}]:{port}" if ":" in door.host else f"http://{door.host}:{port}"
 
 
 def _cache_folder() -> Path:

@@ -56,7 +56,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        print(READY, flush=True)  # noqa: T201 - the parent waits for it
+        _say(READY)
         if self._traffic is not None:
             threading.Thread(target=_beat, args=(self._traffic, self._spare), daemon=True).start()
 
@@ -76,7 +76,7 @@ def _prepared(task: str, given: Mapping[str, Any]) -> Task:
 
 
 def _open(given: Mapping[str, Any]) -> None:
-    print(opened_scenes(given), flush=True)  # noqa: T201 - the run reads it
+    _say(opened_scenes(given))
 
 
 @cache
@@ -147,7 +147,12 @@ def _beat(traffic: Traffic, spare: int) -> None:
         elif own < after_trim:
             after_trim = own
         is_overdue = traffic.overdue() > _GRACE
-        print(OVERDUE if is_overdue else resident, flush=True)  # noqa: T201 - the supervisor reads it
+        _say(OVERDUE if is_overdue else resident)
+
+
+def _say(line: object) -> None:
+    """Write a line that the run, or its supervisor, reads."""
+    print(line, flush=True)  # noqa: T201 - of the protocol between processes
 
 
 def memory_in_use() -> tuple[int, int]:

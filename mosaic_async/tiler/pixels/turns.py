@@ -9,7 +9,9 @@ import re
 
 import rasterio
 import rasterio.shutil
+from rasterio._err import CPLE_BaseError  # not every error of GDAL becomes a RasterioError
 from rasterio.crs import CRS
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.warp import transform_bounds
 
@@ -42,7 +44,7 @@ def reach_in(grid: RasterGrid, crs: CRS) -> tuple[Bounds, ...]:
         return tuple(metres_of(box) for box in boxes_of(grid.reach()))
     try:
         left, bottom, right, top = transform_bounds(grid.crs, crs, *grid.bounds, densify_pts=21)
-    except Exception:  # noqa: BLE001 - rasterio's error of one point, which is not public
+    except (CPLE_BaseError, RasterioError):  # of one point
         return (_EVERYWHERE,)
     across, up = 0.01 * (right - left), 0.01 * (top - bottom)
     return ((left - across, bottom - up, right + across, top + up),)

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 import shapely
 from morecantile import tms
+from rasterio._err import CPLE_BaseError  # not every error of GDAL becomes a RasterioError
+from rasterio.errors import RasterioError
 from rasterio.warp import calculate_default_transform
 from shapely.geometry.base import BaseGeometry
 
@@ -124,7 +126,7 @@ def zoom_of(grid: RasterGrid) -> int:
     try:
         found, _, _ = calculate_default_transform(grid.crs, "EPSG:3857", grid.width, grid.height, *bounds)
         resolution = max(abs(found.a), abs(found.e))
-    except Exception:  # noqa: BLE001 - rasterio's error of one point, which is not public
+    except (CPLE_BaseError, RasterioError):  # of one point
         resolution = math.inf
     if own * _TORN < resolution:
         resolution = own

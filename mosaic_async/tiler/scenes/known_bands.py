@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import takewhile
 
 from mosaic_async.errors import UsageError
@@ -108,7 +109,6 @@ class Known:
 
 
 def _has(scene: str, name: str) -> bool:
-    try:
+    with suppress(Exception):  # of the disk, the HTTP client, the parser; the tile tells the reason
         return has_bands(open_scene(scene, is_item=True), name)
-    except Exception:  # noqa: BLE001 - of the disk, the HTTP client, the parser; the tile tells the reason
-        return False
+    return False

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from rasterio._err import CPLE_BaseError  # not every error of GDAL becomes a RasterioError
 from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
 
 from mosaic_async.errors import SourceError
 from mosaic_async.tiler.scenes.archives import Meaning, meaning_of
@@ -116,10 +119,9 @@ def _all_names(scenes: Sequence[Scene]) -> Iterator[str]:
 
 
 def _opened(name: str, *, is_stac: bool) -> Scene | None:
-    try:
+    with suppress(Exception):  # of the disk, the HTTP client, the parser; the tile tells the reason
         return open_scene(name, is_item=is_stac)
-    except Exception:  # noqa: BLE001 - of the disk, the HTTP client, the parser; the tile tells the reason
-        return None
+    return None
 
 
 def _agreement(scenes: Sequence[Scene], name: str, threads: ThreadPoolExecutor) -> Agreement:
@@ -173,12 +175,11 @@ def _stated(scene: Scene, place: Place) -> _Facts | None:
 
 def _read(file: tuple[str, tuple[int, ...]]) -> _Facts | None:
     href, bands = file
-    try:
-        with open_raster(href) as dataset:
-            colours = [colour for colour in dataset.colorinterp if colour is not ColorInterp.alpha]
-            return _Facts(dataset.dtypes[0], len(bands) or len(colours), tuple(colours[:3]) == _RGB)
-    except Exception:  # noqa: BLE001 - of GDAL, rasterio or a server; the tile tells the reason
-        return None
+    # The tile tells the reason.
+    with suppress(CPLE_BaseError, RasterioError, OSError), open_raster(href) as dataset:
+        colours = [colour for colour in dataset.colorinterp if colour is not ColorInterp.alpha]
+        return _Facts(dataset.dtypes[0], len(bands) or len(colours), tuple(colours[:3]) == _RGB)
+    return None
 
 
 def _units(scene: Scene, place: Place) -> Iterator[Unit]:
