@@ -102,7 +102,7 @@ def build(source: str, output: Path, **options: Any) -> None:
 def _scenes(source: str | Path, given: JobArguments) -> Any:
     if is_tile_url(str(source)):
         raise UsageError("the scenes behind a tile URL are unknown", hint="leave --scenes out")
-    return extras.stac().scenes_of(source, given.area)
+    return extras.stac().scenes_of(source, given.area, headers=given.access["headers"])
 
 
 def _build(source: str | Path, output: Path, given: JobArguments, progress: Progress, *, as_json: bool) -> MosaicReport:

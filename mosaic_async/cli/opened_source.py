@@ -17,6 +17,7 @@ from mosaic_async.errors import UsageError
 from mosaic_async.http.trust import trusting
 from mosaic_async.redaction import learn
 from mosaic_async.safe_json import parse
+from mosaic_async.sources.access import origins_of
 from mosaic_async.sources.opening import opened_source, with_secrets
 from mosaic_async.sources.placeholders import is_template
 from mosaic_async.sources.rendering import Rendering
@@ -68,9 +69,10 @@ async def _rendered(
         raise UsageError("--dialect does not apply to the embedded tiler", hint="leave --dialect out, or set --tiler")
     else:
         home = source.parent if isinstance(source, Path) else None
+        access = {"headers": given.access["headers"], "origins": origins_of([given.search.get("api") or ""])}
         own = {"max_bad_scenes": given.max_bad_scenes, "home": home}
         memory = given.library["memory"] // 2  # the other half is the run's
-        async with extras.tiler().local_tiler(name, **given.rendering, **size, **own, memory=memory) as local:
+        async with extras.tiler().local_tiler(name, **given.rendering, **size, **own, **access, memory=memory) as local:
             yield local
 
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urljoin
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
 from mosaic_async.safe_json import parse
+from mosaic_async.sources.access import headers_for, origins_of
 
 MAX_BODY = 64 * 2**20
 """Bytes, unpacked: a page of 1,000 items has 10 MB."""
+_MAX_REDIRECTS = 10
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -40,9 +43,22 @@ def get_json(
         session.hooks["response"].append(bound_body)
         for scheme in ("http://", "https://"):
             session.mount(scheme, HTTPAdapter(max_retries=retries(attempts, backoff)))
-        answer = session.get(url, headers=dict(headers or {}), timeout=timeout, stream=True)
+        answer = _followed(session, url, dict(headers or {}), timeout)
         answer.raise_for_status()
         return parse(answer.content)
+
+
+def _followed(session: requests.Session, url: str, headers: dict[str, str], timeout: float) -> requests.Response:
+    """Follow redirects; headers stay with the origin that they are for, where `requests` forgets only some of them."""
+    first = origins_of([url])
+    for _ in range(_MAX_REDIRECTS):
+        own = headers if origins_of([url]) == first else {}
+        sent = {**headers_for(url), **own}
+        answer = session.get(url, headers=sent, timeout=timeout, stream=True, allow_redirects=False)
+        if not answer.is_redirect:
+            return answer
+        url = urljoin(url, answer.headers["Location"])
+    raise requests.TooManyRedirects(f"more than {_MAX_REDIRECTS} redirects")
 
 
 def retries(attempts: int, backoff: float = 0.5) -> urllib3.Retry:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,14 +32,21 @@ from mosaic_async.sources.stac_query import Item, moment_of
 
 _AT_ONCE = 16
 _TIMEOUT = 60.0
+_ATTEMPTS = 4
 
 
-def scenes_of(mosaic: str | Path | Mapping[str, Any], area: Sequence[float] | Mapping[str, Any]) -> dict[str, Any]:
+def scenes_of(
+    mosaic: str | Path | Mapping[str, Any],
+    area: Sequence[float] | Mapping[str, Any],
+    *,
+    headers: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Return the scenes of a mosaic whose footprints share an area with the given one, in the order of the mosaic.
 
     Args:
         mosaic: a MosaicJSON or its path, or a folder, catalogue or item collection.
         area: `(west, south, east, north)` in degrees, west above east across the antimeridian, or GeoJSON polygons.
+        headers: sent to the servers that the mosaic names.
 
     Returns:
         A GeoJSON FeatureCollection; each feature has the item's id, its collection, datetime and location.
@@ -50,7 +58,7 @@ def scenes_of(mosaic: str | Path | Mapping[str, Any], area: Sequence[float] | Ma
     place = _shape_of(Area.parse(area))
     shapely.prepare(place)
     features = []
-    for location, item in _items(mosaic, place):
+    for location, item in _items(mosaic, place, headers or {}):
         outline = outline_of(item)
         if place.intersects(outline) and place.intersection(outline).area > 0:
             features.append(feature_of(item, outline, location))
@@ -72,7 +80,9 @@ def feature_of(item: Item, outline: BaseGeometry, location: str | None) -> dict[
     }
 
 
-def _items(mosaic: str | Path | Mapping[str, Any], place: BaseGeometry) -> Iterator[tuple[str | None, Item]]:
+def _items(
+    mosaic: str | Path | Mapping[str, Any], place: BaseGeometry, headers: Mapping[str, str]
+) -> Iterator[tuple[str | None, Item]]:
     document: Mapping[str, Any] = {}
     location: str | None = None
     if isinstance(mosaic, Mapping):
@@ -88,7 +98,7 @@ def _items(mosaic: str | Path | Mapping[str, Any], place: BaseGeometry) -> Itera
     prefix = str(document.get("asset_prefix") or "")
     locations = [resolve_href(prefix + name, location) for name in names]
     with ThreadPoolExecutor(_AT_ONCE) as pool:  # thousands of items may each be a URL
-        yield from zip(locations, pool.map(_read, locations), strict=True)
+        yield from zip(locations, pool.map(partial(_read, headers=headers), locations), strict=True)
 
 
 def _names(document: Mapping[str, Any], place: BaseGeometry) -> list[str]:
@@ -107,7 +117,7 @@ def _names(document: Mapping[str, Any], place: BaseGeometry) -> list[str]:
     return list(found)
 
 
-def _read(location: str) -> Item:
+def _read(location: str, headers: Mapping[str, str]) -> Item:
     """Read a STAC item, or make one from the georeference of a plain file."""
     try:
         if urlsplit(location).path.lower().endswith((".tif", ".tiff", ".jp2", ".vrt")):
@@ -115,7 +125,7 @@ def _read(location: str) -> Item:
                 bounds = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
             return {"id": Path(urlsplit(location).path).stem, "bbox": list(bounds), "properties": {}}
         if urlsplit(location).scheme in ("http", "https"):
-            item = get_json(location, timeout=_TIMEOUT)
+            item = get_json(location, timeout=_TIMEOUT, headers=headers, attempts=_ATTEMPTS)
         else:
             item = read_document(Path(location))
     except (OSError, RasterioError, ValueError) as error:

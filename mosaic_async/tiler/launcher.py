@@ -71,6 +71,8 @@ async def local_tiler(
     max_bad_scenes: int | str = DEFAULT,
     home: Path | None = None,
     memory: int | None = None,
+    headers: Mapping[str, str] | None = None,
+    origins: Sequence[str] = (),
 ) -> AsyncIterator[TileSource]:
     """Serve scenes as tiles on this machine for the block, and yield their source.
 
@@ -97,6 +99,8 @@ async def local_tiler(
         like: a raster file whose system, resolution and pixels are used, instead of both.
         max_bad_scenes: scenes that may be unusable and are left out, as a number or a share such as `5%`.
         home: a folder made for this run that holds the mosaic; its path does not count for resuming.
+        headers: sent to the servers that the mosaic, or items in files, name, and to no others.
+        origins: further servers that take the headers: scheme, host and port.
         memory: bytes for all processes together, which the source counts with the memory of a run; None: as much as
             they can use, at most 512 MiB per process, which no run counts.
 
@@ -122,8 +126,14 @@ async def local_tiler(
     secret = token_urlsafe(16)
     share = Share.of(memory, workers)
     async with _workshop() as workshop:
-        reading = {"max_bad_scenes": max_bad_scenes, "home": str(home) if home else None}
+        reading = {
+            "max_bad_scenes": max_bad_scenes,
+            "home": str(home) if home else None,
+            "headers": dict(headers or {}),
+            "origins": list(origins),
+        }
         scenes = await workshop.open(mosaic, rendering=rendering, grid=grid, reading=reading)
+        workshop.headers = headers or {}
         door = _Door(host="127.0.0.1", port=0, secret=secret)
         async with workshop.serving(scenes.hosts, door, share=share, signing=signing, limits=OWN_RUN) as url:
             name = scenes.grid.name if scenes.grid else "WebMercatorQuad"
@@ -220,6 +230,8 @@ class _Workshop:
     def __init__(self, folder: Path, nursery: Nursery) -> None:
         self._file = folder / "mosaic.json"
         self._nursery = nursery
+        self.headers: Mapping[str, str] = {}
+        """For the servers of the scenes."""
 
     async def open(
         self,
@@ -290,6 +302,7 @@ class _Workshop:
                 "environment": {
                     name: value for name, value in _of_place(scene_hosts).items() if name not in os.environ
                 },
+                "headers": dict(self.headers),
                 "signing": asdict(signing) if signing else {},
                 "limits": asdict(limits),
                 "share": asdict(share),

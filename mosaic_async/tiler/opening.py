@@ -12,9 +12,11 @@ from mosaic_async.errors import MosaicError, RefusedError, ResourceError, Source
 from mosaic_async.raster import whole_file
 from mosaic_async.tiler.local_rendering import Rendering
 from mosaic_async.tiler.own_grid import document_of, matrix_set_for
-from mosaic_async.tiler.scenes.mosaic import Mosaic, open_mosaic
+from mosaic_async.tiler.scenes.mosaic import Access, Mosaic, open_mosaic
 from mosaic_async.tiler.scenes.survey import Survey, names_in, survey
 
+GDAL_CONFIG = "gdal.conf"
+"""Name of GDAL's configuration in the folder of a run."""
 _PASSED_ON = (RefusedError, ResourceError, UsageError)
 
 
@@ -50,7 +52,7 @@ def _opened(
     reading: Mapping[str, Any],
 ) -> dict[str, Any]:
     path = Path(file)
-    mosaic = open_mosaic(source, items=path.parent / "items", **reading) if source else _read(path)[0]
+    mosaic = _found(source, path.parent, **reading) if source else _read(path)[0]
     query, wanted = "", Rendering(**rendering) if rendering is not None else None
     if wanted is not None:
         query, shown = wanted.query(mosaic), wanted.shown(mosaic)
@@ -70,6 +72,11 @@ def _opened(
         "notes": mosaic.notes,
         "bands": [asdict(label) for label in wanted.labels(mosaic, agreed)] if wanted else [],
     }
+
+
+def _found(source: str, folder: Path, *, headers: Mapping[str, str], origins: Sequence[str], **reading: Any) -> Mosaic:
+    access = Access(headers=headers, origins=tuple(origins), file=folder / GDAL_CONFIG)
+    return open_mosaic(source, items=folder / "items", access=access, **reading)
 
 
 def _read(file: Path) -> tuple[Mosaic, dict[str, Any]]:

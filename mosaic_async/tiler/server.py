@@ -22,6 +22,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from mosaic_async.sources.access import use
 from mosaic_async.sources.signing import Signing
 from mosaic_async.tiler.address import shared_socket
 from mosaic_async.tiler.app import Door, make_app
@@ -29,7 +30,7 @@ from mosaic_async.tiler.edge.connection import ImpatientProtocol
 from mosaic_async.tiler.edge.gate import Traffic
 from mosaic_async.tiler.edge.limits import Limits
 from mosaic_async.tiler.forks import Task, run_tasks
-from mosaic_async.tiler.opening import opened_scenes, surveyed
+from mosaic_async.tiler.opening import GDAL_CONFIG, opened_scenes, surveyed
 from mosaic_async.tiler.share import Share
 from mosaic_async.tiler.supervisor import OVERDUE, READY
 
@@ -89,6 +90,7 @@ def _served(text: str) -> Task:
     share = Share(**given["share"])
     os.putenv("GDAL_CACHEMAX", str(share.cache))
     mosaic, agreed, grid = surveyed(path)
+    use(given["headers"], mosaic.origins, path.parent / GDAL_CONFIG)
     traffic = Traffic()
     app = make_app(
         mosaic,

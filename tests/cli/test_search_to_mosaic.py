@@ -113,6 +113,21 @@ def test_one_command_searches_and_builds(tmp_path, search, expected):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["api.tif", "files.tif", "search.json"]
 
 
+@pytest.mark.parametrize("form", ["its API", pytest.param("its items", marks=pytest.mark.slow)])
+def test_a_token_reaches_the_search_the_items_and_their_files(tmp_path, search, expected, form):
+    header = ("--header", "Authorization: Bearer t, 1")
+    with stac_api(absolute=True, token="t, 1") as url:
+        if form == "its API":
+            run("build", search, tmp_path / "out.tif", "--api", url, *header, *BOUNDS, *RENDERING)
+        else:
+            run("create", search, "-o", tmp_path / "m.json", "--api", url, *header)
+            listed = ("--scenes", tmp_path / "scenes.geojson")
+            run("build", tmp_path / "m.json", tmp_path / "out.tif", *header, *BOUNDS, *RENDERING, *listed)
+        _, stderr = run("build", search, tmp_path / "no.tif", "--api", url, *BOUNDS, *RENDERING, code=4)
+    assert (tmp_path / "out.tif").read_bytes() == expected
+    assert "t, 1" not in stderr
+
+
 def collection(folder: Path) -> list[pystac.Item]:
     """The items with absolute hrefs and without links, as a client that searched has them."""
     items = [pystac.Item.from_file(str(path)) for path in sorted(folder.glob("*/*.json"))]

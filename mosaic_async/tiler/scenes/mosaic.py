@@ -23,6 +23,7 @@ from shapely.geometry.base import BaseGeometry
 
 from mosaic_async.errors import SourceError
 from mosaic_async.raster import whole_file
+from mosaic_async.sources.access import origins_of, use
 from mosaic_async.sources.bad_scenes import DEFAULT, BadScenes
 from mosaic_async.sources.item_files import LINES, PARQUET, Scene, items_in, read_scenes
 from mosaic_async.sources.item_folder import paths_in, write_items
@@ -47,6 +48,23 @@ _MAX_CELLS = 100_000
 _MAX_ZOOM_SPAN = 7
 
 
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """Headers for the servers that scenes are read from."""
+
+    headers: Mapping[str, str] = field(repr=False)
+    origins: tuple[str, ...] = ()
+    """Where they go (scheme, host and port), beside the URLs that the user's own files name."""
+    file: Path
+    """GDAL's configuration file, to be written."""
+
+    def grant(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Let requests to the origins, and to those of more URLs, take the headers; return all origins."""
+        origins = tuple(sorted({*self.origins, *origins_of(names)}))
+        use(self.headers, origins, self.file)
+        return origins
+
+
 class TemporaryFolder:
     """A folder that is deleted with this object."""
 
@@ -67,6 +85,8 @@ class Mosaic:
     """Hosts and buckets that the scenes are read from; this machine is not listed."""
     notes: tuple[str, ...] = ()
     """Scenes that are left out, and why, in words for people."""
+    origins: tuple[str, ...] = ()
+    """Servers that take the user's headers: scheme, host and port."""
     home: str | None = None
     """Folder that was made for this run and holds items; None: the items are where they were found."""
     folder: TemporaryFolder | None = field(default=None, repr=False, compare=False)
@@ -74,13 +94,13 @@ class Mosaic:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the mosaic as JSON types, for another process of this run."""
-        return {name: getattr(self, name) for name in ("document", "assets", "hosts", "notes", "home")}
+        return {name: getattr(self, name) for name in ("document", "assets", "hosts", "notes", "origins", "home")}
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Self:
         """Return the mosaic of `as_dict`; other entries do not matter."""
-        assets, hosts, notes = (tuple(given[name]) for name in ("assets", "hosts", "notes"))
-        return cls(given["document"], assets, hosts, notes, given["home"])
+        assets, hosts, notes, origins = (tuple(given[name]) for name in ("assets", "hosts", "notes", "origins"))
+        return cls(given["document"], assets, hosts, notes, origins, given["home"])
 
     @property
     def is_stac(self) -> bool:
@@ -110,6 +130,7 @@ def open_mosaic(
     home: str | Path | None = None,
     items: Path | None = None,
     cache: str | Path | None = None,
+    access: Access | None = None,
 ) -> Mosaic:
     """Read a MosaicJSON (also gzipped), scenes in files, or a folder of either.
 
@@ -122,6 +143,7 @@ def open_mosaic(
         home: a folder made for this run, whose path does not count for the mosaic's digest.
         items: a folder made for this run for items that share a file; None: one that lasts as long as the mosaic.
         cache: folder for what later calls need not read again of a folder's files; None keeps nothing.
+        access: headers for the servers that the source names.
 
     Raises:
         SourceError: the source is not one of these, it is malformed, or too many scenes are unusable.
@@ -129,27 +151,34 @@ def open_mosaic(
     path, bad = Path(source), BadScenes(max_bad_scenes)
     if path.is_dir():
         kept = KeptFacts.of(path, Path(cache) if cache else None)
-        made = _of_folder(path, bad, items, kept)
+        made = _of_folder(path, bad, items, kept, access)
         kept.save()
         return made
     if is_raster(path):
         return _of_scenes(_usable([str(path.absolute())], facts_of_raster, bad), bad)
     if path.suffix not in (*PARQUET, *LINES) and "mosaicjson" in (document := read_document(path)):
-        return replace(_of_document(document, path, bad), home=str(Path(home).absolute()) if home else None)
+        return replace(_of_document(document, path, bad, access), home=str(Path(home).absolute()) if home else None)
     scenes = list(read_scenes(path, bad.add))
     if not scenes and not bad.reasons:
         raise SourceError(
             f"{path} is not a MosaicJSON and has no STAC items",
             hint="use a MosaicJSON, or STAC items or rasters in files; a search requires ``api`` or ``items``",
         )
-    return _of_items(scenes, bad, items)
+    return _of_granted(scenes, access, lambda: _of_items(scenes, bad, items))
 
 
-def _of_folder(folder: Path, bad: BadScenes, items: Path | None, kept: KeptFacts) -> Mosaic:
+def _of_granted(scenes: Sequence[Scene], access: Access | None, index: Callable[[], Mosaic]) -> Mosaic:
+    """Index items with the headers for the servers that they name."""
+    hrefs = (str(asset.get("href")) for scene in scenes for asset in (scene.item.get("assets") or {}).values())
+    origins = access.grant(hrefs) if access else ()
+    return replace(index(), origins=origins)
+
+
+def _of_folder(folder: Path, bad: BadScenes, items: Path | None, kept: KeptFacts, access: Access | None) -> Mosaic:
     scenes = list(items_in(folder, bad.add))
     rasters = sorted(str(path.absolute()) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if scenes or (bad.reasons and not rasters):
-        return _of_items(scenes, bad, items, kept)
+        return _of_granted(scenes, access, lambda: _of_items(scenes, bad, items, kept))
     if not rasters:
         raise SourceError(f"{folder} has neither STAC items nor GeoTIFFs")
     return _of_scenes(_usable(rasters, lambda name: _known_raster(name, kept), bad), bad)
@@ -202,7 +231,7 @@ def _usable(names: Iterable[str], facts: Callable[[str], SceneFacts], bad: BadSc
     return found
 
 
-def _of_document(document: dict[str, Any], path: Path, bad: BadScenes) -> Mosaic:
+def _of_document(document: dict[str, Any], path: Path, bad: BadScenes, access: Access | None) -> Mosaic:
     """Make relative asset paths absolute and read what the first scene is."""
     try:
         prefix = document.pop("asset_prefix", None) or ""
@@ -216,9 +245,10 @@ def _of_document(document: dict[str, Any], path: Path, bad: BadScenes) -> Mosaic
     names = dict.fromkeys(name for names in document["tiles"].values() for name in names)
     if not names:
         raise SourceError("the MosaicJSON lists no scene")
+    origins = access.grant(names) if access else ()
     assets = _assets(names, document.get("asset_type"), bad)
     hosts = hosts_of([*names, *(str(asset["href"]) for asset in assets.values())])
-    return Mosaic(valid, tuple(assets), tuple(sorted(hosts)), notes=bad.notes)
+    return Mosaic(valid, tuple(assets), tuple(sorted(hosts)), bad.notes, origins)
 
 
 def _assets(names: Iterable[str], kind: Any, bad: BadScenes) -> dict[str, Mapping[str, Any]]:
