@@ -17,7 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 
 from mosaic_async.errors import TileError
-from mosaic_async.raster import meaning
+from mosaic_async.raster import meaning, png
 from mosaic_async.raster.environment import decoding
 from mosaic_async.raster.form import Mask, Pixels, Reading, TileFormat
 from mosaic_async.raster.packing import unpack, unpacked_form
@@ -34,7 +34,6 @@ _MAGIC = (
     (b"\xff\x4f\xff\x51", "JP2OpenJPEG"),
     (b"\x93NUMPY", "npy"),
 )
-_PNG_END = b"IEND\xaeB`\x82"
 _JP2_BOX = struct.Struct(">L4s")
 _JP2_LONG = struct.Struct(">Q")
 _JP2_SIZE = struct.Struct(">4s4x8LH")
@@ -49,8 +48,6 @@ _MAX_BEGIN = 2**16
 _MAX_BANDS = 1024
 _MOST_COLORS = 4
 _WEBP_CHUNK, _WEBP_START = struct.Struct("<4sL"), 12
-_PNG_DEPTH, _PNG_KIND, _PNG_GREY = 24, 25, 0
-"""Where the header of a PNG has its bits per sample and its kind of colours, and the kind of grey."""
 
 
 class _OtherSizeError(TileError):
@@ -128,8 +125,7 @@ def _read(body: bytes, tile_format: TileFormat) -> Reading:
     with _opened(body, driver) as dataset:
         form = meaning.form_of(dataset, mask_band=tile_format.mask_band)
         _check_form(form, dataset.shape, tile_format)
-        is_grey_png = driver == "PNG" and body[_PNG_KIND] == _PNG_GREY
-        return meaning.read(dataset, form, grey_bits=min(body[_PNG_DEPTH], 8) if is_grey_png else 8)
+        return meaning.read(dataset, form, grey_bits=png.grey_bits(body) if driver == "PNG" else 8)
 
 
 def decode(body: bytes, tile_format: TileFormat) -> tuple[Pixels, Mask | None]:
@@ -168,8 +164,8 @@ def known_driver(body: bytes) -> str | None:
 @contextmanager
 def _opened(body: bytes, driver: str) -> Iterator[DatasetReader]:
     """Open with exactly one driver, so that the body cannot use features of other formats (VRT, WMS, zip)."""
-    if driver == "PNG" and _PNG_END not in body[-1024:]:
-        raise TileError("the PNG is cut short")  # GDAL reads the missing rows as zeros, without an error
+    if driver == "PNG":
+        png.check_chunks(body)
     if driver == "JP2OpenJPEG":
         _check_jp2(body)  # opening it already allocates memory for the size that it claims
     try:

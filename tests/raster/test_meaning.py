@@ -207,3 +207,20 @@ def test_a_band_that_looks_like_a_mask_is_data_where_the_source_says_so():
     pixels, mask = decode(body, learn(body, mask_band=False))
     np.testing.assert_array_equal(pixels, array)
     assert mask is None
+
+
+@pytest.mark.parametrize("damage", ["a bit", "a byte more", "bytes less", "a chunk less", "a wrong transparency"])
+def test_a_png_that_is_damaged_anywhere_is_refused_though_gdal_reads_zeros(damage):
+    body = png(samples(), kind=GREY, transparent=7)
+    where = len(body) // 2
+    data, key = body.index(b"IDAT") - 4, body.index(b"tRNS")
+    bad = {
+        "a bit": body[:where] + bytes([body[where] ^ 1]) + body[where + 1 :],
+        "a byte more": body[:where] + b"x" + body[where:],
+        "bytes less": body[:where] + body[where + 100 :],
+        "a chunk less": body[:data] + body[-12:-8] + b"IDAT" + body[-4:],
+        "a wrong transparency": body[: key + 5] + b"\1" + body[key + 6 :],
+    }[damage]
+    with pytest.raises(TileError, match="PNG"):
+        decode(bad, learn(body))
+    assert read_all(body + b"trailing bytes")[1].any()
