@@ -151,9 +151,9 @@ def test_a_vrt_that_begins_like_an_image_is_not_opened_as_one(tmp_path, magic):
     body = magic + vrt + b"\0IEND\xaeB`\x82"
     with MemoryFile(body) as file, file.open() as dataset:
         assert dataset.driver == "VRT"
-    with pytest.raises(TileError, match="cannot be read|cut short"):
+    with pytest.raises(TileError, match=r"cannot be read|cut short"):
         learn(body)
-    with pytest.raises(TileError, match="cannot be read|cut short"):
+    with pytest.raises(TileError, match=r"cannot be read|cut short"):
         decode(body, PROFILE)
 
 
