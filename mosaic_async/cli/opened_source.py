@@ -112,7 +112,7 @@ def _is_tilejson(path: Path) -> bool:
         document = parse(path.read_bytes())
     except ValueError as error:
         raise UsageError(f"{path} is not JSON: {error}") from error
-    return isinstance(document, dict) and isinstance(document.get("tiles"), list)
+    return isinstance(document, dict) and isinstance(document.get("tiles"), list | str)
 
 
 def _rendering(given: JobArguments) -> Rendering:

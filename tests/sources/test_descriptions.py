@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import rasterio
 
 from mosaic_async import RefusedError, UsageError, build_mosaic, plan_mosaic
 from mosaic_async.errors import MosaicError
+from tests.cli.test_main import run
 from tests.fake_tiler import HALF_WORLD
 from tests.loopback import running, uvicorn_of
 from tests.map_server import AREA, PATTERN, ZOOM, MapServer, assert_is_the_map, map_body
@@ -172,6 +174,15 @@ async def test_a_wms_and_a_page_are_told_apart_from_tiles(tmp_path):
         with pytest.raises(MosaicError) as error:
             await plan_mosaic(f"{url}/kvp?REQUEST=GetTile&TILEMATRIX=8&TILEROW=90&TILECOL=129", AREA, zoom=ZOOM)
         assert "TILEROW={TileRow}" in str(error.value.hint)
+
+
+def test_the_command_prints_what_a_tilejson_on_the_disk_leaves_out(tmp_path):
+    with running(MapServer().app) as url:
+        document = {"tiles": f"{url}/xyz/{{z}}/{{x}}/{{y}}.png", "maxzoom": ZOOM, "bounds": "everywhere"}
+        (tmp_path / "tiles.json").write_text(json.dumps(document))
+        stdout, stderr = run("plan", tmp_path / "tiles.json", "--bounds", *map(str, AREA))
+    assert "tiles       4" in stdout
+    assert stderr == "note: `bounds` of the TileJSON cannot be read and is left out\n"
 
 
 SET = "http://www.opengis.net/def/tilematrixset/OGC/1.0/{}"
