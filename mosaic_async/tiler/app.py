@@ -34,6 +34,7 @@ from mosaic_async.tiler.edge.limits import Limits
 from mosaic_async.tiler.edge.route import checked_route
 from mosaic_async.tiler.pixels.acquisitions import GROUPINGS
 from mosaic_async.tiler.pixels.composer import COMPOSED, Composed, Composer, Room
+from mosaic_async.tiler.pixels.picture import render_tile
 from mosaic_async.tiler.pixels.selection import Selection
 from mosaic_async.tiler.prices import is_plain
 from mosaic_async.tiler.refusals import add_handlers
@@ -119,6 +120,7 @@ def make_app(
         dataset_dependency=ReadingParams,
         pixel_selection_dependency=selection_of,  # type: ignore[arg-type]
         process_dependency=lambda: None,  # algorithms have no price
+        render_func=render_tile,
         optional_headers=[OptionalHeader.x_assets, OptionalHeader.server_timing],
         supported_tms=_sets(grid),
     )

@@ -108,6 +108,7 @@ class SceneBackend(MemoryBackend):
             bounds=frame.bounds,
             metadata={"timings": timings},
         )
+        image.palette = composed.palette if len(pixels.data) == 1 else None
         return image, composed.used
 
     def point(  # type: ignore[override]  # as in rio-tiler itself

@@ -29,7 +29,7 @@ from rio_tiler.errors import RioTilerError
 from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.sources.signing import Signer, is_ending
 from mosaic_async.tiler.pixels.acquisitions import grouped
-from mosaic_async.tiler.pixels.datasets import DatasetPool
+from mosaic_async.tiler.pixels.datasets import DatasetPool, Palette
 from mosaic_async.tiler.pixels.frame import Frame, TooLargeError
 from mosaic_async.tiler.pixels.meeting import Meeting
 from mosaic_async.tiler.pixels.pixels import Pixels
@@ -64,10 +64,17 @@ class Composed:
     """None if no scene reaches the tile."""
     read: list[tuple[str, str]] = field(default_factory=list)
     """Names and dates of the scenes that were read, in order; the date is "" if a scene has none."""
+    palettes: set[Palette | None] = field(default_factory=set)
+    """The different colour tables of these."""
     rules: list[str] = field(default_factory=list)
     """For each of these, the rules by which its counts were converted; "" if they stay as they are."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Names of the scenes that could not be read, and the reasons."""
+
+    @property
+    def palette(self) -> Palette | None:
+        """The colour table of all scenes; None if they have none, or several."""
+        return next(iter(self.palettes)) if len(self.palettes) == 1 else None
 
     @property
     def used(self) -> list[str]:
@@ -300,12 +307,14 @@ class _Work:
             if pixels is None:
                 return None
             self._meeting.admit(scene, pixels)
+            palette = self.view.palette(self.composer.pool, scene) if self.selection.keeps_values else None
         except (AbandonedError, TooLargeError, UsageError):
             raise
         except Exception as error:  # noqa: BLE001 - of GDAL, rasterio or a server, for a broken file
             self.failures.append(error)
             _skip(self.composed, scene.name, error, _reason(error))
             return None
+        self.composed.palettes.add(palette)
         self.composed.read.append((_shown(scene.name), scene.taken.date().isoformat() if scene.taken else ""))
         rules = [
             self.view.rule(scene),

@@ -28,6 +28,8 @@ from mosaic_async.tiler.pixels.turns import Bounds, moved, reach_in
 from mosaic_async.tiler.scenes.raster_file import open_raster
 
 _Range = tuple[int, int]
+Palette = tuple[tuple[int, tuple[int, int, int, int]], ...]
+"""Pairs of a value and its red, green, blue and opacity."""
 _Key = tuple[tuple[str, ...], str, int | None]
 
 _OPEN = 256
@@ -144,6 +146,13 @@ class Stack:
     def holds_classes(self) -> bool:
         """Return whether its values are numbers of a colour table."""
         return ColorInterp.palette in self.dataset.colorinterp
+
+    @cached_property
+    def palette(self) -> Palette | None:
+        """The colours by value, where its values are numbers of a colour table in bytes."""
+        if not self.holds_classes or self.dataset.dtypes[0] != "uint8":
+            return None
+        return tuple(sorted(self.dataset.colormap(1).items()))
 
     def colours(self, bands: Sequence[int]) -> tuple[int, ...]:
         """Return the places of red, green and blue among these bands, if all three are."""

@@ -85,6 +85,11 @@ class Selection:
         return self.name in _STACKED or self.share is not None
 
     @property
+    def keeps_values(self) -> bool:
+        """Whether every value of the result is that of a scene, so that classes stay classes."""
+        return self.can_end_early or self.name in ("highest", "lowest", "medoid")
+
+    @property
     def can_end_early(self) -> bool:
         """Whether later scenes cannot change a full tile."""
         return self.name == "first" or self.name in _DATED

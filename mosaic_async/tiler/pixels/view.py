@@ -13,7 +13,7 @@ from rasterio.windows import Window
 from rio_tiler.errors import InvalidAssetName
 
 from mosaic_async.tiler.pixels.clouds import CloudMask
-from mosaic_async.tiler.pixels.datasets import DatasetPool
+from mosaic_async.tiler.pixels.datasets import DatasetPool, Palette
 from mosaic_async.tiler.pixels.expression import evaluate
 from mosaic_async.tiler.pixels.frame import Frame
 from mosaic_async.tiler.pixels.pixels import Pixels
@@ -81,6 +81,18 @@ class View:
             if meaning:
                 found.append(f"{meaning.rule}: counts {shift_of(meaning, offset):+d}")
         return " and ".join(dict.fromkeys(found))
+
+    def palette(self, pool: DatasetPool, scene: Scene) -> Palette | None:
+        """Return the colour table of a scene, if its values are shown as they are.
+
+        Raises:
+            rasterio.errors.RasterioError: the file cannot be read.
+        """
+        if len(self.assets) != 1 or self.expression or self.reflectance:
+            return None
+        ((asset, _),) = self.places(scene)
+        with pool.lent((scene.files[asset].href,)) as stack:
+            return stack.palette
 
     def units(self, scene: Scene) -> tuple[Unit | None, ...]:
         """Return what the counts of each asset mean."""
