@@ -23,7 +23,7 @@ class Picture(ImageData):
     """Pixels of a tile, to be coloured and encoded."""
 
     palette: Sequence[tuple[int, tuple[int, int, int, int]]] | None = None
-    """Colours by value; None: values are no classes."""
+    """Colours by value; None: its values are quantities."""
 
     def apply_color_formula(self, color_formula: str | None) -> Self:
         """Apply colour operations in place, to other types than small integers as int16, as awspds-mosaic does.
