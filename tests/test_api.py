@@ -311,7 +311,7 @@ async def test_a_polygon_is_clipped_to_its_outline(serve, tmp_path):
         more = dataset.dataset_mask() > 0
         assert (inside <= more).all()
         assert inside.any(axis=0).sum() < (more & ~inside).sum() < 4 * inside.any(axis=0).sum()
-    with pytest.raises(UsageError, match="all_touched"):
+    with pytest.raises(UsageError, match="touched pixels"):
         await build_mosaic(tiler.template, triangle, tmp_path / "no.tif", zoom=ZOOM, all_touched=True)
     asked = {mercantile.Tile(x, y, z) for z, x, y in tiler.hits}
     assert len(asked) < len(list(mercantile.tiles(-3, 38, 9, 47, zooms=[ZOOM])))

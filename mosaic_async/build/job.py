@@ -91,7 +91,9 @@ class Job:
         if self.known_tile_size is not None:
             check_tile_size(self.known_tile_size)
         if self.all_touched and not self.clip:
-            raise UsageError("``all_touched`` applies to a clipped output only", hint="set ``clip`` too")
+            raise UsageError(
+                "touched pixels are kept in a clipped output only", hint="set ``clip`` beside ``all_touched``"
+            )
         if self.zoom is None and self.source.maxzoom is None and self.source.zooms is None:
             raise UsageError("the source does not state its zooms", hint="set ``zoom``, the z of the tiles to request")
         if self.tms is None:

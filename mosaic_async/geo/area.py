@@ -1,7 +1,7 @@
 """The requested area: a box or polygons in degrees, checked and normalised.
 
 It does not know zooms or tiles. Longitudes may exceed 180, so that an area across the antimeridian keeps its shape.
-Latitudes are cut at the edge of the Web Mercator square.
+Latitudes are cut where the tiles end, by default at the edge of the Web Mercator square.
 """
 
 from __future__ import annotations

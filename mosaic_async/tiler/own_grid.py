@@ -87,7 +87,7 @@ def matrix_set_for(
 def _lattice_for(mosaic: Mosaic, crs: str | None, resolution: float | None, like: str | None) -> Lattice | None:
     if like is not None:
         if crs is not None or resolution is not None:
-            raise UsageError("``like`` states the whole grid", hint="omit ``crs`` and ``resolution``")
+            raise UsageError(f"{like} states the whole grid", hint="omit ``crs`` and ``resolution`` beside ``like``")
         try:
             with open_raster(like) as dataset:
                 return Lattice.of(dataset)
