@@ -371,9 +371,18 @@ def _without_secrets(error: Exception, scene: str) -> Exception:
     if not isinstance(error, (RasterioError, OSError)):
         return error
     text = re.sub(r"\?[^\s'\"]*", "", str(error))
-    told = UnreadableSceneError(f"the scene {scene} cannot be read: {text}", hint="check the hrefs of its item")
+    told = UnreadableSceneError(f"the scene {scene} cannot be read: {text}", hint=_what_helps(text))
     told.public = f"the scene {scene} cannot be read"
     return told
+
+
+def _what_helps(text: str) -> str:
+    """Return what to try, by what GDAL says of a file that it cannot open."""
+    if not re.search(r"\b40[13]\b|denied|credential|forbidden|unauthorized", text, re.IGNORECASE):
+        return "check the hrefs of its item"
+    if re.search(r"/vsis3/|s3://|aws", text, re.IGNORECASE):
+        return "for a requester-pays bucket set AWS_REQUEST_PAYER=requester, else keys or AWS_NO_SIGN_REQUEST=YES"
+    return "set the token of its server with ``headers``, or in GDAL_HTTP_HEADERS"
 
 
 def _shown(name: str) -> str:
