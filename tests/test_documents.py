@@ -26,7 +26,7 @@ GONE = {"_meters_per_pixel", "_filter_futures"}
 """Names of the notebook, of which README says that they no longer exist."""
 FOREIGN = {
     "cog_validate", "format_meter", "exitwhenfull", "skipcovered", "color_ops", "MemoryFile", "CapacityLimiter",
-    "MosaicTilerFactory", "MultiPolygon", "STACReader", "gdal_edit",
+    "MosaicTilerFactory", "MultiPolygon", "STACReader", "from_features", "gdal_edit", "promote_types", "tRNS",
 }  # fmt: skip
 """Names of other libraries and servers."""
 
