@@ -73,5 +73,3 @@ async def test_mapproxy_s_wmts_and_wms_give_the_pixels_of_its_source(tmp_path):
             assert_is_the_map(tmp_path / f"{name}.tif")
         with pytest.raises(UsageError, match="the WMTS has 2 layers"):
             await plan_mosaic(rest, AREA, zoom=ZOOM)
-        with pytest.raises(UsageError, match="as the grid"):
-            await plan_mosaic(rest, AREA, zoom=ZOOM, params={"layer": "degrees"})
