@@ -25,7 +25,7 @@ from mosaic_async.sources.source import TileSource
 from mosaic_async.sources.stores.found import is_store
 from mosaic_async.sources.tilers import rendered_by, with_rendering
 
-_EMBEDDED_ONLY = ("rounding", "group_by", "reflectance", "cloud_mask", "crs", "resolution", "like")
+_EMBEDDED_ONLY = ("rounding", "group_by", "reflectance", "alternate", "cloud_mask", "crs", "resolution", "like")
 """Renderings that no other tiler has."""
 
 

@@ -32,6 +32,7 @@ RENDERING = (
     "rounding",
     "group_by",
     "reflectance",
+    "alternate",
     "cloud_mask",
     "rescale",
     "color_formula",
@@ -245,6 +246,7 @@ rendering_options = _all_of(
         metavar="float|integer",
         help="Convert counts to reflectance; integer is 10000 times the float.",
     ),
+    click.option("--alternate", metavar="KEY", help="Alternate hrefs of assets to read, such as s3."),
     click.option("--cloud-mask", metavar="BAND[:RULE]", help="Drop bad pixels, such as qa_pixel or fmask:values=2,4."),
     click.option(
         "--rescale",

@@ -193,6 +193,10 @@ def _same_bytes_text(found: SameBytes | None) -> str:
     )
 
 
+def _because(reason: str | None) -> str:
+    return f" ({reason})" if reason else ""
+
+
 def _scenes_text(scenes: SceneReport) -> str:
     """Return which scenes the tiles show; nothing where the tiler does not tell."""
     lines = []
@@ -202,7 +206,7 @@ def _scenes_text(scenes: SceneReport) -> str:
     if scenes.lacking:
         lines.append(
             f"warning: {scenes.lacking:,} tiles lack scenes that cannot be read: {scenes.skipped_total:,} in all, "
-            f"such as {scenes.skipped[0].name}"
+            f"such as {scenes.skipped[0].name}{_because(scenes.skipped[0].reason)}"
         )
     return "".join(f"\n{line}" for line in lines)
 

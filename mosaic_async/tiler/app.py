@@ -50,6 +50,7 @@ class ReadingParams(DatasetParams):
         Literal["float", "integer"] | None,
         Query(description="Reflectance instead of counts: float32, or 10000 times that in 16 bits."),
     ] = None
+    alternate: Annotated[str | None, Query(description="Key of alternate hrefs to read, such as s3.")] = None
     cloud_mask: Annotated[
         str | None,
         Query(description="Leave out bad pixels of the quality band: qa_pixel, BQA, SCL, fmask, or fmask:values=2,4."),

@@ -29,7 +29,7 @@ from mosaic_async.tiler.scenes.quadkey_index import QuadkeyIndex
 _GRID = "WebMercatorQuad"
 _POINTS = 21
 """On each side of a tile."""
-_OURS = ("reflectance", "cloud_mask")
+_OURS = ("reflectance", "cloud_mask", "alternate")
 _GENERAL = ("nodata", "unscale")
 
 
@@ -149,6 +149,7 @@ def _view(options: Mapping[str, Any]) -> View:
         assets=assets,
         expression=expression,
         reflectance=options.get("reflectance"),
+        alternate=options.get("alternate"),
         clouds=CloudMask.parse(text) if text else None,
     )
 

@@ -63,6 +63,7 @@ async def local_tiler(
     rounding: bool = False,
     group_by: str = "acquisition",
     reflectance: str | None = None,
+    alternate: str | None = None,
     cloud_mask: str | None = None,
     signing: Signing | None = None,
     crs: str | None = None,
@@ -91,6 +92,7 @@ async def local_tiler(
         rounding: round means, medians and percentiles of integers; otherwise truncate them.
         group_by: what counts once in means, medians and counts: an acquisition, a day, or every scene (`none`).
         reflectance: `float`, or `integer` for 10,000 times that in 16 bits; None: the stored counts.
+        alternate: key of the hrefs to read of assets that have alternate ones, such as `s3`.
         cloud_mask: the quality band whose bad pixels are left out, such as `qa_pixel` or `fmask:values=2,4`.
         signing: renews signatures of scenes' URLs that expire during the run; None: Planetary Computer.
         crs: coordinate system of the tiles, such as EPSG:32633; None: Web Mercator. Scenes in this system and
@@ -120,6 +122,7 @@ async def local_tiler(
         "rounding": rounding,
         "group_by": group_by,
         "reflectance": reflectance,
+        "alternate": alternate,
         "cloud_mask": cloud_mask,
     }
     grid = {"crs": crs, "resolution": resolution, "like": None if like is None else str(like), "tile_size": tile_size}

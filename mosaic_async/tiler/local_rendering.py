@@ -49,6 +49,8 @@ class Rendering(rendering.Rendering):
     """What counts once in means, medians and counts: an `acquisition`, a `day`, or every scene (`none`)."""
     reflectance: str | None = None
     """Reflectance instead of counts, by the items' metadata: `float`, or `integer` for 10,000 times that in 16 bits."""
+    alternate: str | None = None
+    """Key of the hrefs to read of assets that have alternate ones, such as `s3`."""
     cloud_mask: str | None = None
     """The quality band and its bad values, which are left out: `qa_pixel`, `fmask:values=2,4`, `BQA:bits=4,7-8>=3`."""
 
@@ -77,7 +79,7 @@ class Rendering(rendering.Rendering):
 
     def _of_items(self, mosaic: Mosaic) -> list[tuple[str, str]]:
         """Return the parameters that only STAC items support."""
-        given = {"reflectance": self.reflectance, "cloud_mask": self.cloud_mask}
+        given = {"reflectance": self.reflectance, "cloud_mask": self.cloud_mask, "alternate": self.alternate}
         params = [(name, value) for name, value in given.items() if value]
         if params and not mosaic.is_stac:
             raise UsageError(f"plain files have no metadata for `{params[0][0]}`", hint="use STAC items")

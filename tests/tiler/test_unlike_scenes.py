@@ -190,6 +190,17 @@ async def test_bands_of_one_file_are_chosen_by_number_or_by_their_own_names(tmp_
             assert_is(await tiler.tile(TILES[1], bands=spelled), expected, "uint16")
 
 
+async def test_alternate_hrefs_are_read_by_their_key(tmp_path):
+    write_raster(tmp_path / "a.tif", values_of(0), nodata=0)
+    other = write_raster(tmp_path / "b.tif", values_of(1), nodata=0)
+    asset = {"href": "a.tif", "alternate": {"copy": {"href": "b.tif"}, "s3": {}, "bad": None}}
+    write_item(tmp_path / "a.json", {"red": asset})
+    tiler = InProcessTiler(tmp_path)
+    for key, path in (("copy", other), ("s3", str(tmp_path / "a.tif")), ("none", str(tmp_path / "a.tif"))):
+        answer = await tiler.tile(TILES[1], bands=["red"], alternate=key)
+        assert_is(answer, nan_stack([path], TILES[1])[0], "uint16")
+
+
 def test_complex_numbers_are_refused_in_words(tmp_path):
     write_raster(tmp_path / "a.tif", values_of(0).astype("complex64"))
     with pytest.raises(SourceError, match="complex numbers"):

@@ -37,6 +37,8 @@ class View:
     reflectance: str | None = None
     """One of `radiometry.REFLECTANCES`; None: the stored counts."""
     clouds: CloudMask | None = None
+    alternate: str | None = None
+    """Key of the hrefs to read, such as `s3`, of the assets that have it; None: the usual ones."""
     terms: Terms = field(default_factory=Terms)
     """What all scenes of the mosaic are brought to."""
 
@@ -91,7 +93,7 @@ class View:
         if len(self.assets) != 1 or self.expression or self.reflectance:
             return None
         ((asset, _),) = self.places(scene)
-        with pool.lent((scene.files[asset].href,)) as stack:
+        with pool.lent((self._file(scene, asset).href,)) as stack:
             return stack.palette
 
     def units(self, scene: Scene) -> tuple[Unit | None, ...]:
@@ -102,7 +104,7 @@ class View:
     def _counts(
         self, pool: DatasetPool, scene: Scene, places: Sequence[Place], frame: Frame, window: Window | None
     ) -> Pixels | None:
-        files = [_layers(scene.files[asset], bands) for asset, bands in places]
+        files = [_layers(self._file(scene, asset), bands) for asset, bands in places]
         if not any(self.terms.widths):
             return read_layers(pool, [layer for layers in files for layer in layers], frame, window)
         found = []
@@ -112,6 +114,10 @@ class View:
                 return None
             found.append(widened(pixels, width))
         return Pixels(np.concatenate([one.data for one in found]), np.concatenate([one.valid for one in found]))
+
+    def _file(self, scene: Scene, asset: str) -> SceneFile:
+        file = scene.files[asset]
+        return file if self.alternate is None else replace(file, href=file.at(self.alternate))
 
     def _shifts(self, scene: Scene, places: Sequence[Place]) -> list[int]:
         """Return what to add to each band."""

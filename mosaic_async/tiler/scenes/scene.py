@@ -45,8 +45,14 @@ class SceneFile:
     bands: tuple[Band, ...] = ()
     """What the item says of each band of the file; empty: nothing."""
 
+    alternates: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Further hrefs of the same file by their keys, such as `s3`, see the extension alternate-assets."""
     is_raster: bool = True
     """Whether its media type may be that of an image."""
+
+    def at(self, key: str) -> str:
+        """Return the alternate href of a key, or the usual one if it has none."""
+        return self.alternates.get(key, self.href)
 
     def nodata(self, number: int) -> float | None:
         """Return the value that marks pixels without data in a band, numbered from 1; None if the item has none."""
@@ -103,7 +109,9 @@ def open_scene(name: str, *, is_item: bool) -> Scene:
     item = read_item(name)
     properties = item.get("properties") or {}
     files = {
-        key: SceneFile(href, _scales(asset), bands_of(asset), is_raster=_is_raster(asset))
+        key: SceneFile(
+            href, _scales(asset), bands_of(asset), alternates=_alternates(asset, name), is_raster=_is_raster(asset)
+        )
         for key, asset in item["assets"].items()
         if may_name(name, href := resolve_href(asset["href"], name))
     }
@@ -171,6 +179,12 @@ def read_item(location: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise TypeError(f"{location} is not a STAC item")
     return document
+
+
+def _alternates(asset: Mapping[str, Any], location: str) -> dict[str, str]:
+    found = {key: one.get("href") for key, one in (asset.get("alternate") or {}).items() if isinstance(one, Mapping)}
+    hrefs = {key: resolve_href(href, location) for key, href in found.items() if isinstance(href, str)}
+    return {key: href for key, href in hrefs.items() if may_name(location, href)}
 
 
 def _is_raster(asset: Mapping[str, Any]) -> bool:
