@@ -94,7 +94,7 @@ class Assembly:
         last = max(self.stitched, default=(-1, -1))
         self._rest = iter([place for part in grid.parts() if (place := (part.row, part.col)) > last])
         self._due = next(self._rest, None)
-        self.use(encoding)
+        self._encode_as(encoding)
 
     def use(self, encoding: Encoding) -> None:
         """Set how parts are encoded from now on; what is stitched already in another way cannot stay.
@@ -102,6 +102,10 @@ class Assembly:
         Raises:
             ResourceError: the folder cannot be written.
         """
+        if encoding != self.encoding:
+            self._encode_as(encoding)
+
+    def _encode_as(self, encoding: Encoding) -> None:
         self.encoding = encoding
         with self._writing():
             self._model = self._read_model("blank", encoding, {})
