@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 from rasterio.io import MemoryFile
 
 from mosaic_async.errors import ResourceError, StitchError
@@ -21,7 +23,7 @@ from mosaic_async.raster.digest import DIGEST, UNSIGNED, digest_of, recorded_dig
 from mosaic_async.raster.insertion import can_insert
 from mosaic_async.raster.tiff import read_images
 from tests.pyramid_reader import assert_same_levels
-from tests.raster.test_stitch import build, encoding_of, grid_of, seal_parts
+from tests.raster.test_stitch import build, encoding_of, grid_of, seal_parts, source_pixels
 
 LABEL = "a job"
 GRID = grid_of(7, 6, part_blocks=2)
@@ -395,6 +397,36 @@ def test_a_part_that_comes_back_with_other_bytes_moves_the_blocks(sealed, tmp_pa
     assert found in folder.glob("stitch-*.tif")
     expected = build(GRID, ENCODING, tmp_path / "expected")
     assert_same_levels(found, expected)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ("deflate", "uint8", 3, "internal"),
+        ("zstd", "int16", 2, "nodata"),
+        ("lzw", "uint16", 1, "none"),
+        ("deflate", "uint8", 3, "alpha"),
+    ],
+    ids=str,
+)
+def test_a_stitched_part_can_be_written_out_again(tmp_path, kind):
+    encoding, folder = encoding_of(*kind), tmp_path / "parts"
+    parts, (pixels, mask) = seal_parts(GRID, encoding, folder), source_pixels(GRID, encoding)
+    assembly = Assembly(GRID, encoding, folder, LABEL)
+    for part in GRID.parts():
+        assembly.add((part.row, part.col), parts.get((part.row, part.col)))
+    for part in GRID.parts():
+        if (part.row, part.col) in assembly.stitched:
+            assembly.extract(part, encoding, tmp_path / "part.tif")
+            rows = slice(part.row_off, part.row_off + part.height)
+            cols = slice(part.col_off, part.col_off + part.width)
+            expected = np.full_like(mask, 255)[rows, cols] if encoding.mask == "none" else mask[rows, cols]
+            with rasterio.open(tmp_path / "part.tif") as dataset:
+                np.testing.assert_array_equal(dataset.dataset_mask(), expected)
+                found = dataset.read(range(1, encoding.count + 1))
+                np.testing.assert_array_equal(found[:, expected > 0], pixels[:, rows, cols][:, expected > 0])
+    if can_insert(tmp_path):
+        assert len(assembly.stitched) == len(parts)
 
 
 LEVEL_9 = {"BLOCKSIZE": "128", "LEVEL": "9"}
