@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,12 +134,15 @@ class _Mother:
 
     @classmethod
     async def started(cls, command: Command) -> _Mother:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
         nothing = asyncio.subprocess.DEVNULL
-        with theirs:
-            number = theirs.fileno()
-            process = await command.start(str(number), stdin=nothing, stdout=nothing, pass_fds=(number,))
+        with ExitStack() as stack:
+            ours, theirs = socket.socketpair()
+            stack.callback(ours.close)
+            ours.setblocking(False)
+            with theirs:
+                number = theirs.fileno()
+                process = await command.start(str(number), stdin=nothing, stdout=nothing, pass_fds=(number,))
+            stack.pop_all()
         return cls(process, ours)
 
     @property
@@ -152,23 +155,23 @@ class _Mother:
         Raises:
             TimeoutError: it does not answer.
         """
-        ours, theirs = socket.socketpair()
-        files: list[int] = []
-        try:
-            with theirs:
-                socket.send_fds(self._control, [message], [theirs.fileno()])
-            async with asyncio.timeout(_START_TIMEOUT):
-                await _readable(self._control)
-            answer, files, _, _ = socket.recv_fds(self._control, _MAX_ANSWER, 1)
-        except TimeoutError:
-            ours.close()
-            raise
-        except OSError:
-            answer = b""
-        if not answer:
-            ours.close()
-            return None
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        with ExitStack() as stack:
+            ours, theirs = socket.socketpair()
+            stack.callback(ours.close)
+            try:
+                with theirs:
+                    socket.send_fds(self._control, [message], [theirs.fileno()])
+                async with asyncio.timeout(_START_TIMEOUT):
+                    await _readable(self._control)
+                answer, files, _, _ = socket.recv_fds(self._control, _MAX_ANSWER, 1)
+            except TimeoutError:
+                raise
+            except OSError:
+                return None
+            if not answer:
+                return None
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+            stack.pop_all()
         return Child(reader, writer, files[0] if files else self._process)
 
     async def close(self) -> None:
@@ -232,12 +235,13 @@ class Nursery:
                 how = "wait" if is_short else "fork"
                 self.forks -= not is_short
             message = json.dumps({"task": task, "given": given, "how": how}).encode() + b"\n"
+            self._free = None  # after an error or a cancellation its next answer may be the one to this message
             try:
                 child = await mother.run(message)
             except TimeoutError as error:
                 raise SourceError(f"the embedded tiler is not ready after {_START_TIMEOUT:g} seconds") from error
-            if child is None or how == "become":
-                self._free = None
+            if child is not None and how != "become":
+                self._free = mother
         if child is None:
             words = await asyncio.to_thread(self.last_words)
             raise SourceError(f"the embedded tiler does not start: {words}")

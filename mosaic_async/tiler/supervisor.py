@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mosaic_async.errors import SourceError
@@ -22,6 +23,8 @@ _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 5.0
 _SILENCE = 20.0
 """Seconds without a beat after which a process counts as hung: only Python code that never ends keeps it silent."""
+_LATE = 1.0
+"""Seconds for beats that came while the supervisor itself was busy."""
 _LARGE = 768 * 2**20
 """Bytes of memory from which a process is replaced when its successor is ready."""
 _TOO_LARGE = 1000 * 2**20
@@ -74,8 +77,7 @@ class Worker:
         """Wait until the process has to be replaced, and return why."""
         try:
             while True:
-                async with asyncio.timeout(_SILENCE):
-                    line = await self._child.line()
+                line = await self._beat()
                 if not line:
                     return Trouble("ended", is_urgent=True)
                 if line == OVERDUE:
@@ -84,6 +86,18 @@ class Worker:
                     return Trouble(f"takes {int(line) / 2**20:.0f} MiB", is_urgent=int(line) > _TOO_LARGE)
         except TimeoutError:
             return Trouble("hangs", is_urgent=True)
+
+    async def _beat(self) -> str:
+        """Return the next beat.
+
+        Raises:
+            TimeoutError: the process is silent.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SILENCE):
+                return await self._child.line()
+        async with asyncio.timeout(_LATE):  # if this loop was blocked, the beats are there and only have to be read
+            return await self._child.line()
 
     async def stop(self) -> None:
         """Let the process finish its requests, for a few seconds."""

@@ -107,6 +107,19 @@ async def test_a_fork_that_hangs_is_killed_even_when_the_process_it_came_from_is
     await gone([pid])
 
 
+async def test_a_start_that_is_cancelled_leaves_nothing_and_later_tasks_get_their_own_answers(shared):
+    shared.forks = 9
+    await shared.warm()
+    for wait in (0, 0.2):
+        task = asyncio.ensure_future(shared.run("work", {}))
+        await asyncio.sleep(wait)
+        if not task.cancel():
+            await (await task).kill()
+        await asyncio.wait([task])
+    said = [await (await shared.run("work", {"words": word, "tens": 0}, is_short=True)).everything() for word in "abc"]
+    assert said == [b"a\n", b"b\n", b"c\n"]
+
+
 async def test_a_fork_that_is_killed_is_replaced_by_the_crew(shared, imports):
     shared.forks = 1
     crew = Crew(Chore(shared, "work", {}), 2)

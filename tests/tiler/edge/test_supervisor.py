@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import time
 from contextlib import asynccontextmanager, suppress
 
 import aiohttp
@@ -78,6 +79,16 @@ async def test_a_process_that_is_silent_is_replaced(tmp_path, monkeypatch):
         old = set(children())
         next(iter(old)).send_signal(signal.SIGSTOP)
         await replaced(old)
+
+
+async def test_a_supervisor_that_was_busy_itself_calls_no_process_silent(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor, "_SILENCE", 0.5)
+    async with crew_of(tmp_path, HEALTHY.format(beat="1")):
+        old = set(children())
+        for _ in range(2):
+            time.sleep(0.8)
+            await asyncio.sleep(0.3)
+        assert set(children()) == old
 
 
 @pytest.mark.parametrize("beat", ["2**30", "800 * 2**20", "'overdue'"])
