@@ -219,14 +219,18 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
+SLOW = pytest.mark.slow
+QUICK_LAYERS = ("pictures", "integers and floats", "nodata of integers", "nodata of floats")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK_LAYERS else [SLOW]) for name in LAYERS])
 async def test_unlike_tiles_become_the_same_file_whichever_comes_first(serve, tmp_path, monkeypatch, name):
     makers, *kind = LAYERS[name]
     template = serve(layer := Layer(*makers))
     digests = set()
-    for index in range(min(len(makers), 4)):
+    for index, first in enumerate((FIRST, TILES[1], LAST) if name == "pictures" else (FIRST, LAST)):
         with monkeypatch.context() as patch:
-            begin_with(patch, TILES[index if index < 2 else -index])
+            begin_with(patch, first)
             report = await build_mosaic(template, AREA, path := tmp_path / f"{index}.tif", **OPTIONS)
         assert report.requests <= 17  # one may ask whether the connection is in step
         digests.add(hashlib.sha256(path.read_bytes()).hexdigest())
@@ -242,7 +246,12 @@ async def built(template, path, **options):
 
 
 @pytest.mark.parametrize(
-    ("name", "loses_job_file"), [("pictures", True), ("nodata of integers", False), ("nodata of floats", True)]
+    ("name", "loses_job_file"),
+    [
+        ("pictures", True),
+        pytest.param("nodata of integers", False, marks=SLOW),
+        pytest.param("nodata of floats", True, marks=SLOW),
+    ],
 )
 async def test_a_run_that_stops_before_the_widest_tile_resumes_to_the_same_file(serve, tmp_path, name, loses_job_file):
     makers, *kind = LAYERS[name]
@@ -311,14 +320,14 @@ async def test_gaps_in_single_bands_of_integers_need_a_nodata_value_where_tiles_
     ("options", "dtype", "bands"),
     [
         ({"mask": "alpha"}, "uint8", 3),
-        ({"mask": "internal", "dtype": "int32"}, "int32", 3),
+        pytest.param({"mask": "internal", "dtype": "int32"}, "int32", 3, marks=SLOW),
         ({"nodata": 300, "dtype": "uint16", "overview_resampling": "mode"}, "uint16", 3),
     ],
 )
 async def test_what_the_user_sets_holds_for_unlike_tiles(serve, tmp_path, monkeypatch, options, dtype, bands):
     template = serve(layer := Layer(*PICTURES))
     files = set()
-    for tile in (FIRST, TILES[1], LAST):
+    for tile in (FIRST, LAST):
         begin_with(monkeypatch, tile)
         files.add(await built(template, path := tmp_path / f"{tile.x}-{tile.y}.tif", **options))
     with rasterio.open(path) as dataset:

@@ -111,7 +111,7 @@ async def test_colours_that_hold_packed_values_are_not_averaged(serve, tmp_path)
     assert not {tuple(color) for color in pixels[:, valid].T.astype(int)} <= stored
 
 
-@pytest.mark.parametrize("decode", ["terrain-rgb", "65536,256,1,0"])
+@pytest.mark.parametrize("decode", ["terrain-rgb", pytest.param("65536,256,1,0", marks=pytest.mark.slow)])
 async def test_packed_values_are_written_as_floats_and_averaged(serve, tmp_path, decode):
     template = serve(layer := Layer(heights)).replace("/{z}", "/terrain-rgb/{z}")
     path, seen = tmp_path / "out.tif", []
@@ -173,7 +173,7 @@ async def test_tiles_that_share_a_colour_table_keep_it_and_their_overviews_have_
     assert len(files) == 1
 
 
-@pytest.mark.parametrize("options", [{}, {"overview_resampling": "mode"}])
+@pytest.mark.parametrize("options", [{}, pytest.param({"overview_resampling": "mode"}, marks=pytest.mark.slow)])
 async def test_tiles_with_colours_of_their_own_become_colours(serve, tmp_path, monkeypatch, options):
     other = COLORS[::-1].copy()
     template = serve(layer := Layer(*[classes()] * 9, classes(colors=other), *[classes()] * 6))
@@ -199,7 +199,13 @@ async def test_a_verified_colour_table_is_compared_by_its_colours(serve, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "options", [{"overview_resampling": "average"}, {"profile": "jpeg"}, {"dtype": "uint16"}, {"mask": "alpha"}]
+    "options",
+    [
+        {"overview_resampling": "average"},
+        pytest.param({"profile": "jpeg"}, marks=pytest.mark.slow),
+        pytest.param({"dtype": "uint16"}, marks=pytest.mark.slow),
+        pytest.param({"mask": "alpha"}, marks=pytest.mark.slow),
+    ],
 )
 async def test_a_colour_table_is_replaced_by_colours_where_the_user_wants_what_indices_cannot_be(
     serve, tmp_path, options
