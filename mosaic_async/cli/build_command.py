@@ -19,7 +19,7 @@ from mosaic_async.cli.opened_source import is_tile_url, opened
 from mosaic_async.cli.options import job_options, rendering_options
 from mosaic_async.cli.parsing import BoundsCommand, write_whole
 from mosaic_async.cli.running import run
-from mosaic_async.cli.search_options import search_options
+from mosaic_async.cli.search_options import search_options, sign_option
 from mosaic_async.cli.signals import Interrupted
 from mosaic_async.cli.terminal import Progress, report_text
 from mosaic_async.errors import IncompleteError, UsageError
@@ -69,6 +69,7 @@ from mosaic_async.events import MosaicReport
 @click.option("--fresh", is_flag=True, help="Start over: delete what an earlier run of this output kept.")
 @rendering_options
 @search_options
+@sign_option
 @click.option(
     "--scenes",
     type=click.Path(dir_okay=False, path_type=Path),

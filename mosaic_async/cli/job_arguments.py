@@ -39,6 +39,8 @@ class JobArguments:
     """Options of a search for scenes, those that were set."""
     max_bad_scenes: str
     """Scenes that may be left out, as a number or a share."""
+    sign: bool
+    """Whether blobs of Planetary Computer are signed when they are read."""
     rendering: Mapping[str, Any]
     """Arguments of `Rendering`, those that were set."""
     access: Mapping[str, Any]
@@ -80,6 +82,7 @@ class JobArguments:
             tiler=tiler,
             dialect=dialect,
             search=search,
+            sign=left.pop("sign", False),
             max_bad_scenes=left.pop("max_bad_scenes", DEFAULT_BAD),
             rendering={name: value for name, value in rendering.items() if value},
             access=access,

@@ -69,7 +69,11 @@ async def _rendered(
         raise UsageError("--dialect does not apply to the embedded tiler", hint="leave --dialect out, or set --tiler")
     else:
         home = source.parent if isinstance(source, Path) else None
-        access = {"headers": given.access["headers"], "origins": origins_of([given.search.get("api") or ""])}
+        access = {
+            "signing": extras.tiler().Signing(unsigned=True) if given.sign else None,
+            "headers": given.access["headers"],
+            "origins": origins_of([given.search.get("api") or ""]),
+        }
         own = {"max_bad_scenes": given.max_bad_scenes, "home": home}
         memory = given.library["memory"] // 2  # the other half is the run's
         async with extras.tiler().local_tiler(name, **given.rendering, **size, **own, **access, memory=memory) as local:

@@ -16,7 +16,7 @@ from mosaic_async.cli.opened_source import opened
 from mosaic_async.cli.options import job_options, rendering_options
 from mosaic_async.cli.parsing import BoundsCommand
 from mosaic_async.cli.running import run
-from mosaic_async.cli.search_options import search_options
+from mosaic_async.cli.search_options import search_options, sign_option
 from mosaic_async.cli.terminal import plan_text
 
 
@@ -25,6 +25,7 @@ from mosaic_async.cli.terminal import plan_text
 @job_options
 @rendering_options
 @search_options
+@sign_option
 def plan(source: str, **options: Any) -> None:
     """Estimate what a build takes: tiles, bytes, parts, memory, time.
 

@@ -42,6 +42,7 @@ bad_scenes_option = click.option(
     metavar="N|P%",
     help="Scenes that may be left out because they cannot be used, as a number or a share.",
 )
+sign_option = click.option("--sign", is_flag=True, help="Sign the scenes' hrefs that lead to Planetary Computer.")
 SEARCH = (
     "api",
     "items",

@@ -68,6 +68,8 @@ class Signing:
     """Suffix of the hosts whose blobs are signed."""
     subscription_key: str | None = field(default=None, repr=False)
     """Raises the limits of the service."""
+    unsigned: bool = False
+    """Whether blobs without a signature are signed too when they are read; otherwise signatures are only renewed."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Signer:
         endpoint: URL of the token service.
         suffix: of the hosts whose blobs are signed.
         subscription_key: raises the limits of the service; optional.
+        unsigned: whether `renew` signs blobs without a signature too.
         clock: returns seconds since 1970; replaced in tests.
     """
 
@@ -93,6 +96,7 @@ class Signer:
         endpoint: str = PLANETARY_COMPUTER,
         suffix: str = _BLOBS,
         subscription_key: str | None = None,
+        unsigned: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._endpoint = endpoint.rstrip("/")
@@ -100,6 +104,8 @@ class Signer:
         self._headers = {"User-Agent": USER_AGENT}
         if subscription_key:
             self._headers["Ocp-Apim-Subscription-Key"] = subscription_key
+        self.signs_unsigned = unsigned
+        """Whether `renew` signs blobs without a signature too."""
         self._clock = clock
         self._lock = threading.Lock()
         self._tokens: dict[tuple[str, str], _Token] = {}
@@ -107,7 +113,12 @@ class Signer:
     @classmethod
     def of(cls, signing: Signing) -> Signer:
         """Make a signer that uses a service."""
-        return cls(endpoint=signing.endpoint, suffix=signing.suffix, subscription_key=signing.subscription_key)
+        return cls(
+            endpoint=signing.endpoint,
+            suffix=signing.suffix,
+            subscription_key=signing.subscription_key,
+            unsigned=signing.unsigned,
+        )
 
     @property
     def ends(self) -> float | None:
@@ -137,6 +148,8 @@ class Signer:
             SourceError: the service returns no token, and the old one has expired.
         """
         ends = signature_end(href)
+        if ends is None and self.signs_unsigned:
+            return self.sign(href)
         host = urlsplit(href).hostname or ""
         if ends is None or not host.endswith(self._suffix) or ends - self._clock() >= _LEAST_LEFT:
             return href

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 from mosaic_async.tiler.launcher import local_tiler, serve
 
 if TYPE_CHECKING:
+    from mosaic_async.sources.signing import Signing
     from mosaic_async.tiler.local_rendering import Rendering
     from mosaic_async.tiler.pixels.selection import PIXEL_SELECTIONS
     from mosaic_async.tiler.scenes.mosaic import Mosaic, open_mosaic
 
-__all__ = ["PIXEL_SELECTIONS", "Mosaic", "Rendering", "local_tiler", "open_mosaic", "serve"]
+__all__ = ["PIXEL_SELECTIONS", "Mosaic", "Rendering", "Signing", "local_tiler", "open_mosaic", "serve"]
 
 _ON_DEMAND = {
     "PIXEL_SELECTIONS": "mosaic_async.tiler.pixels.selection",
     "Mosaic": "mosaic_async.tiler.scenes.mosaic",
     "Rendering": "mosaic_async.tiler.local_rendering",
+    "Signing": "mosaic_async.sources.signing",
     "open_mosaic": "mosaic_async.tiler.scenes.mosaic",
 }
 

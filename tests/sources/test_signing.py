@@ -147,6 +147,19 @@ async def test_signatures_that_have_ended_before_the_run_are_renewed_once_a_proc
     assert_is_parana(tmp_path / "out.tif")
 
 
+async def test_blobs_without_a_signature_are_signed_when_they_are_read_if_that_is_requested(tmp_path):
+    azure = ShortLived()
+    azure.life = 3600
+    with running(azure.app()) as url:
+        items = remote_items(tmp_path / "remote", url.replace("127.0.0.1", "account.localhost") + "/scenes")
+        signing = Signing(endpoint=f"{url}/api/sas/v1/token", suffix=".localhost", unsigned=True)
+        async with local_tiler(items, bands=["B4"], workers=1, signing=signing) as source:
+            report = await build_mosaic(source, PLACE, tmp_path / "out.tif", zoom=10)
+        assert azure.asked["tokens"] == 1
+    assert report.scenes.lacking == 0
+    assert_is_parana(tmp_path / "out.tif")
+
+
 async def test_signatures_are_renewed_before_they_end_while_tiles_are_made(tmp_path):
     """They are good for two seconds more than the minute that is left in hand, and end with the next."""
     with short_lived(tmp_path, life=3600) as (azure, mosaic, signing):

@@ -204,7 +204,7 @@ class Composer:
     def readable(self, scene: Scene) -> Scene:
         """Return the scene with valid signatures: those of its URLs expire during a long run."""
         current = self._renewed.get(scene.name, scene)
-        if is_ending(current.ends):
+        if is_ending(current.ends) or (current is scene and self._signer.signs_unsigned):
             if len(self._renewed) >= _RENEWED:
                 self._renewed.clear()
             current = self._renewed[scene.name] = renewed(scene, self._signer)
@@ -303,11 +303,12 @@ class _Work:
     def _read(self, scene: Scene, count: int, window: Window | None) -> Pixels | None:
         check_ticket()
         try:
-            pixels = self.view.read(self.composer.pool, self.composer.readable(scene), self.frame, window)
+            signed = self.composer.readable(scene)
+            pixels = self.view.read(self.composer.pool, signed, self.frame, window)
             if pixels is None:
                 return None
             self._meeting.admit(scene, pixels)
-            palette = self.view.palette(self.composer.pool, scene) if self.selection.keeps_values else None
+            palette = self.view.palette(self.composer.pool, signed) if self.selection.keeps_values else None
         except (AbandonedError, TooLargeError, UsageError):
             raise
         except Exception as error:  # noqa: BLE001 - of GDAL, rasterio or a server, for a broken file
