@@ -279,7 +279,7 @@ class _Work:
         if made is None:
             return None
         self.size = (made.data.nbytes + made.valid.nbytes) / (strip.width * strip.height)
-        return Pixels(_alone(made.data), _alone(made.valid))
+        return made
 
     def sort_names(self, groups: Sequence[Sequence[Scene]]) -> None:
         """Name each scene once and in order, however many strips it was read for."""
@@ -296,6 +296,7 @@ class _Work:
         else:
             made = _FIRST.compose(reads if window is None else [partial(_within, read, window) for read in reads])
         if made is not None and self.selection.holds_all:
+            made = Pixels(_alone(made.data), _alone(made.valid))
             self._held.append(made.data.nbytes + made.valid.nbytes)
             self.composer.check_room(sum(self._held))
         return made
