@@ -452,7 +452,7 @@ async def test_stopping_lets_arrive_what_is_under_way_and_keeps_it(serve, tmp_pa
 
 
 async def test_a_flipped_byte_in_the_work_folder_is_asked_for_again(serve, tmp_path):
-    tiler, seen = serve(), []
+    tiler, seen = serve(latency=0.03), []
 
     def listen(event):
         seen.append(event)
