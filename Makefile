@@ -27,7 +27,7 @@ torture: $(VENV)/.dev
 # The main jobs with the lowest versions that pyproject.toml declares: of the core alone, then of all extras.
 test-lowest:
 	$(MAKE) VENV=$(VENV)-lowest-core EXTRAS= lowest
-	$(MAKE) VENV=$(VENV)-lowest EXTRAS='[tiler,stac,geoparquet,dask]' lowest
+	$(MAKE) VENV=$(VENV)-lowest EXTRAS='[tiler,stac,geoparquet,pmtiles,tms,vector,wmts,dask]' lowest
 
 lowest: pyproject.toml | $(VENV)/bin/python
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check uv
@@ -57,7 +57,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tiler,stac,geoparquet,dev]'
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tiler,stac,geoparquet,pmtiles,tms,vector,wmts,dev]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/bin/python

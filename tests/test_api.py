@@ -44,8 +44,10 @@ from mosaic_async import (
     plan_mosaic,
 )
 from mosaic_async.build.budget import QUEUE_SIZE
+from mosaic_async.build.run import Run
 from mosaic_async.geo.area import Area
 from mosaic_async.geo.cover import Cover
+from mosaic_async.raster.assembly import Assembly
 from tests.fake_tiler import FakeTiler, Pattern
 from tests.forks import server
 from tests.geo.test_area import FIJI_SPLIT
@@ -767,41 +769,37 @@ async def test_a_rate_spaces_the_requests(serve, tmp_path):
 
 
 async def test_an_output_that_appears_meanwhile_is_kept_and_so_is_the_work(serve, tmp_path, monkeypatch):
-    import mosaic_async.build.run
-
     output = tmp_path / "out.tif"
-    assemble = mosaic_async.build.run.assemble
+    assemble = Run._assemble
 
-    def interfere(*args, **options):
-        output.write_text("precious")
-        return assemble(*args, **options)
+    async def interfere(*args):
+        await asyncio.to_thread(output.write_text, "precious")
+        return await assemble(*args)
 
-    monkeypatch.setattr(mosaic_async.build.run, "assemble", interfere)
+    monkeypatch.setattr(Run, "_assemble", interfere)
     tiler = serve()
     with pytest.raises(UsageError, match="appeared during the run"):
         await build_mosaic(tiler.template, AREA, output, zoom=ZOOM)
     assert output.read_text() == "precious"
-    monkeypatch.setattr(mosaic_async.build.run, "assemble", assemble)
+    monkeypatch.setattr(Run, "_assemble", assemble)
     await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, overwrite=True)
     assert tiler.requests == 16
     assert_is_the_world(output, tiler, AREA, ZOOM)
 
 
 async def test_a_run_cancelled_while_it_finishes_keeps_its_lock_until_the_disk_is_quiet(serve, tmp_path, monkeypatch):
-    import mosaic_async.build.run
-
     begun, ended = threading.Event(), threading.Event()
-    assemble = mosaic_async.build.run.assemble
+    finish = Assembly.finish
 
     def slow(*args, **options):
         begun.set()
         time.sleep(0.5)
         try:
-            return assemble(*args, **options)
+            return finish(*args, **options)
         finally:
             ended.set()
 
-    monkeypatch.setattr(mosaic_async.build.run, "assemble", slow)
+    monkeypatch.setattr(Assembly, "finish", slow)
     tiler = serve()
     task = asyncio.ensure_future(build_mosaic(tiler.template, AREA, tmp_path / "out.tif", zoom=ZOOM, part_size=512))
     while not begun.is_set():
@@ -810,7 +808,7 @@ async def test_a_run_cancelled_while_it_finishes_keeps_its_lock_until_the_disk_i
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended.is_set()
-    monkeypatch.setattr(mosaic_async.build.run, "assemble", assemble)
+    monkeypatch.setattr(Assembly, "finish", finish)
     await build_mosaic(tiler.template, AREA, tmp_path / "out.tif", zoom=ZOOM, part_size=512)
     assert tiler.requests == 16
     assert_is_the_world(tmp_path / "out.tif", tiler, AREA, ZOOM)

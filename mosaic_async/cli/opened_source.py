@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from mosaic_async.build.job import Effort
 from mosaic_async.cli import extras
 from mosaic_async.cli.job_arguments import JobArguments
 from mosaic_async.cli.parsing import split_list
@@ -75,7 +76,7 @@ async def _rendered(
             "origins": origins_of([given.search.get("api") or ""]),
         }
         own = {"max_bad_scenes": given.max_bad_scenes, "home": home}
-        memory = given.library["memory"] // 2  # the other half is the run's
+        memory = given.library.get("memory", Effort.memory) // 2  # the other half is the run's
         async with extras.tiler().local_tiler(name, **given.rendering, **size, **own, **access, memory=memory) as local:
             yield local
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
+from rio_cogeo.cogeo import cog_validate
 
 from mosaic_async.errors import ResourceError, StitchError, UsageError
 from mosaic_async.geo.grid import Grid, Part
 from mosaic_async.raster import whole_file
 from mosaic_async.raster.canvas import Canvas
-from mosaic_async.raster.cog_rules import cog_validate
 from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.environment import pinned
 from mosaic_async.raster.insertion import can_insert
@@ -366,7 +366,7 @@ def publish(made: Path, output: Path, *, overwrite: bool) -> int:
     """
     try:
         with pinned():
-            is_valid, errors, warnings = cog_validate(made)
+            is_valid, errors, warnings = cog_validate(made, strict=True, quiet=True)
     except (RasterioError, CPLE_BaseError) as error:
         raise StitchError(f"{made} cannot be read back: {error}") from error
     if not is_valid:

@@ -43,7 +43,7 @@ _CODECS = {
     "raw": "NONE",
 }
 PROFILES: tuple[str, ...] = tuple(_CODECS)
-"""rio-cogeo's names. Its own table is not imported: that takes as long as all of rasterio."""
+"""rio-cogeo's names. Its own table is not imported, because `--help` would take as long again."""
 _BLOCK_SIZE = 512
 DEFAULT_PROFILE = "deflate"
 DEFAULT_MASK: MaskMode = "auto"

@@ -108,7 +108,9 @@ def make_app(
         is_stac=mosaic.is_stac,
         is_local=_is_local(index.names),
         signer=Signer.of(signing or Signing()),
-        room=Room(limits.values_out, limits.bytes_held, limits.bytes_at_once, limits.tiles_at_once),
+        room=Room(
+            limits.values_out, limits.bytes_held, limits.bytes_at_once, limits.tiles_at_once, limits.buffers_kept
+        ),
         survey=survey,
     )
     notebook = Notebook(mosaic, index.names, composer, MosaicStore(store), limits)

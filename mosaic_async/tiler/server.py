@@ -106,7 +106,7 @@ def _served(text: str) -> Task:
 
 
 def _within(limits: Limits, share: Share) -> Limits:
-    return replace(limits, bytes_at_once=share.held, tiles_at_once=share.tiles)
+    return replace(limits, bytes_at_once=share.held, tiles_at_once=share.tiles, buffers_kept=share.buffers)
 
 
 def serve_app(app: FastAPI, host: str, port: int, traffic: Traffic | None = None, spare: int = _SPARE) -> None:

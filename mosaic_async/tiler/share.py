@@ -75,8 +75,13 @@ class Share:
         return max(_LEAST_HELD, self._free // self.tiles)
 
     @property
+    def buffers(self) -> int:
+        """Bytes of the buffers of files that a process keeps open."""
+        return self.each // 8
+
+    @property
     def _free(self) -> int:
-        return self.each - _FIXED - self.cache * _MB
+        return self.each - _FIXED - self.cache * _MB - self.buffers
 
     @property
     def spare(self) -> int:

@@ -7,10 +7,11 @@ import pytest
 import tifffile
 from affine import Affine
 from rasterio.windows import Window
+from rio_cogeo.profiles import cog_profiles
 
 from mosaic_async.errors import UsageError
 from mosaic_async.raster.canvas import Canvas
-from mosaic_async.raster.encoding import PROFILES, Encoding
+from mosaic_async.raster.encoding import _BLOCK_SIZE, _CODECS, PROFILES, Encoding
 from mosaic_async.raster.tile import TileFormat
 
 
@@ -90,3 +91,8 @@ def test_overviews_are_compressed_as_the_image_is(tmp_path, gdal_variable, profi
     with tifffile.TiffFile(tmp_path / "out.tif") as tiff:
         assert len(tiff.pages) == 3
         assert len({(page.compression, page.predictor, page.photometric) for page in tiff.pages}) == 1
+
+
+def test_the_profiles_are_rio_cogeo_s():
+    assert {name: str(profile.get("compress", "NONE")) for name, profile in cog_profiles.items()} == _CODECS
+    assert {profile["blockxsize"] for profile in cog_profiles.values()} == {_BLOCK_SIZE}

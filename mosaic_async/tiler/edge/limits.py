@@ -23,6 +23,8 @@ class Limits:
     """Bytes of all scenes above which a tile is composed in strips, one after the other; None: no strips."""
     tiles_at_once: int = 2
     """Tiles of local scenes that a process composes at once: one computes while the other waits for the interpreter."""
+    buffers_kept: int = 2**27
+    """Bytes of the buffers of files that a process keeps open for the next tile."""
     deadline: float
     """Seconds from the start of the work to the end of the response."""
     patience: float

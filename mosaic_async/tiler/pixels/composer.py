@@ -105,6 +105,8 @@ class Room:
     """Bytes of all scenes above which a tile is composed in strips; None: no strips."""
     tiles: int = 2
     """Tiles of local scenes that are composed at once, and tiles that are finished at once."""
+    buffers: int = 2**27
+    """Maximum bytes of the buffers of idle datasets."""
 
 
 class Composer:
@@ -134,7 +136,7 @@ class Composer:
         self._renewed: dict[str, Scene] = {}
         self._sizes: dict[Any, float] = {}
         """Bytes of a pixel of one scene, with its validity, by the assets that a view shows."""
-        self.pool = DatasetPool()
+        self.pool = DatasetPool(buffer_limit=self._room.buffers)
         self._is_stac = is_stac
         self._reads = 1 if is_local else _REMOTE_READS
         self._turns = threading.BoundedSemaphore(self._room.tiles if is_local else _REMOTE_TILES)

@@ -40,6 +40,11 @@ _SMALL = 2**20
 """Pixels per band up to which the mask of a whole file is read at once and kept."""
 _MASKS = 2**24
 """Bytes of the masks that idle datasets of a process keep."""
+_BUFFERS = 2**27
+"""Bytes of the buffers that idle datasets of a process keep."""
+_PER_BLOCK = 5
+"""Buffers of the size of a block that an open file keeps: packed and unpacked, of the image and an overview, and those
+of the codec; measured with zstd."""
 
 
 class Cover(Enum):
@@ -91,6 +96,13 @@ class Stack:
         """Bytes of the masks that `cover` remembers."""
         kept = 0 if self._seen is None else self._seen[2].nbytes
         return kept + sum(turn.mask_bytes for turn in self._others)
+
+    @cached_property
+    def buffer_bytes(self) -> int:
+        """Bytes of the buffers that its files keep while it is open."""
+        facts = facts_of(self.names[0])
+        height, width = facts.block_shape
+        return _PER_BLOCK * height * width * np.dtype(facts.dtype).itemsize * len(facts.colours) * len(self.names)
 
     def forget_masks(self) -> None:
         """Let `cover` read masks anew."""
@@ -243,15 +255,18 @@ def _holds(outer: _Range, inner: _Range) -> bool:
 class DatasetPool:
     """Open, idle datasets; the one that is idle longest is closed first, and loses its masks even earlier."""
 
-    def __init__(self, limit: int = _OPEN, mask_limit: int = _MASKS) -> None:
+    def __init__(self, limit: int = _OPEN, mask_limit: int = _MASKS, buffer_limit: int = _BUFFERS) -> None:
         """Create an empty pool.
 
         Args:
             limit: maximum idle datasets.
             mask_limit: maximum bytes of their masks.
+            buffer_limit: maximum bytes of their buffers; one dataset is kept in any case.
         """
         self._limit = limit
         self._mask_limit = mask_limit
+        self._buffer_limit = buffer_limit
+        self._buffers = 0
         self._idle: OrderedDict[int, Stack] = OrderedDict()
         self._by_names: dict[_Key, list[int]] = {}
         self._lock = threading.Lock()
@@ -283,6 +298,7 @@ class DatasetPool:
         """Close all idle datasets."""
         with self._lock:
             stacks, self._idle, self._by_names = list(self._idle.values()), OrderedDict(), {}
+            self._buffers = 0
         for stack in stacks:
             stack.close()
 
@@ -294,16 +310,23 @@ class DatasetPool:
             key = keys.pop()
             if not keys:
                 del self._by_names[names]
-            return self._idle.pop(key)
+            stack = self._idle.pop(key)
+            self._buffers -= stack.buffer_bytes
+            return stack
 
     def _put(self, stack: Stack) -> None:
         with self._lock:
             self._idle[id(stack)] = stack
             self._by_names.setdefault(stack.key, []).append(id(stack))
-            evicted = self._oldest() if len(self._idle) > self._limit else None
+            self._buffers += stack.buffer_bytes
+            evicted = list(self._excess())
             self._drop_masks()
-        if evicted is not None:
-            evicted.close()
+        for old in evicted:
+            old.close()
+
+    def _excess(self) -> Iterator[Stack]:
+        while len(self._idle) > self._limit or (len(self._idle) > 1 and self._buffers > self._buffer_limit):
+            yield self._oldest()
 
     def _drop_masks(self) -> None:
         left = self._mask_limit
@@ -314,6 +337,7 @@ class DatasetPool:
 
     def _oldest(self) -> Stack:
         key, stack = self._idle.popitem(last=False)
+        self._buffers -= stack.buffer_bytes
         self._by_names[stack.key].remove(key)
         if not self._by_names[stack.key]:
             del self._by_names[stack.key]
