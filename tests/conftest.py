@@ -31,8 +31,8 @@ SCENES = Path(__file__).parents[1] / "examples" / "scenes"
 PARANA = SCENES / "landsat8-parana-2020-60m"
 COLORADO = SCENES / "landsat57-colorado-2008-2013"
 
-WITH_SERVERS = {"test_routes", "test_signing", "test_tilers", "test_tilers_pgstac"}
-"""Modules whose tests share servers that take seconds to start: one worker runs all tests of such a module."""
+WITH_SERVERS = {"test_documents", "test_routes", "test_signing", "test_tilers", "test_tilers_pgstac"}
+"""Modules whose tests share what takes seconds, servers or a look at all code: one worker runs all tests of each."""
 
 
 TRACED_SETS = 2

@@ -16,12 +16,9 @@ from tests.conftest import SCENES
 NOTEBOOKS = sorted((SCENES.parent / "notebooks").glob("*.ipynb"))
 
 
-QUICK, *OTHERS = NOTEBOOKS
-
-
 @pytest.mark.parametrize(
     "notebook",
-    [QUICK, *(pytest.param(notebook, marks=pytest.mark.slow) for notebook in OTHERS)],
+    [pytest.param(notebook, marks=pytest.mark.slow) for notebook in NOTEBOOKS],
     ids=[path.stem for path in NOTEBOOKS],
 )
 def test_a_notebook_runs_to_its_end_and_leaves_valid_cogs(notebook, tmp_path):

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import mosaic_async
 
 ROOT = Path(mosaic_async.__file__).parent
@@ -28,6 +30,7 @@ def test_a_first_look_at_the_package_shows_sixteen_entries_at_most():
     assert len(entries) <= 16, sorted(entries)
 
 
+@pytest.mark.slow
 def test_each_module_can_be_imported_alone_without_a_warning():
     """In one process: whatever `import mosaic_async` brings is there for every module, all others are forgotten."""
     code = """

@@ -105,6 +105,7 @@ def test_words_of_a_python_file_are_docstrings_comments_and_messages():
     assert kinds >= {"docstring", "comment"} or kinds == {"docstring"}
 
 
+@pytest.mark.slow  # `make lint` checks it too
 def test_the_project_is_in_plain_english():
     files = files_of(READ)
     assert len(files) > 100

@@ -182,6 +182,7 @@ async def test_selections_of_real_scenes_are_numpy_s(folder, bands, tile):
         np.testing.assert_array_equal(data[0], (~np.isnan(plain[:, 0])).sum(axis=0))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:All-NaN slice")
 async def test_pixels_that_the_quality_band_calls_bad_are_left_out():
     tile = mercantile.tile(-106.914, 40.288, 14)

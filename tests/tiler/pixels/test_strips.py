@@ -34,7 +34,7 @@ def items_of(folder: Path) -> list[str]:
         (PARANA, ("B4", "B3"), mercantile.tile(-55.0, -25.0, 9)),  # most of it without a scene
     ],
 )
-@pytest.mark.parametrize("group_by", ["none", "day"])
+@pytest.mark.parametrize("group_by", [pytest.param("none", marks=pytest.mark.slow), "day"])
 def test_a_tile_in_strips_is_the_tile_at_once(folder, assets, tile, group_by):
     names, frame = items_of(folder)[:9], frame_of(tile, 200)
     view, degrees = View(assets=tuple((asset, ()) for asset in assets)), tuple(mercantile.bounds(tile))
