@@ -10,7 +10,9 @@ import asyncio
 import netrc
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.request import getproxies, proxy_bypass
 
@@ -55,12 +57,19 @@ def _find(origin: URL) -> Route:
     entries = _netrc()
     host = origin.host or ""
     authorization = _authorization(entries, host)
-    proxy = None if proxy_bypass(host) else getproxies().get(origin.scheme)
+    # A proxy cannot reach this machine's own address; the embedded tiler and stores of tiles answer there.
+    proxy = None if _is_loopback(host) or proxy_bypass(host) else getproxies().get(origin.scheme)
     if proxy is None or URL(proxy).scheme == "https":  # as `trust_env`, which ignores proxies with TLS
         return Route(authorization=authorization)
     url = URL(proxy)
     own = encode_basic_auth(url.user or "", url.password or "") if url.user else _authorization(entries, url.host or "")
     return Route(url.with_user(None), {"Proxy-Authorization": own} if own else None, authorization)
+
+
+def _is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost" or host.endswith(".localhost")
 
 
 def _netrc() -> netrc.netrc | None:
