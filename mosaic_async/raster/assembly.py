@@ -40,33 +40,6 @@ def ignore_progress(done: int, total: int) -> None:
     """Ignore the progress."""
 
 
-def stitched_parts(grid: Grid, encoding: Encoding, folder: Path, label: str) -> set[Place]:
-    """Return the parts that a killed run has stitched already, proved by their bytes; their files may be gone."""
-    return Assembly(grid, encoding, folder, label).stitched
-
-
-def assemble(
-    grid: Grid,
-    encoding: Encoding,
-    folder: Path,
-    parts: Mapping[Place, Path],
-    tags: Mapping[str, str],
-    *,
-    label: str = "",
-    keep_parts: bool = False,
-    on_progress: OnProgress = ignore_progress,
-) -> Path:
-    """Make one file of parts that are all there, as `Assembly.finish` does.
-
-    The only part of a small output is that file already.
-    """
-    if is_output(grid):
-        return parts[0, 0]
-    assembly = Assembly(grid, encoding, folder, label)
-    assembly.resume(parts)
-    return assembly.finish(parts, tags, keep_parts=keep_parts, on_progress=on_progress)
-
-
 class Assembly:
     """The output of a grid, in a folder, while its parts are made.
 

@@ -21,8 +21,6 @@ from mosaic_async.sources.remote_json import get_json
 from mosaic_async.sources.stac_query import Item
 
 PLANETARY_COMPUTER = "https://planetarycomputer.microsoft.com/api/sas/v1/token"
-REQUESTER_PAYS = {"AWS_REQUEST_PAYER": "requester"}
-"""GDAL's option for requester-pays buckets, which is also an environment variable."""
 _BLOBS = ".blob.core.windows.net"
 _PUBLIC = frozenset({"ai4edatasetspublicassets"})
 """Storage accounts of Planetary Computer that need no signature."""

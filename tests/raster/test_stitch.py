@@ -22,7 +22,6 @@ from mosaic_async.geo.area import Area
 from mosaic_async.geo.cover import Cover
 from mosaic_async.geo.grid import Grid
 from mosaic_async.geo.matrix import web_mercator
-from mosaic_async.raster.assembly import assemble
 from mosaic_async.raster.canvas import Canvas
 from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.plates import Model, Plate
@@ -31,6 +30,7 @@ from mosaic_async.raster.unfinished import Unfinished
 from tests.fake_tiler import Pattern
 from tests.pairwise import quick_pairs, quick_values
 from tests.pyramid_reader import assert_same_levels, read_levels
+from tests.raster.assembling import assemble
 
 BLOCK = 128
 METHODS = ["nearest", "average", "mode", "rms"]

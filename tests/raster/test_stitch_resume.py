@@ -18,11 +18,12 @@ from rasterio.io import MemoryFile
 
 from mosaic_async.errors import ResourceError, StitchError
 from mosaic_async.raster import unfinished
-from mosaic_async.raster.assembly import Assembly, assemble, stitched_parts
+from mosaic_async.raster.assembly import Assembly
 from mosaic_async.raster.digest import DIGEST, UNSIGNED, digest_of, recorded_digest
 from mosaic_async.raster.insertion import can_insert
 from mosaic_async.raster.tiff import read_images
 from tests.pyramid_reader import assert_same_levels
+from tests.raster.assembling import assemble, stitched_parts
 from tests.raster.test_stitch import build, encoding_of, grid_of, seal_parts, source_pixels
 
 LABEL = "a job"
