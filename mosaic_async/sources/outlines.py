@@ -6,7 +6,7 @@ It knows nothing of items, rasters or documents.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mercantile
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
-from mosaic_async.errors import RefusedError
+from mosaic_async.errors import RefusedError, SourceError
 from mosaic_async.geo.area import MAX_LATITUDE
 from mosaic_async.geo.cover import WORLD
 
@@ -135,6 +135,44 @@ def _to_mercator(corners: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _to_degrees(corners: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.column_stack([corners[:, 0], np.degrees(np.arctan(np.sinh(np.radians(corners[:, 1]))))])
+
+
+def mosaic_document(
+    outlines: Sequence[BaseGeometry],
+    zooms: tuple[int, int, int],
+    tiles: Mapping[str, Sequence[str]],
+    *,
+    name: str | None = None,
+    asset_type: str | None = None,
+) -> dict[str, Any]:
+    """Return a MosaicJSON, see version 0.0.3 of its specification.
+
+    Args:
+        outlines: of all scenes, in degrees.
+        zooms: lowest and highest zoom of the tiles, and the zoom of the cells.
+        tiles: names of scenes by quadkey of a cell.
+        name: of the mosaic; None: no name.
+        asset_type: what the names are, COG or STAC; None: not stated.
+
+    Raises:
+        SourceError: no scene is in any tile.
+    """
+    if not tiles:
+        raise SourceError("all scenes lie outside of Web Mercator's latitudes, ±85.0511 degrees")
+    minzoom, maxzoom, quadkey_zoom = zooms
+    west, south, east, north = (float(value) for value in shapely.total_bounds(outlines))
+    return {
+        "mosaicjson": "0.0.3",
+        **({} if name is None else {"name": name}),
+        "version": "1.0.0",
+        "minzoom": minzoom,
+        "maxzoom": maxzoom,
+        "quadkey_zoom": quadkey_zoom,
+        "bounds": [west, south, east, north],
+        "center": [(west + east) / 2, (south + north) / 2, minzoom],
+        **({} if asset_type is None else {"asset_type": asset_type}),
+        "tiles": tiles,
+    }
 
 
 def _ranges(outlines: Sequence[BaseGeometry], zoom: int) -> tuple[NDArray[np.int64], ...]:

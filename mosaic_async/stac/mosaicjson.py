@@ -15,8 +15,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import shapely
-
 from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.geo.cover import MAX_ZOOM, WORLD
 from mosaic_async.raster import whole_file
@@ -24,7 +22,7 @@ from mosaic_async.sources.bad_scenes import BadScenes
 from mosaic_async.sources.footprint import outline_of, reach_of
 from mosaic_async.sources.item_files import OnBad, Scene
 from mosaic_async.sources.item_folder import paths_in, write_items
-from mosaic_async.sources.outlines import capped_cells, cell_count, cells_of
+from mosaic_async.sources.outlines import capped_cells, cell_count, cells_of, mosaic_document
 from mosaic_async.sources.seasons import SEASONS, read_seasons, season_of
 from mosaic_async.sources.signing import Signer, reader_pays
 from mosaic_async.sources.stac_query import Search, moment_of, one_per_place
@@ -256,27 +254,13 @@ def _resolution(item: Mapping[str, Any]) -> float | None:
 def _document(
     placed: Sequence[_Placed], zooms: tuple[int, int, int], cap: int | None, warnings: list[str], asset: str | None
 ) -> dict[str, Any]:
-    minzoom, maxzoom, quadkey_zoom = zooms
+    quadkey_zoom = zooms[2]
     outlines = [one.outline for one in placed]
     cells = capped_cells(outlines, [one.reach for one in placed], quadkey_zoom, cap)
     tiles = {key: [placed[index].name for index in indices] for key, indices in cells.items()}
-    if not tiles:
-        raise SourceError("all scenes lie outside of Web Mercator's latitudes, ±85.0511 degrees")
     if cap:
         warnings += _cut(cells_of(outlines, quadkey_zoom), cap)
-    west, south, east, north = (float(value) for value in shapely.total_bounds(outlines))
-    return {
-        "mosaicjson": "0.0.3",
-        "name": "",
-        "version": "1.0.0",
-        "minzoom": minzoom,
-        "maxzoom": maxzoom,
-        "quadkey_zoom": quadkey_zoom,
-        "bounds": [west, south, east, north],
-        "center": [(west + east) / 2, (south + north) / 2, minzoom],
-        "asset_type": "COG" if asset else "STAC",
-        "tiles": tiles,
-    }
+    return mosaic_document(outlines, zooms, tiles, name="", asset_type="COG" if asset else "STAC")
 
 
 def _cut(cells: Mapping[str, Sequence[int]], cap: int) -> list[str]:

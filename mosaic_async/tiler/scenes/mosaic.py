@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 from weakref import finalize
 
 import mercantile
-import shapely
 from cogeo_mosaic.mosaic import MosaicJSON
 from shapely.geometry.base import BaseGeometry
 
@@ -27,7 +26,7 @@ from mosaic_async.sources.access import origins_of, use
 from mosaic_async.sources.bad_scenes import DEFAULT, BadScenes
 from mosaic_async.sources.item_files import LINES, PARQUET, Scene, items_in, read_scenes
 from mosaic_async.sources.item_folder import paths_in, write_items
-from mosaic_async.sources.outlines import cell_count, cells_of
+from mosaic_async.sources.outlines import cell_count, cells_of, mosaic_document
 from mosaic_async.sources.stac_files import read_document, resolve_href
 from mosaic_async.tiler.scenes.facts import (
     SceneFacts,
@@ -286,20 +285,8 @@ def _of_scenes(scenes: Sequence[SceneFacts], bad: BadScenes) -> Mosaic:
     maxzoom = max(scene.maxzoom for scene in scenes)
     reaches = [scene.reach for scene in scenes]
     zoom = _index_zoom(reaches, maxzoom)
-    west, south, east, north = (float(value) for value in shapely.total_bounds(reaches))
-    minzoom = max(0, maxzoom - _MAX_ZOOM_SPAN)
-    document = {
-        "mosaicjson": "0.0.3",
-        "version": "1.0.0",
-        "minzoom": minzoom,
-        "maxzoom": maxzoom,
-        "quadkey_zoom": zoom,
-        "bounds": [west, south, east, north],
-        "center": [(west + east) / 2, (south + north) / 2, minzoom],
-        "tiles": {key: [scenes[one].location for one in found] for key, found in cells_of(reaches, zoom).items()},
-    }
-    if not document["tiles"]:
-        raise SourceError("all scenes lie outside of Web Mercator's latitudes, ±85.0511 degrees")
+    tiles = {key: [scenes[one].location for one in found] for key, found in cells_of(reaches, zoom).items()}
+    document = mosaic_document(reaches, (max(0, maxzoom - _MAX_ZOOM_SPAN), maxzoom, zoom), tiles)
     hosts = sorted(frozenset().union(*(scene.hosts for scene in scenes)))
     return Mosaic(document, scenes[0].assets, tuple(hosts), notes=bad.notes)
 
