@@ -270,6 +270,11 @@ class MosaicReport:
     """Empty tiles by kind, as in `TileEmpty`, and "not found"; kinds without any are left out."""
     same_bytes: SameBytes | None = None
     """Of the picture that more than 5 % of the tiles are, if there is one."""
+    averaged_values: int = 0
+    """Different values of a band, if these are so few (2 to 64) that they may be class codes, and the overviews are
+    averages without the user's choice; 0 otherwise."""
+    tile_dtypes: tuple[str, ...] = ()
+    """Those of the tiles, if they differ: their numbers are kept, so 255 of uint8 is not 65535 of uint16."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON types; tiles are written z/x/y."""
@@ -286,7 +291,7 @@ class MosaicReport:
             scenes[name] = tuple(SceneCount(**count) for count in scenes[name])
         same_bytes = SameBytes(**found) if (found := values.get("same_bytes")) else None
         settled = {"output": Path(values["output"]), "bounds": (west, south, east, north), "failed": tuple(failed)}
-        settled["same_bytes"] = same_bytes
+        settled |= {"same_bytes": same_bytes, "tile_dtypes": tuple(values.get("tile_dtypes", ()))}
         return cls(**{**values, **settled, "scenes": SceneReport(**scenes)})
 
 

@@ -377,8 +377,7 @@ class Download:
         if self.ledger.record(part, 0).missing:
             await self._parts.keep(part)
         cog = await self._parts.seal(part, tags=self.tags) if is_sealable else await self._parts.drop(part)
-        if self._scenes:
-            await self._work.save_scenes(self._scenes.as_dict())
+        await self._work.save_tallies(self._scenes.as_dict(), self._parts.few_values.as_dict())
         await self._work.spool.sync()
         await to_its_end(self._work.parts.declare, part, self.ledger.record(part, *cog))
         if is_sealable:

@@ -26,8 +26,9 @@ from mosaic_async.raster.assembly import Assembly
 from mosaic_async.raster.canvas import Canvas
 from mosaic_async.raster.digest import sign
 from mosaic_async.raster.encoding import Encoding
+from mosaic_async.raster.few_values import FewValues
 from mosaic_async.raster.fitting import fit
-from mosaic_async.raster.form import TileFormat
+from mosaic_async.raster.form import Mask, Pixels, TileFormat
 from mosaic_async.raster.readback import blocks_with_data
 from mosaic_async.raster.tile import read
 
@@ -61,11 +62,16 @@ class PartWriter:
         layout: where tiles go and how they are stored.
         files: where parts go; the canvas that is kept there for a part is filled further.
         assembly: the output that grows with the parts; None if the only part is the output.
+        few_values: of the pixels that an earlier run has placed.
     """
 
-    def __init__(self, job: Job, layout: Layout, files: PartFiles, assembly: Assembly | None) -> None:
+    def __init__(
+        self, job: Job, layout: Layout, files: PartFiles, assembly: Assembly | None, few_values: FewValues
+    ) -> None:
         self.layout = layout
         """It holds all tiles so far."""
+        self.few_values = few_values
+        """Of the pixels that the overviews average."""
         self._job = job
         self._files = files
         self._assembly = assembly
@@ -193,8 +199,15 @@ class PartWriter:
         self._widen(reading.form)
         of_tile, of_part = self.layout.grid.overlap(tile, part)
         pixels, mask = fit(reading.cut(*of_tile.toslices()), self.layout.encoding)
+        self._note_values(pixels, mask)
         self._canvas(part).place(pixels, mask, of_part)
         return True
+
+    def _note_values(self, pixels: Pixels, mask: Mask | None) -> None:
+        """Note the values of pixels whose average was not the user's choice."""
+        encoding = self.layout.encoding
+        if (self._job.overview_resampling, encoding.overview_resampling) == ("auto", "average"):
+            self.few_values.note(pixels, mask, encoding.nodata)
 
     def _widen(self, form: TileFormat) -> None:
         joined = self.layout.tile_format.joined(form)

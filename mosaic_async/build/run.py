@@ -50,6 +50,7 @@ from mosaic_async.http.emptiness import EmptyRules
 from mosaic_async.raster.assembly import Assembly, is_output, publish
 from mosaic_async.raster.block_cache import small_block_cache
 from mosaic_async.raster.encoding import Encoding
+from mosaic_async.raster.few_values import FewValues
 from mosaic_async.raster.form import TileFormat
 from mosaic_async.redaction import scrub
 
@@ -71,6 +72,7 @@ class Run:
         """Bytes, estimated; None when not known yet."""
         self._retried: Counter[str] = Counter()
         self._scenes = SceneTally()
+        self._few_values = FewValues()
         self._stop = stop
         self._job = job
         self._effort = effort.towards(job.source)
@@ -108,7 +110,7 @@ class Run:
             await work.close()
 
     async def _build_in(self, work: WorkFolder, cover: Cover, credentials: str) -> MosaicReport:
-        self._scenes = SceneTally(await work.read_scenes())
+        self._scenes, self._few_values = SceneTally(await work.read_scenes()), FewValues(await work.read_values())
         async with self._client(work) as client:
             client.call_empty(EmptyRules.of(self._job.empty))
             await check_renewal(self._job, client, work, credentials)
@@ -127,7 +129,7 @@ class Run:
             download = Download(
                 self._job,
                 self._effort,
-                PartWriter(self._job, layout, work.parts, assembly),
+                PartWriter(self._job, layout, work.parts, assembly, self._few_values),
                 client=client,
                 work=work,
                 scenes=self._scenes,
@@ -272,8 +274,7 @@ class Run:
             try:
                 await download.run()
             finally:
-                if self._scenes:
-                    await work.save_scenes(self._scenes.as_dict())
+                await work.save_tallies(self._scenes.as_dict(), self._few_values.as_dict())
         return resumed
 
     def _explain_overviews(self, encoding: Encoding) -> None:
@@ -318,6 +319,8 @@ class Run:
             tiles_not_found=ledger.not_found,
             empty_kinds={str(kind): count for kind, count in ledger.empty_kinds.items()},
             same_bytes=await asyncio.to_thread(download.same_bytes.most),
+            averaged_values=self._few_values.count if grid.levels else 0,
+            tile_dtypes=download.layout.tile_format.dtypes,
             requests=client.requests,
             retries=client.retries,
             retried=dict(self._retried.most_common(_SHOWN_REASONS)),

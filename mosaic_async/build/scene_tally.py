@@ -89,7 +89,9 @@ class SceneTally:
         return {name: day for name, day in days.items() if day}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what a later run continues from, as JSON types."""
+        """Return what a later run continues from, as JSON types; nothing if no tile names its scenes."""
+        if not self:
+            return {}
         used, skipped = (
             {name: [count.day, count.tiles, count.note] for name, count in counts.items()}
             for counts in (self._used, self._skipped)

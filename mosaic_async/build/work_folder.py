@@ -52,7 +52,10 @@ class WorkFolder:
         self._job = self.path / "job.json"
         self._scenes = self.path / "scenes.json"
         self._sample = self.path / "sample.json"
-        self._saving_scenes = asyncio.Lock()
+        self._values = self.path / "values.json"
+        self._saved: dict[str, Mapping[str, Any]] = {}
+        """What this run has written last of each tally."""
+        self._saving = asyncio.Lock()
         self._lock: TextIO | None = None
         self._published: dict[str, Any] | None = None
         self.arrivals = Arrivals(self.path / "arrivals.log", self._proof)
@@ -122,14 +125,21 @@ class WorkFolder:
         self.parts = PartFiles(self.parts.folder, self._proof, layout)
         await asyncio.to_thread(self._write, self._job, "job", self.state, durable=True)
 
-    async def save_scenes(self, tally: Mapping[str, Any]) -> None:
-        """Keep what is known of the scenes that tiles were made of."""
-        async with self._saving_scenes:  # so that the last one to call is the last one to write
-            await asyncio.to_thread(self._write, self._scenes, "scenes", dict(tally))
+    async def save_tallies(self, scenes: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+        """Keep the scenes that tiles were made of, and the values of their pixels while these are few."""
+        async with self._saving:  # so that the last one to call is the last one to write
+            for path, what, tally in ((self._scenes, "scenes", scenes), (self._values, "values", values)):
+                if self._saved.get(what, {}) != tally:
+                    await asyncio.to_thread(self._write, path, what, dict(tally))
+                    self._saved[what] = tally
 
     async def read_scenes(self) -> dict[str, Any]:
         """Return what an earlier run kept of its scenes; nothing if that is damaged."""
         return await self._read("scenes", self._scenes)
+
+    async def read_values(self) -> dict[str, Any]:
+        """Return what an earlier run kept of its values; nothing if that is damaged."""
+        return await self._read("values", self._values)
 
     async def save_sample(self, sample: Mapping[str, Any]) -> None:
         """Keep a tile, by which a later run tells whether the source is still the same."""

@@ -171,6 +171,7 @@ def report_text(report: MosaicReport) -> str:
         f"{report.seconds:.1f} s, {_counted(report.parts_total, 'part')} ({report.parts_resumed:,} resumed), "
         f"peak memory {_size(report.peak_memory or report.peak_rss)}"
         + _same_bytes_text(report.same_bytes)
+        + _values_text(report)
         + _scenes_text(report.scenes)
     )
 
@@ -191,6 +192,23 @@ def _same_bytes_text(found: SameBytes | None) -> str:
         f"\nwarning: {found.tiles:,} of {found.total:,} tiles are the same bytes; if that picture means "
         f'"no data", re-run with --fresh --overwrite --empty sha256:{found.sha256}'
     )
+
+
+def _values_text(report: MosaicReport) -> str:
+    """Return warnings if the overviews may be averages of class codes, and if tiles may count in different steps."""
+    lines = []
+    if report.averaged_values:
+        lines.append(
+            f"warning: overviews are averages of only {report.averaged_values} different values; if these are class "
+            "codes, re-run with --fresh --overwrite --overview-resampling mode (or nearest)"
+        )
+    if report.tile_dtypes:
+        lines.append(
+            f"warning: the tiles are {' and '.join(report.tile_dtypes)}, and their numbers are kept; if the largest "
+            "number of each means the same (white is 255 of uint8, 65535 of uint16, 1.0 of float32), request one "
+            "dtype: another format in the URL, or --rescale"
+        )
+    return "".join(f"\n{line}" for line in lines)
 
 
 def _because(reason: str | None) -> str:

@@ -18,6 +18,7 @@ from mosaic_async.build.proof import Proof
 from mosaic_async.errors import TileError
 from mosaic_async.geo.area import Area
 from mosaic_async.geo.cover import Cover
+from mosaic_async.raster.few_values import FewValues
 from mosaic_async.raster.tile import learn
 from mosaic_async.sources.source import TileSource
 from tests.build.test_unlike_tiles import (
@@ -92,7 +93,7 @@ async def written(folder, arrivals):
     cover = Cover.of(job.area, 7, max_tiles=2)
     layout = prepare(job, Effort(), cover, learn(arrivals[0][1]))
     files = PartFiles(folder, Proof("job"))
-    writer = PartWriter(job, layout, files, None)
+    writer = PartWriter(job, layout, files, None, FewValues())
     (part,) = layout.grid.parts()
     tiles = {(tile.x, tile.y): tile for tile in layout.grid.tiles(part)}
     for tile, body in arrivals:

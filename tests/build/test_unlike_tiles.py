@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 import rasterio
 from aiohttp import web
+from PIL import Image
 from rasterio.features import geometry_mask
 from rasterio.io import MemoryFile
 from rio_cogeo.cogeo import cog_validate
 
 from mosaic_async import IncompleteError, StoppedError, TilesDiffer, build_mosaic, verify_mosaic
+from mosaic_async.cli.terminal import report_text
 from mosaic_async.geo.cover import Cover, Tile
 from tests.loopback import running
 from tests.pictures import GREY, GREY_ALPHA, PALETTE, RGB, RGBA, png
@@ -238,6 +240,37 @@ async def test_unlike_tiles_become_the_same_file_whichever_comes_first(serve, tm
     assert len(digests) == 1
     verified = await verify_mosaic(path, source=template, sample=16)
     assert verified.is_sound, verified
+
+
+def opaque_png(depth):
+    """Return how to make grey PNGs, whose numbers are those that Pillow reads."""
+
+    def make(seed):
+        array = values(seed, 1, 0, 2**depth)[0]
+        array[0, 0] = 2**depth - 1
+        body = png(array, kind=GREY, depth=depth)
+        found = np.asarray(Image.open(io.BytesIO(body))).astype("float64")
+        assert found.max() == 2**depth - 1
+        return body, found[..., None], ALL
+
+    return make
+
+
+def grey_tiff(seed):
+    """Return shares of white from 0 to 1."""
+    array = (values(seed, 1) / np.float32(255)).astype("float32")
+    return tiff(array, photometric="MINISBLACK"), array.transpose(1, 2, 0).astype("float64"), ALL
+
+
+@pytest.mark.parametrize(("wide", "dtypes"), [(opaque_png(16), ("uint16", "uint8")), (grey_tiff, ("float32", "uint8"))])
+async def test_numbers_of_unlike_depth_are_kept_as_gdal_and_pillow_read_them_and_that_is_said(
+    serve, tmp_path, wide, dtypes
+):
+    template = serve(layer := Layer(opaque_png(8), wide))
+    report = await build_mosaic(template, AREA, path := tmp_path / "out.tif", **OPTIONS)
+    assert_holds(path, layer, dtypes[0])
+    assert report.tile_dtypes == dtypes
+    assert f"the tiles are {dtypes[0]} and {dtypes[1]}, and their numbers are kept" in report_text(report)
 
 
 async def built(template, path, **options):

@@ -10,7 +10,16 @@ import rasterio
 from rasterio.enums import ColorInterp
 from rio_cogeo.cogeo import cog_validate
 
-from mosaic_async import OverviewsChosen, UsageError, build_mosaic, plan_mosaic, verify_mosaic
+from mosaic_async import (
+    MosaicReport,
+    OverviewsChosen,
+    StoppedError,
+    UsageError,
+    build_mosaic,
+    plan_mosaic,
+    verify_mosaic,
+)
+from mosaic_async.cli.terminal import report_text
 from mosaic_async.sources.source import TileSource
 from tests.build.test_unlike_tiles import (
     ALL,
@@ -27,7 +36,7 @@ from tests.build.test_unlike_tiles import (
     values,
 )
 from tests.pictures import PALETTE, RGB, RGBA, png
-from tests.raster.test_meaning import HEIGHTS
+from tests.raster.test_meaning import HEIGHTS, tiff
 
 __all__ = ["serve"]
 pytestmark = pytest.mark.usefixtures("unblocked_loop")
@@ -77,6 +86,46 @@ async def test_class_codes_that_a_url_names_are_not_averaged(serve, tmp_path, te
             found = dataset.tags()["MOSAIC_OVERVIEW_RESAMPLING"]
         assert found == ("mode" if has_classes else "average")
         assert [event.resampling for event in seen if isinstance(event, OverviewsChosen)] == ["mode"] * has_classes
+
+
+def codes(count, dtype):
+    """Return how to make tiles of patches that have one of few numbers each; one value is rare."""
+
+    def make(seed):
+        array = values(seed, 1, 0, count)[:, ::4, ::4].repeat(4, axis=1).repeat(4, axis=2).astype(dtype)
+        array[0, seed, 7] = 99
+        return tiff(array, photometric="MINISBLACK"), array.transpose(1, 2, 0).astype("float64"), ALL
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("dtype", "count"), [("uint8", 11), ("int16", 40), ("float32", 3), pytest.param("uint16", 70, id="many")]
+)
+async def test_averages_of_few_values_are_told(serve, tmp_path, dtype, count):
+    template = serve(layer := Layer(codes(count, dtype)))
+    report = await build_mosaic(template, AREA, path := tmp_path / "out.tif", **OPTIONS)
+    expected = 0 if count > 64 else len(np.unique(layer.pixels))
+    assert (report.averaged_values, MosaicReport.from_dict(report.as_dict())) == (expected, report)
+    warning = f"averages of only {expected} different values; if these are class codes"
+    assert (warning in report_text(report)) == (expected > 0)
+    if expected:
+        assert "--overview-resampling mode" in report_text(report)
+        chosen = await build_mosaic(
+            template, AREA, path, **OPTIONS, overwrite=True, overview_resampling="nearest" if count < 12 else "average"
+        )
+        assert chosen.averaged_values == 0
+
+
+async def test_the_report_of_a_resumed_run_counts_the_values_of_all_runs(serve, tmp_path):
+    layer = Layer(*[codes(5, "uint8")] * 4, *[codes(9, "uint8")] * 12)
+    template, path = serve(layer), tmp_path / "out.tif"
+    layer.requests_left = 5
+    with pytest.raises(StoppedError):
+        await build_mosaic(template, AREA, path, **OPTIONS, stop=layer.stop)
+    report = await build_mosaic(template, AREA, path, **OPTIONS)
+    assert report.parts_resumed
+    assert report.averaged_values == len(np.unique(layer.pixels)) == 10
 
 
 def heights(seed):

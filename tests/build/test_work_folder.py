@@ -74,7 +74,7 @@ async def left(folder, *, label=LABEL):
     await work.spool.write(TILE, b"body", file="0-1")
     await finish(work, PART, pixels=b"pixels 1", top=b"top 1")
     await finish(work, TWIN, pixels=b"pixels 2", top=b"top 2", record=PartRecord(fates="pe", nbytes=0))
-    await work.save_scenes({"tiles": 3})
+    await work.save_tallies({"tiles": 3}, {})
     await work.close()
     return work
 
@@ -87,7 +87,7 @@ async def test_tiles_parts_state_and_scenes_are_there_again_after_a_crash(folder
     await work.spool.write(TILE, b"body", file="0-1")
     await work.spool.write(Tile(4, 4, 5), b"", file="0-1")
     await asyncio.to_thread(work.parts.declare, PART, RECORD)
-    await work.save_scenes({"used": {"a": [None, 3]}})
+    await work.save_tallies({"used": {"a": [None, 3]}}, {})
     await work.close()
 
     again = await folder.open()
@@ -362,7 +362,7 @@ async def test_records_of_two_kinds_are_not_taken_for_each_other(folder):
 
 async def test_scenes_that_are_saved_together_are_all_saved(folder):
     work = await folder.open()
-    await asyncio.gather(*(work.save_scenes({"tiles": count}) for count in range(20)))
+    await asyncio.gather(*(work.save_tallies({"tiles": count}, {}) for count in range(20)))
     assert await work.read_scenes() == {"tiles": 19}
     assert [path.name for path in work.path.glob("*.partial")] == []
     await work.close()
