@@ -64,6 +64,10 @@ class Running:
         stdout, stderr = (path.read_text() for path in self._streams)
         return stdout, stderr
 
+    def said(self) -> str:
+        """What stderr has so far."""
+        return self._streams[1].read_text()
+
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)

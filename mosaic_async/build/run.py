@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from mosaic_async.build.budget import BLOCK_CACHE, peak_rss
@@ -25,6 +26,7 @@ from mosaic_async.build.output_path import check_absent
 from mosaic_async.build.part_writer import PartWriter
 from mosaic_async.build.preflight import bytes_needed, check_files, check_room
 from mosaic_async.build.probe import probe
+from mosaic_async.build.pulse import pulsing
 from mosaic_async.build.renewal import check_renewal, keep_sample
 from mosaic_async.build.run_state import RunState
 from mosaic_async.build.scene_tally import SceneTally
@@ -37,6 +39,7 @@ from mosaic_async.events import (
     OnEvent,
     OverviewsChosen,
     PieceDropped,
+    Pulse,
     RunStarted,
     ServerTrouble,
     Stitching,
@@ -111,7 +114,7 @@ class Run:
 
     async def _build_in(self, work: WorkFolder, cover: Cover, credentials: str) -> MosaicReport:
         self._scenes, self._few_values = SceneTally(await work.read_scenes()), FewValues(await work.read_values())
-        async with self._client(work) as client:
+        async with self._client(work) as client, pulsing(partial(_pulse, client), self._on_event, self._stop):
             client.call_empty(EmptyRules.of(self._job.empty))
             await check_renewal(self._job, client, work, credentials)
             known = self._known_state(work)
@@ -161,7 +164,7 @@ class Run:
         if is_stopped:
             done = report.tiles_placed + report.tiles_empty
             raise StoppedError(
-                f"stopped with {done:,} of {report.tiles_total:,} tiles",
+                f"stopped with {done:,} of {report.tiles_total:,} tiles, which are kept in {work.path.name}",
                 report=report,
                 hint="the same call resumes from here",
             )
@@ -343,6 +346,10 @@ class Run:
             yield
         finally:
             self._seconds[name] = time.monotonic() - started
+
+
+def _pulse(client: Client) -> Pulse:
+    return Pulse(client.in_flight, client.requests, client.bytes_received)
 
 
 def _way_out(report: MosaicReport, hints: Counter[str]) -> str:

@@ -24,7 +24,8 @@ class Bar:
 
     def __init__(self, stream: TextIO, *, is_shown: bool = True) -> None:
         self._stream = stream
-        self._is_shown = is_shown and stream.isatty()
+        self.is_shown = is_shown and stream.isatty()
+        """Whether a bar is drawn."""
         self._is_ascii = not (stream.encoding or "").lower().startswith("utf")
         self._title = ""
         self._unit = ""
@@ -68,7 +69,7 @@ class Bar:
 
     def write(self, line: str) -> None:
         """Write a line above the bar."""
-        is_drawn = self._is_shown and self._total > 0
+        is_drawn = self.is_shown and self._total > 0
         self._stream.write(f"{_ERASE if is_drawn else ''}{line}\n")
         if is_drawn:
             self._draw()
@@ -76,13 +77,13 @@ class Bar:
 
     def close(self) -> None:
         """Draw the last state and leave it behind."""
-        if self._is_shown and self._total:
+        if self.is_shown and self._total:
             self._draw()
             self._stream.write("\n")
             self._stream.flush()
 
     def _draw(self) -> None:
-        if not self._is_shown:
+        if not self.is_shown:
             return
         self._drawn = monotonic()
         line = tqdm.format_meter(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from mosaic_async.cli.job_arguments import JobArguments
 from mosaic_async.cli.opened_source import is_tile_url, opened
 from mosaic_async.cli.options import job_options, rendering_options
 from mosaic_async.cli.parsing import BoundsCommand, write_whole
+from mosaic_async.cli.progress import Progress
 from mosaic_async.cli.running import run
 from mosaic_async.cli.search_options import search_options, sign_option
 from mosaic_async.cli.signals import Interrupted
-from mosaic_async.cli.terminal import Progress, report_text
+from mosaic_async.cli.terminal import report_text
 from mosaic_async.errors import IncompleteError, UsageError
 from mosaic_async.events import MosaicReport
 
@@ -114,8 +116,9 @@ def _build(source: str | Path, output: Path, given: JobArguments, progress: Prog
         async with opened(source, given) as tiles:
             return await build_mosaic(tiles, given.area, output, stop=stop, on_event=progress, **given.library)
 
-    def stop_softly() -> bool:
-        """Stop the run where it waits for tiles only: those under way are worth waiting for."""
+    def stop_softly(number: signal.Signals) -> bool:
+        """Stop the run where it waits for tiles only: those in flight are worth waiting for."""
+        progress.answer("Ctrl-C" if number == signal.SIGINT else number.name)
         if progress.is_downloading:
             stop.set()
         return progress.is_downloading
@@ -126,4 +129,6 @@ def _build(source: str | Path, output: Path, given: JobArguments, progress: Prog
         ended = error.__cause__ if isinstance(error, Interrupted) else error
         if as_json and isinstance(ended, IncompleteError):
             click.echo(json.dumps(ended.report.as_dict()))
+        if isinstance(error, Interrupted) and not isinstance(ended, IncompleteError) and progress.kept:
+            error.add_note(f"{progress.kept} are kept in {output.name}.work")
         raise

@@ -49,7 +49,8 @@ def print_unexpected(kind: type[BaseException], error: BaseException, trace: Tra
 def _interruption(interrupted: Interrupted) -> str:
     word = "interrupted" if interrupted.exit_code == 130 else "terminated"
     cause = interrupted.__cause__
-    return f"{word}: {cause.message}" if isinstance(cause, StoppedError) else word
+    words = [cause.message] if isinstance(cause, StoppedError) else getattr(interrupted, "__notes__", [])
+    return ": ".join([word, *words])
 
 
 def _end(ctx: click.Context, message: str, hint: str | None, code: int) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -12,7 +13,9 @@ from mosaic_async.cli.signals import interruptible
 _Result = TypeVar("_Result")
 
 
-def run(coroutine: Coroutine[Any, Any, _Result], stop_softly: Callable[[], bool] | None = None) -> _Result:
+def run(
+    coroutine: Coroutine[Any, Any, _Result], stop_softly: Callable[[signal.Signals], bool] | None = None
+) -> _Result:
     """Run a coroutine and return its result; signals end it as `signals.interruptible` describes."""
     gc.freeze()  # imported modules stay: to collect them again and again, also at the end, costs 0.1 s
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -11,9 +11,9 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from mosaic_async.events.wording import DRAIN
+
 _Result = TypeVar("_Result")
-_DRAIN = 10.0
-"""Seconds that requests under way get to arrive; a machine that is taken away gives 30."""
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -26,7 +26,7 @@ class Interrupted(BaseException):
 
 
 async def interruptible(
-    coroutine: Coroutine[Any, Any, _Result], stop_softly: Callable[[], bool] | None = None
+    coroutine: Coroutine[Any, Any, _Result], stop_softly: Callable[[signal.Signals], bool] | None = None
 ) -> _Result:
     """Await a coroutine in the main thread and return its result; a signal ends it.
 
@@ -46,8 +46,8 @@ async def interruptible(
         if received:
             os._exit(128 + number)
         received.append(number)
-        if stop_softly is not None and stop_softly():
-            loop.call_later(_DRAIN, task.cancel)
+        if stop_softly is not None and stop_softly(number):
+            loop.call_later(DRAIN, task.cancel)
         else:
             task.cancel()
 

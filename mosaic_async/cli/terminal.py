@@ -1,152 +1,16 @@
-"""What people see in a terminal: progress from events, the plan and the report as text.
-
-Progress goes to stderr. This module knows nothing of how a bar is drawn.
-"""
+"""What people read when a command has ended: the plan and the reports as text. It knows nothing of where it goes."""
 
 from __future__ import annotations
-
-import sys
-from collections import Counter
-from typing import Self
 
 from tqdm import tqdm
 
 from mosaic_async.build.plan import MosaicPlan
 from mosaic_async.build.verify import VerifyReport
-from mosaic_async.cli.bar import Bar
-from mosaic_async.events import (
-    Event,
-    MosaicReport,
-    OverviewsChosen,
-    PieceDropped,
-    RunStarted,
-    SameBytes,
-    SceneReport,
-    SceneSkipped,
-    ServerTrouble,
-    Stitching,
-    StitchProgress,
-    TileEmpty,
-    TileFailed,
-    TileFetched,
-    TileNotFound,
-    TileParked,
-    TilePlaced,
-    TileRetried,
-    TilesDiffer,
-    zxy,
-)
+from mosaic_async.events import MosaicReport, SameBytes, SceneReport, zxy
 from mosaic_async.geo.grid_names import WEB_MERCATOR
-from mosaic_async.redaction import scrub
 
-_LINES = 10
-"""Lines of each kind before the rest is only counted."""
 _SHOWN = 20
 """Differences of each kind that `verify` shows."""
-
-
-class Progress:
-    """Shows events on stderr: a progress bar if it is a terminal, and lines about tiles."""
-
-    def __init__(self, *, quiet: bool, verbose: bool) -> None:
-        self._bar = Bar(sys.stderr, is_shown=not quiet)
-        self._quiet = quiet
-        self._verbose = verbose
-        self._bytes = 0
-        self._failed = 0
-        self._printed: Counter[str] = Counter()
-        self._stitched: int | None = None
-        self.is_downloading = False
-        """Whether the run waits for tiles."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def __call__(self, event: Event) -> None:
-        """Show an event."""
-        match event:
-            case RunStarted():
-                self.is_downloading = True
-                self._bar.start(event.tiles_total, initial=event.tiles_resumed, unit="tile")
-            case TileFetched():
-                self._bytes += event.nbytes
-            case TilePlaced() | TileEmpty() | TileNotFound():
-                self._advance()
-            case TileFailed():
-                self._failed += 1
-                self._print_some("failed", f"{zxy(event.tile)}: {event.reason} ({event.attempts} attempts)")
-                self._advance()
-            case Stitching():
-                self.is_downloading = False
-                self._bar.rename("stitching" if event.parts > 1 else "validating")
-            case StitchProgress():
-                self._stitch(event)
-            case _:
-                self._print(event)
-
-    def _print(self, event: Event) -> None:
-        """Print an event that leaves the bar as it is."""
-        match event:
-            case OverviewsChosen():
-                self._print_line(f"note: overviews take {event.resampling}: {event.reason}")
-            case TilesDiffer():
-                self._print_line(f"note: {_difference_text(event)}")
-            case PieceDropped():
-                self._print_some("dropped", f"{event.name}: {event.reason}, so it is made again")
-            case TileParked():
-                self._print_some("parked", f"{zxy(event.tile)}: {event.reason}")
-            case SceneSkipped():
-                self._print_some("skipped", f"{event.scene}: the tiler cannot read it, first in {zxy(event.tile)}")
-            case ServerTrouble():
-                self._print_some(event.kind, _trouble_text(event))
-            case TileRetried() if self._verbose:
-                self._print_line(f"retry {event.attempt} in {event.wait:.1f} s: {event.url}: {event.reason}")
-            case _:
-                pass
-
-    def _advance(self) -> None:
-        rate = f"{self._bytes / 1e6 / (self._bar.elapsed or 1):.1f} MB/s"
-        self._bar.advance(f"{rate}, {self._failed} failed" if self._failed else rate)
-
-    def _stitch(self, event: StitchProgress) -> None:
-        """Show the copied bytes in a bar of their own."""
-        if self._stitched is None:
-            self._bar.start(event.total, initial=event.done, unit="B", title="stitching")
-        else:
-            self._bar.advance(steps=event.done - self._stitched)
-        self._stitched = event.done
-        if event.done >= event.total:
-            self._bar.rename("validating")
-
-    def _print_some(self, kind: str, text: str) -> None:
-        """Print the first lines of a kind only: an hour of them would bury what matters."""
-        self._printed[kind] += 1
-        if self._verbose or self._printed[kind] <= _LINES:
-            self._print_line(f"{kind}: {text}")
-        elif self._printed[kind] == _LINES + 1:
-            self._print_line(f"{kind}: further lines are hidden; --verbose prints them all")
-
-    def _print_line(self, line: str) -> None:
-        if not self._quiet:
-            self._bar.write(scrub(line))
-
-
-def _difference_text(event: TilesDiffer) -> str:
-    bands = f"{event.count} band{'s' if event.count > 1 else ''} of {event.dtype}"
-    return f"tile {zxy(event.tile)} is unlike the tiles before it: the output has {bands}, mask {event.mask}"
-
-
-def _trouble_text(event: ServerTrouble) -> str:
-    match event.kind:
-        case "pause":
-            return f"{event.seconds:.0f} s, as the server requests ({event.reason})"
-        case "outage":
-            return f"server unavailable, probing until it returns ({event.reason})"
-        case "back":
-            return f"server available again after {event.seconds:.0f} s"
 
 
 _KINDS = {

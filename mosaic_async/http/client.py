@@ -130,6 +130,11 @@ class Client:
         """Maximum requests in flight at this moment."""
         return self._slots.limit
 
+    @property
+    def in_flight(self) -> int:
+        """Requests in flight at this moment."""
+        return self._slots.taken
+
     @asynccontextmanager
     async def permit(self) -> AsyncIterator[None]:
         """Hold one of the `concurrency` permits without a request."""

@@ -165,13 +165,14 @@ class Slots:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._taken = 0
+        self.taken = 0
+        """Slots in use."""
         self._waiters: deque[asyncio.Future[None]] = deque()
 
     def take(self) -> bool:
         """Take a slot if one is free and nobody waits for it, and return whether it did."""
-        is_free = self._taken < self.limit and not self._waiters
-        self._taken += is_free
+        is_free = self.taken < self.limit and not self._waiters
+        self.taken += is_free
         return is_free
 
     async def acquire(self) -> None:
@@ -192,7 +193,7 @@ class Slots:
 
     def release(self) -> None:
         """Return a slot."""
-        self._taken -= 1
+        self.taken -= 1
         self._wake()
 
     def resize(self, limit: int) -> None:
@@ -201,8 +202,8 @@ class Slots:
         self._wake()
 
     def _wake(self) -> None:
-        while self._waiters and self._taken < self.limit:
+        while self._waiters and self.taken < self.limit:
             waiter = self._waiters.popleft()
             if not waiter.done():
-                self._taken += 1
+                self.taken += 1
                 waiter.set_result(None)

@@ -40,7 +40,7 @@ from mosaic_async import (
     build_mosaic,
 )
 from mosaic_async.build.preflight import check_room
-from mosaic_async.cli.terminal import Progress
+from mosaic_async.cli.progress import Progress
 from mosaic_async.http.client import Client, Clock
 from tests.build.spool_reader import spooled
 from tests.fake_tiler import FakeTiler, Pattern

@@ -9,7 +9,7 @@ import pytest
 
 from mosaic_async.cli import bar as bar_module
 from mosaic_async.cli.bar import Bar
-from mosaic_async.cli.terminal import Progress
+from mosaic_async.cli.progress import Progress
 from mosaic_async.events import RunStarted, Stitching, StitchProgress, TilePlaced
 
 

@@ -96,6 +96,26 @@ class TileParked:
 
 
 @dataclass(frozen=True)
+class Pulse:
+    """What happens at this moment; sent once a second."""
+
+    in_flight: int
+    """Requests in flight."""
+    requests: int
+    """Attempts of this run so far, retries included."""
+    bytes_received: int
+    """Bytes of complete bodies so far."""
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """The run is stopped: nothing more is requested, and what is in flight may still arrive."""
+
+    in_flight: int
+    """Requests in flight."""
+
+
+@dataclass(frozen=True)
 class ServerTrouble:
     """The server requests a pause, is unavailable, or is back; no tile is requested meanwhile."""
 
@@ -302,6 +322,8 @@ Event = (
     | PieceDropped
     | TileFetched
     | TileRetried
+    | Pulse
+    | Stopping
     | ServerTrouble
     | TileParked
     | TilePlaced
