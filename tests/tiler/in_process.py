@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -33,10 +33,12 @@ class Answer:
 
 
 class InProcessTiler:
-    def __init__(self, folder: str | Path, *, is_surveyed: bool = True) -> None:
+    def __init__(self, folder: str | Path, *, is_surveyed: bool = True, unsurveyed: Collection[str] = ()) -> None:
+        """Open scenes; those whose files are `unsurveyed` are left to the tiles."""
         self.mosaic = open_mosaic(folder)
         store = Path(folder).with_name(f"{Path(folder).name}-created")
-        agreed = survey(names_in(self.mosaic.document), None, is_stac=self.mosaic.is_stac) if is_surveyed else None
+        names = [name for name in names_in(self.mosaic.document) if Path(name).name not in unsurveyed]
+        agreed = survey(names, None, is_stac=self.mosaic.is_stac) if is_surveyed else None
         self._app = make_app(self.mosaic, store, door=Door(), limits=OWN_RUN, traffic=Traffic(), survey=agreed)
 
     async def tile(self, tile, size=256, extension="tif", **rendering) -> Answer:

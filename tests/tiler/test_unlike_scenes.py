@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.parse import unquote
 
 import mercantile
 import numpy as np
 import pytest
+from aiohttp import web
 from rasterio.enums import ColorInterp
 
 from mosaic_async import SourceError, UsageError
 from mosaic_async.tiler import Rendering, open_mosaic
+from mosaic_async.tiler.scenes import survey
 from mosaic_async.tiler.scenes.archives import meaning_of
 from mosaic_async.tiler.scenes.scene import open_scene
+from tests.loopback import running
 from tests.tiler.in_process import InProcessTiler
 from tests.tiler.world import PLACE, read_alone, values_of, write_item, write_raster
 
@@ -304,3 +308,70 @@ async def test_tiles_of_scenes_that_were_not_surveyed_refuse_to_mix_them(tmp_pat
     tiler = InProcessTiler(tmp_path, is_surveyed=False)
     answer = await tiler.tile(TILES[1], bands=["B04"], pixel_selection="median")
     assert (answer.status, "mean different things" in answer.body.decode()) == (422, True)
+
+
+FAR = mercantile.tile(PLACE[0] + 1, PLACE[1], 11)
+
+
+def write_spread(folder: Path, scenes: dict[str, dict], *, far: str) -> None:
+    """Scenes of one value each by name; one of them lies in tiles of its own."""
+    for name, fields in scenes.items():
+        counts = np.full((300, 300), fields.pop("counts"), fields.pop("dtype", "uint16"))
+        shift = {"shift": (1700, 0)} if name == far else {}
+        write_raster(folder / f"{name}.tif", counts, nodata=0, **shift)
+        write_item(folder / f"{name}.json", {"B04": {"href": f"{name}.tif"}}, **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({**NEW, "counts": 2155}, "its counts of B04 mean 0.0001 x count -0.1, and those of the mosaic 0.0001 x count"),
+        ({**SUN, "platform": "landsat-8", "id": L1, "counts": 2155}, "by the sun's elevation"),
+        ({**OLD, "counts": 0.1155, "dtype": "float32"}, "its values are float32, and those of the mosaic uint16"),
+    ],
+)
+async def test_a_scene_that_the_survey_missed_is_left_out_everywhere_where_it_does_not_fit(fields, reason, tmp_path):
+    """Otherwise tiles that only it reaches would show its own counts beside others."""
+    for far in ("late", ""):
+        folder = tmp_path / f"far-{far}"
+        write_spread(folder, {"early": {**OLD, "counts": 1155}, "late": dict(fields)}, far=far)
+        tiler = InProcessTiler(folder, unsurveyed=["late.json"])
+        answer = await tiler.tile(FAR if far else TILES[1], bands=["B04"], pixel_selection="newest")
+        said = answer.body.decode(errors="replace") if far else unquote(answer.headers["x-skipped-reasons"])
+        assert reason in said
+        if not far:
+            data, valid = answer.pixels()
+            assert set(np.unique(data[0, valid])) == {1155}
+
+
+async def test_a_scene_that_the_survey_missed_is_harmonised_with_others_of_its_kind(tmp_path):
+    scenes = {"a": {**OLD, "counts": 1155}, "b": {**NEW, "counts": 2155}, "c": {**NEW, "counts": 2200}}
+    write_spread(tmp_path, scenes, far="c")
+    data, valid = (await InProcessTiler(tmp_path, unsurveyed=["c.json"]).tile(FAR, bands=["B04"])).pixels()
+    assert set(np.unique(data[0, valid])) == {1200}
+
+
+def test_of_very_many_scenes_on_a_server_a_sample_speaks_that_is_the_same_in_every_run(tmp_path, monkeypatch):
+    write_baselines(tmp_path, scales=tuple({**(OLD if place % 2 else NEW), "counts": 1155} for place in range(24)))
+    asked = []
+
+    async def answer(request):
+        asked.append(request.path)
+        return web.FileResponse(tmp_path / request.path[1:])
+
+    app = web.Application()
+    app.router.add_get("/{name}", answer)
+    monkeypatch.setattr(survey, "_MAX_SCENES", 12)
+    monkeypatch.setattr(survey, "_MAX_FILES", 5)
+    with running(app) as url:
+        found = []
+        for _ in range(2):
+            open_scene.cache_clear()
+            found.append(survey.survey([f"{url}/{place}.json" for place in range(24)], ["B04"], is_stac=True))
+    assert found[0] == found[1]
+    assert found[0].of("B04").dtype == "uint16"
+    assert len(found[0].of("B04").units) == 2
+    items = [path for path in asked if path.endswith(".json")]
+    assert len(items) == 24
+    assert len(set(items)) == 12
+    assert len({path for path in asked if path.endswith(".tif")}) == 5

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 from mosaic_async.errors import SourceError
 from mosaic_async.tiler.pixels.pixels import Pixels
-from mosaic_async.tiler.pixels.terms import common_offset
+from mosaic_async.tiler.pixels.terms import check_unit, common_offset
 from mosaic_async.tiler.pixels.view import View
 from mosaic_async.tiler.scenes.scene import Scene
 from mosaic_async.tiler.scenes.survey import Unit
@@ -30,17 +31,24 @@ class Meeting:
         """Check a scene against those before it.
 
         Raises:
-            SourceError: it has another number of bands.
-            UsageError: its counts mean something else.
+            SourceError: it has another number of bands, or its counts a meaning that the survey did not find.
+            UsageError: its counts mean something else, and the scenes were not surveyed.
         """
         with self._lock:
             if self._bands is None:
                 self._bands = len(pixels.data)
             if len(pixels.data) != self._bands:
                 raise SourceError(f"it has {len(pixels.data)} bands and not {self._bands}")
-            if self._view.reflectance or self._view.terms.is_known:
-                return
-            for (name, _), known, unit in zip(self._view.assets, self._units, self._view.units(scene), strict=True):
-                if unit is not None:
-                    known.add(unit)
-                    common_offset(sorted(known), name, is_final=True)
+            if not self._view.reflectance:
+                self._check_units(self._view.units(scene))
+
+    def _check_units(self, units: Sequence[Unit | None]) -> None:
+        terms = self._view.terms
+        if terms.is_known:
+            for (name, _), known, unit in zip(self._view.assets, terms.units, units, strict=True):
+                check_unit(unit, known, name)
+            return
+        for (name, _), seen, unit in zip(self._view.assets, self._units, units, strict=True):
+            if unit is not None:
+                seen.add(unit)
+                common_offset(sorted(seen), name, is_final=True)

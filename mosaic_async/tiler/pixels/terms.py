@@ -1,6 +1,6 @@
 """The terms on which scenes meet in a tile: one data type, one number of bands, one meaning of counts.
 
-They come from a survey of all scenes of the mosaic, so they are the same in every tile.
+They come from a survey of the mosaic's scenes, so they are the same in every tile.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ class Terms:
     """What the pixels of every scene are brought to."""
 
     is_known: bool = False
-    """Whether all scenes were surveyed; otherwise each tile checks its own."""
+    """Whether the scenes were surveyed; otherwise each tile checks its own."""
     dtype: str | None = None
     widths: tuple[int | None, ...] = ()
     """Bands of each asset in a tile; None: those of its file."""
     offsets: tuple[float | None, ...] = ()
     """The offset that the counts of each asset get; None: counts stay."""
+    units: tuple[tuple[Unit, ...], ...] = ()
+    """The meanings of the counts of each asset that the survey found."""
 
     @classmethod
     def of(cls, survey: Survey, assets: Sequence[tuple[str, tuple[int, ...]]], *, in_counts: bool) -> Terms:
@@ -55,6 +57,7 @@ class Terms:
                 common_offset(one.units, name) if in_counts else None
                 for one, (name, _) in zip(agreed, assets, strict=True)
             ),
+            units=tuple(one.units for one in agreed),
         )
 
     def typed(self, pixels: Pixels) -> Pixels:
@@ -66,7 +69,7 @@ class Terms:
         if self.dtype is None or pixels.data.dtype == self.dtype:
             return pixels
         if not np.can_cast(pixels.data.dtype, self.dtype):
-            raise SourceError(f"its values are {pixels.data.dtype}, and its item says {self.dtype} or smaller")
+            raise SourceError(f"its values are {pixels.data.dtype}, and those of the mosaic {self.dtype} or smaller")
         return Pixels(pixels.data.astype(self.dtype), pixels.valid)
 
 
@@ -106,13 +109,25 @@ def common_offset(units: Sequence[Unit], name: str, *, is_final: bool = False) -
         and all(_is_whole(highest - one, scale) for _, one in units)
     ):
         return highest
-    shown = ", ".join(
-        f"{scale:g} x count {offset:+g}" if scale else "by the sun's elevation" for scale, offset in units
-    )
     raise UsageError(
-        f"the counts of {name or 'the files'} mean different things in different scenes: {shown}",
+        f"the counts of {name or 'the files'} mean different things in different scenes: {_shown(units)}",
         hint="set ``reflectance`` to mix them, or use scenes of one kind",
     )
+
+
+def check_unit(unit: Unit | None, known: Sequence[Unit], name: str) -> None:
+    """Check that the survey found what the counts of a scene mean.
+
+    Raises:
+        SourceError: it found other meanings, and other tiles show those.
+    """
+    if unit is not None and unit not in known:
+        own, others = _shown([unit]), _shown(known) or "nothing known"
+        raise SourceError(f"its counts of {name or 'the file'} mean {own}, and those of the mosaic {others}")
+
+
+def _shown(units: Sequence[Unit]) -> str:
+    return ", ".join(f"{scale:g} x count {offset:+g}" if scale else "by the sun's elevation" for scale, offset in units)
 
 
 def shift_of(meaning: Meaning | None, offset: float | None) -> int:

@@ -1,6 +1,7 @@
 """What the scenes of a mosaic have in common under a name: data types, numbers of bands, meanings of counts.
 
-The first scene does not speak for all. So the survey reads all items, and files where items leave it open.
+The first scene does not speak for all. So the survey reads all items, and files where items leave it open; of very many
+on servers it reads a random sample, always the same. Tiles leave out a scene that does not fit what it found.
 It knows nothing of tiles.
 """
 
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from rasterio._err import CPLE_BaseError  # not every error of GDAL becomes a RasterioError
@@ -25,13 +26,14 @@ from mosaic_async.tiler.scenes.raster_file import is_local, open_raster
 from mosaic_async.tiler.scenes.scene import Scene, open_scene
 
 _MAX_SCENES = 5_000
-"""Scenes on servers whose items are read before the first tile."""
+"""Maximum scenes on servers whose items are read before the first tile."""
 _MAX_FILES = 1_000
-"""Files on servers that are opened before the first tile."""
+"""Maximum files on servers that are opened before the first tile."""
 _AT_ONCE = 16
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _DTYPES = frozenset(["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64"])
 
+_Value = TypeVar("_Value")
 Unit = tuple[float, float]
 """Scale and offset of counts; (0, 0) where they differ from scene to scene by nature."""
 
@@ -96,13 +98,23 @@ def survey(names: Sequence[str], wanted: Iterable[str] | None, *, is_stac: bool)
     Raises:
         SourceError: a band holds complex numbers.
     """
-    if not names or (not is_local(names[0]) and len(names) > _MAX_SCENES):
+    if not names:
         return Survey()
+    if not is_local(names[0]):
+        names = _sample(names, _MAX_SCENES)
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         opened = map if is_local(names[0]) else threads.map
         scenes = [scene for scene in opened(lambda name: _opened(name, is_stac=is_stac), names) if scene]
         looked_for = dict.fromkeys(_all_names(scenes) if wanted is None else wanted)
         return Survey({name: _agreement(scenes, name, threads) for name in looked_for})
+
+
+def _sample(values: Sequence[_Value], most: int) -> Sequence[_Value]:
+    """Return at most this many, spread at random but the same in every run, in their order."""
+    if len(values) <= most:
+        return values
+    places = np.sort(np.random.default_rng(0).choice(len(values), most, replace=False))
+    return [values[place] for place in places.tolist()]
 
 
 def names_in(document: Mapping[str, Any]) -> tuple[str, ...]:
@@ -156,7 +168,7 @@ def _facts(places: Sequence[tuple[Scene, Place]], threads: ThreadPoolExecutor) -
     left = [place for place, one in zip(places, stated, strict=True) if one is None or not agreed]
     files = [(scene.files[asset].href, bands) for scene, (asset, bands) in left]
     if files and not is_local(files[0][0]):
-        files = files[:_MAX_FILES]
+        files = _sample(files, _MAX_FILES)
         return known + [one for one in threads.map(_read, files) if one]
     return known + [one for one in map(_read, files) if one]
 
