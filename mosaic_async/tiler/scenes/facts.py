@@ -69,7 +69,7 @@ def facts_of_raster(location: str) -> SceneFacts:
     """
     try:
         grid = _grid_of_file(location)
-        return SceneFacts(location, grid.reach(), zoom_of(grid))
+        return SceneFacts(location, grid.reach(), zoom_of(grid), hosts=hosts_of([location]))
     except MosaicError as error:
         raise SourceError(f"the scene {location} cannot be used: {error}") from error
     except Exception as error:  # of GDAL and PROJ

@@ -28,6 +28,7 @@ from mosaic_async.sources.item_files import LINES, PARQUET, Scene, items_in, rea
 from mosaic_async.sources.item_folder import paths_in, write_items
 from mosaic_async.sources.outlines import cell_count, cells_of, mosaic_document
 from mosaic_async.sources.stac_files import read_document, resolve_href
+from mosaic_async.sources.tile_index import is_tile_index, rasters_in
 from mosaic_async.tiler.scenes.facts import (
     SceneFacts,
     facts_of_item,
@@ -137,7 +138,8 @@ def open_mosaic(
 
     Args:
         source: a MosaicJSON; a STAC item, collection, catalogue or item collection, newline-delimited items or
-            stac-geoparquet; a raster; or a folder of items or rasters. What a file is, its content tells.
+            stac-geoparquet; a tile index of GDAL; a raster; or a folder of items or rasters. What a file is, its
+            content tells.
         max_bad_scenes: scenes that may be unusable and are left out, as a number or a share such as `5%`.
         home: a folder made for this run, whose path does not count for the mosaic's digest.
         items: a folder made for this run for items that share a file; None: one that lasts as long as the mosaic.
@@ -155,6 +157,10 @@ def open_mosaic(
         return made
     if is_raster(path):
         return _of_scenes(_usable([str(path.absolute())], facts_of_raster, bad), bad)
+    if is_tile_index(path):
+        names = rasters_in(path)
+        origins = access.grant(names) if access else ()
+        return replace(_of_scenes(_usable(names, facts_of_raster, bad), bad), origins=origins)
     if path.suffix not in (*PARQUET, *LINES) and "mosaicjson" in (document := read_document(path)):
         return replace(_of_document(document, path, bad, access), home=str(Path(home).absolute()) if home else None)
     scenes = list(read_scenes(path, bad.add))

@@ -109,10 +109,10 @@ def survey(names: Sequence[str], wanted: Iterable[str] | None, *, is_stac: bool)
         return Survey({name: _agreement(scenes, name, threads) for name in looked_for})
 
 
-def _sample(values: Sequence[_Value], most: int) -> Sequence[_Value]:
+def _sample(values: Sequence[_Value], most: int) -> list[_Value]:
     """Return at most this many, spread at random but the same in every run, in their order."""
     if len(values) <= most:
-        return values
+        return list(values)
     places = np.sort(np.random.default_rng(0).choice(len(values), most, replace=False))
     return [values[place] for place in places.tolist()]
 
