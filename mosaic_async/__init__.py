@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mosaic_async.api import build_mosaic, build_mosaic_sync, plan_mosaic, verify_mosaic
+    from mosaic_async.build.api import build_mosaic, build_mosaic_sync, plan_mosaic, verify_mosaic
     from mosaic_async.build.plan import MosaicPlan
     from mosaic_async.build.source_comparison import TileFault
     from mosaic_async.build.verify import VerifyReport
@@ -105,7 +105,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "mosaic_async.api": ("build_mosaic", "build_mosaic_sync", "plan_mosaic", "verify_mosaic"),
+    "mosaic_async.build.api": ("build_mosaic", "build_mosaic_sync", "plan_mosaic", "verify_mosaic"),
     "mosaic_async.build.plan": ("MosaicPlan",),
     "mosaic_async.build.source_comparison": ("TileFault",),
     "mosaic_async.build.verify": ("VerifyReport",),

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from mosaic_async.api import build_mosaic
+from mosaic_async.build.api import build_mosaic
 from mosaic_async.build.failed_tiles import check_not_own
 from mosaic_async.build.job import NOT_FOUND, ON_ERROR, Effort
 from mosaic_async.cli import extras

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mosaic_async.api import plan_mosaic
+from mosaic_async.build.api import plan_mosaic
 from mosaic_async.build.plan import MosaicPlan
 from mosaic_async.cli.found_scenes import found
 from mosaic_async.cli.job_arguments import JobArguments

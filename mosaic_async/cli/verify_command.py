@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mosaic_async.api import verify_mosaic
+from mosaic_async.build.api import verify_mosaic
 from mosaic_async.build.source_comparison import TilePlaces
 from mosaic_async.build.verify import SAMPLE, VerifyReport
 from mosaic_async.cli.job_arguments import JobArguments
