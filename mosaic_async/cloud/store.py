@@ -25,7 +25,7 @@ _WORDS = 200
 
 
 class TakenError(MosaicError):
-    """An object of this name exists already, or has changed since it was looked at."""
+    """An object of this name exists already, or has changed meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Store:
         return found
 
     def delete(self, keys: Collection[str]) -> None:
-        """Delete objects; those that do not exist are no error."""
+        """Delete objects; those that do not exist are passed over."""
         names = sorted(keys)
         for start in range(0, len(names), _BATCH):
             batch = [{"Key": key} for key in names[start : start + _BATCH]]

@@ -89,7 +89,7 @@ def steps_of(stretches: Sequence[Stretch]) -> list[Step]:
 
 
 def groups_of(stretches: Sequence[Stretch], most: int = MOST_STRETCHES) -> Iterator[list[Stretch]]:
-    """Divide stretches into groups of so many at most: each is an object first, where all are too many for one."""
+    """Divide stretches into groups of at most this number: each is an object first, where all are too many for one."""
     for start in range(0, len(stretches), most):
         yield list(stretches[start : start + most])
 
