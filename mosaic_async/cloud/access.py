@@ -7,8 +7,6 @@ removed from every text that leaves the program.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +17,16 @@ from mosaic_async.redaction import learn
 
 _ATTEMPTS = 5
 _DEFAULT_REGION = "us-east-1"
+_VARIABLES = {
+    "gdal_endpoint": (None, "AWS_S3_ENDPOINT", None, None),
+    "gdal_https": (None, "AWS_HTTPS", "YES", None),
+    "gdal_unsigned": (None, "AWS_NO_SIGN_REQUEST", "", None),
+    "known_endpoint": (None, ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"], None, None),
+    "other_endpoint": (None, "AWS_ENDPOINT", None, None),
+    "other_region": (None, "AWS_REGION", None, None),
+    "other_unsigned": (None, "AWS_SKIP_SIGNATURE", "", None),
+}
+"""Variables that botocore reads for us beside its own ones: field in a profile, variable, default, conversion."""
 _YES = frozenset({"1", "on", "true", "yes"})
 
 
@@ -35,33 +43,26 @@ class Access:
     region: str
 
     @classmethod
-    def find(cls, environ: Mapping[str, str] | None = None) -> Access:
+    def find(cls) -> Access:
         """Look where AWS's tools look.
-
-        Args:
-            environ: variables; None for those of the process.
 
         Raises:
             UsageError: the extra `cloud` is not installed.
             ResourceError: the profile does not exist, or no keys are found.
         """
-        environ = os.environ if environ is None else environ
-        is_anonymous = any(_is_set(environ, name) for name in ("AWS_NO_SIGN_REQUEST", "AWS_SKIP_SIGNATURE"))
-        session = imported("botocore.session").get_session()
+        session = imported("botocore.session").Session(session_vars=_VARIABLES)
         try:
-            credentials = None if is_anonymous else session.get_credentials()
-            if credentials is None and not is_anonymous:
+            credentials = None if _is_anonymous(session) else session.get_credentials()
+            if credentials is None and not _is_anonymous(session):
                 raise ResourceError(
                     "keys for the object store were not found",
                     hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, "
                     "or AWS_NO_SIGN_REQUEST=YES for a public bucket",
                 )
-            client = _client(session, environ, is_anonymous=is_anonymous)
+            client = _client(session)
         except imported("botocore.exceptions").BotoCoreError as error:
             raise ResourceError(f"the settings of the object store cannot be used: {error}") from error
-        endpoint = client.meta.endpoint_url
-        is_aws = str(urlsplit(endpoint).hostname).endswith((".amazonaws.com", ".amazonaws.com.cn"))
-        access = cls(client, credentials, None if is_aws else endpoint, client.meta.region_name)
+        access = cls(client, credentials, _own_endpoint(client), client.meta.region_name)
         access.keys()
         return access
 
@@ -87,27 +88,42 @@ class Access:
         return settings
 
 
-def _client(session: Any, environ: Mapping[str, str], *, is_anonymous: bool) -> Any:
-    endpoint = _endpoint(environ)
-    region = session.get_config_variable("region") or environ.get("AWS_REGION") or _DEFAULT_REGION
-    is_custom = endpoint or any(name.startswith("AWS_ENDPOINT_URL") for name in environ)
-    config = imported("botocore.config").Config(
-        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-        s3={"addressing_style": "path"} if is_custom else {},
-        **({"signature_version": imported("botocore").UNSIGNED} if is_anonymous else {}),
+def _client(session: Any) -> Any:
+    """Return a client; a server that is not AWS's rarely has a host name per bucket."""
+    client = _client_of(session)
+    return client if _own_endpoint(client) is None else _client_of(session, s3={"addressing_style": "path"})
+
+
+def _client_of(session: Any, **settings: Any) -> Any:
+    unsigned = {"signature_version": imported("botocore").UNSIGNED} if _is_anonymous(session) else {}
+    retries = {"mode": "standard", "total_max_attempts": _ATTEMPTS}
+    return session.create_client(
+        "s3",
+        region_name=session.get_config_variable("other_region")
+        or session.get_config_variable("region")
+        or _DEFAULT_REGION,
+        endpoint_url=_endpoint(session),
+        config=imported("botocore.config").Config(retries=retries, **unsigned, **settings),
     )
-    return session.create_client("s3", region_name=region, endpoint_url=endpoint, config=config)
 
 
-def _endpoint(environ: Mapping[str, str]) -> str | None:
+def _own_endpoint(client: Any) -> str | None:
+    """Return the URL of a client's server; None for AWS."""
+    endpoint = str(client.meta.endpoint_url)
+    is_aws = str(urlsplit(endpoint).hostname).endswith((".amazonaws.com", ".amazonaws.com.cn"))
+    return None if is_aws else endpoint
+
+
+def _endpoint(session: Any) -> str | None:
     """Return the server that only the variables of GDAL or obstore name; botocore knows its own ones."""
-    if any(environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")):
+    read = session.get_config_variable
+    if read("known_endpoint"):
         return None
-    if host := environ.get("AWS_S3_ENDPOINT"):
-        scheme = "https" if environ.get("AWS_HTTPS", "YES").lower() in _YES else "http"
-        return host if "://" in host else f"{scheme}://{host}"
-    return environ.get("AWS_ENDPOINT")
+    if not (host := read("gdal_endpoint")):
+        return read("other_endpoint") or None
+    scheme = "https" if read("gdal_https").lower() in _YES else "http"
+    return host if "://" in host else f"{scheme}://{host}"
 
 
-def _is_set(environ: Mapping[str, str], name: str) -> bool:
-    return environ.get(name, "").lower() in _YES
+def _is_anonymous(session: Any) -> bool:
+    return any(session.get_config_variable(name).lower() in _YES for name in ("gdal_unsigned", "other_unsigned"))
