@@ -21,6 +21,7 @@ NOT_OF_A_PLAN = {
     "sparse",
     "max_outage",
     "check_disk",
+    "stac",
     "overwrite",
     "resume",
 } | {

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mosaic_async.build.blocking import blocking
+from mosaic_async.build.description import description_of
 from mosaic_async.build.job import Effort, Job, NotFound, OnError
 from mosaic_async.build.output_path import output_path
 from mosaic_async.build.plan import MosaicPlan, make_plan
@@ -58,6 +59,7 @@ async def build_mosaic(
     all_touched: bool = Job.all_touched,
     part_size: int | None = Job.part_size,
     empty: Sequence[str] = Job.empty,
+    collection: bool = Job.collection,
     max_tiles: int = Effort.max_tiles,
     max_failures: int | str = Effort.max_failures,
     on_error: OnError = Effort.on_error,
@@ -67,6 +69,7 @@ async def build_mosaic(
     allow_hosts: Collection[str] = Effort.allow_hosts,
     ca: str | Path | None = None,
     check_disk: bool = Effort.check_disk,
+    stac: bool = Effort.stac,
     overwrite: bool = Effort.overwrite,
     resume: bool = Effort.resume,
     stop: asyncio.Event | None = None,
@@ -83,7 +86,7 @@ async def build_mosaic(
             OGC API Tiles, or of an ArcGIS service; a folder of tiles, an MBTiles or a PMTiles; or a `TileSource`.
         area: `(west, south, east, north)` in degrees, west above east across the antimeridian; or GeoJSON polygons,
             whose edges are straight in degrees (RFC 7946).
-        output: file to write.
+        output: file to write; with `collection`, the folder.
         zoom: z of the tiles; None: the zoom of the data's own resolution, if the source states one.
         tms: tile matrix set of the tiles: a name such as WorldCRS84Quad, the file or URL of its JSON, or its document;
             None: the one that the source states, or Web Mercator. The output is in its coordinate system.
@@ -115,6 +118,8 @@ async def build_mosaic(
             a body, or the path of a file with such a body. These always do: 204, 404, a 200 without a body, a 400 that
             calls the tile outside of the matrix, a bucket's 403 AccessDenied, and `X-VE-Tile-Info: no-tile`. All but
             204, headers and bodies are only a doubt, which a second request has to confirm.
+        collection: write a folder instead of a file: the parts as COGs of their own, with a STAC Collection of Items, a
+            MosaicJSON and a tile index of GDAL, each of which opens as one mosaic. Requires the extra `stac`.
         max_tiles: refuse areas with more tiles than this.
         max_failures: tiles that may fail and stay holes without data, or their share, such as "0.5%".
         on_error: what happens to a tile that has used up its attempts: "park" retries it when all others have
@@ -128,7 +133,9 @@ async def build_mosaic(
         allow_hosts: other hosts that redirects and a TileJSON's template may lead to; headers are not sent there.
         ca: PEM file of certificate authorities to trust beside those of the system.
         check_disk: refuse to start if the disk has less room than the first tile suggests.
-        overwrite: replace the output if it exists; False refuses.
+        stac: write a STAC Item of the output beside it, under its name with the suffix `.json`. Requires the extra
+            `stac`; a collection has its items anyway.
+        overwrite: replace the output if it exists; False refuses. A folder is replaced if it is a collection or empty.
         resume: resume an earlier call; False deletes what it left.
         stop: set it to end early: requests under way arrive and are kept, then `StoppedError` is raised.
         on_event: called with each `Event`; it must be quick.
@@ -159,10 +166,12 @@ async def build_mosaic(
         max_outage=max_outage,
         allow_hosts=allow_hosts,
         check_disk=check_disk,
+        stac=stac,
         overwrite=overwrite,
         resume=resume,
     )
-    path = await asyncio.to_thread(output_path, output, overwrite=overwrite)
+    describe = await asyncio.to_thread(description_of, is_collection=collection, has_item=stac)
+    path = await asyncio.to_thread(output_path, output, collection=collection, stac=stac, overwrite=overwrite)
     learn((secrets or {}).values())
     async with opened_source(
         source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets, tile_size=tile_size, ca=ca
@@ -185,8 +194,9 @@ async def build_mosaic(
             all_touched=all_touched,
             part_size=part_size,
             empty=await asyncio.to_thread(spelled, empty),
+            collection=collection,
         )
-        run = Run(job, effort, path, on_event or _ignore, stop)
+        run = Run(job, effort, path, on_event or _ignore, stop, describe=describe)
         try:
             return await run.build()
         except (BaseExceptionGroup, OSError, ResourceError) as error:
@@ -219,6 +229,7 @@ async def plan_mosaic(
     all_touched: bool = Job.all_touched,
     part_size: int | None = Job.part_size,
     empty: Sequence[str] = Job.empty,
+    collection: bool = Job.collection,
     max_tiles: int = Effort.max_tiles,
     allow_hosts: Collection[str] = Effort.allow_hosts,
     ca: str | Path | None = None,
@@ -258,6 +269,7 @@ async def plan_mosaic(
             all_touched=all_touched,
             part_size=part_size,
             empty=await asyncio.to_thread(spelled, empty),
+            collection=collection,
         )
         return await make_plan(job, effort)
 

@@ -37,7 +37,7 @@ def queue_size(tile_format: TileFormat) -> int:
 
 def memory_needed(grid: Grid, encoding: Encoding, tile_format: TileFormat, in_flight: int) -> int:
     """Return the bytes that a run holds at most: canvases with overviews, bodies with their pixels, and the rest."""
-    height, width = min(grid.part_size, grid.height), min(grid.part_size, grid.width)
+    height, width = min(grid.part_size, grid.height), grid.widest_part
     canvases = 1 if grid.is_single else OPEN_PARTS
     bodies = min(in_flight + queue_size(tile_format) + 1, grid.cover.count)
     cache = min(BLOCK_CACHE, grid.height * grid.width * encoding.pixel_bytes)

@@ -84,6 +84,8 @@ class Job:
     """Pixels per side; None: as large as the memory allows."""
     empty: Sequence[str] = ()
     """Rules for answers without data, beside the defaults, as `spelled` returns them."""
+    collection: bool = False
+    """Whether the output is a folder of COGs, one per part, with their catalogue."""
 
     def __post_init__(self) -> None:
         if self.decode is not None:
@@ -135,6 +137,8 @@ class Job:
             values["matrix"] = asdict(self.matrix)
         if not self.empty:
             del values["empty"]
+        if not self.collection:
+            del values["collection"]
         if self.area.has_slopes:
             values["edges"] = "straight in degrees"  # they once were straight in Web Mercator, and other tiles
         if self.decode is None:
@@ -238,6 +242,8 @@ class Effort:
     """Seconds."""
     allow_hosts: Collection[str] = ()
     check_disk: bool = True
+    stac: bool = False
+    """Whether a STAC Item of the output is written beside it."""
     overwrite: bool = False
     resume: bool = True
 

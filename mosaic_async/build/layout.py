@@ -64,6 +64,7 @@ def prepare(job: Job, effort: Effort, cover: Cover, tile_format: TileFormat, par
             beside=job.source.memory,
             in_flight=effort.in_flight,
         )
+    grid.check_parts()
     return Layout(tile_format=tile_format, encoding=encoding, grid=grid)
 
 
@@ -96,4 +97,5 @@ def _grid(job: Job, cover: Cover, tile_format: TileFormat, encoding: Encoding) -
         part_blocks=max(MAX_PART_BLOCKS, tile_format.size // encoding.block_size),
         clip=job.area if job.clip else None,
         all_touched=job.all_touched,
+        in_parts=job.collection,
     )

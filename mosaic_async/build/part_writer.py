@@ -24,6 +24,7 @@ from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Part
 from mosaic_async.raster.assembly import Assembly
 from mosaic_async.raster.canvas import Canvas
+from mosaic_async.raster.cropping import crop
 from mosaic_async.raster.digest import sign
 from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.few_values import FewValues
@@ -259,7 +260,7 @@ class PartWriter:
     def _empty(self, part: Part) -> Canvas:
         grid = self.layout.grid
         encoding = self.layout.encoding
-        return Canvas(part.height, part.width, grid.part_levels, grid.transform(part), encoding, crs=grid.crs)
+        return Canvas(part.height, part.width, grid.levels_of(part), grid.transform(part), encoding, crs=grid.crs)
 
     def _keep(self, part: Part) -> None:
         if (opened := self._canvases.get(part.name)) is not None:
@@ -270,8 +271,19 @@ class PartWriter:
         layout = self.layout
         with self._empty(part) as canvas:
             self._restore(canvas, part, path)
-            canvas.seal(self._files.cog(part), top=self._files.top(part))
+            self._write(part, canvas, self._job.tags(layout.encoding))
         return self._sealed(part, layout)
+
+    def _write(self, part: Part, canvas: Canvas, tags: Mapping[str, str]) -> None:
+        """Write the file of a part: a COG that is complete by itself where it is the output, or stays one of many."""
+        grid, cog = self.layout.grid, self._files.cog(part)
+        if grid.in_parts or grid.is_single:
+            canvas.seal(cog, tags=tags)
+            if grid.in_parts:
+                crop(cog, part.width, part.height)
+            sign(cog)
+        else:
+            canvas.seal(cog, top=self._files.top(part))
 
     def _sealed(self, part: Part, layout: Layout) -> Cog:
         path = self._files.cog(part)
@@ -288,11 +300,7 @@ class PartWriter:
         if grid.has_outline:
             canvas.cut(partial(grid.inside, part))
         files.make_room(part)
-        if grid.is_single:
-            canvas.seal(files.cog(part), tags=tags)
-            sign(files.cog(part))  # it may become the output as it is
-        else:
-            canvas.seal(files.cog(part), top=files.top(part))
+        self._write(part, canvas, self._job.tags(opened.layout.encoding) if grid.in_parts else tags)
         del self._canvases[part.name]
         return self._sealed(part, opened.layout)
 

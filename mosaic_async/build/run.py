@@ -15,8 +15,10 @@ from functools import partial
 from pathlib import Path
 
 from mosaic_async.build.budget import BLOCK_CACHE, peak_rss
+from mosaic_async.build.collection_folder import cogs_in, gather, publish_folder
 from mosaic_async.build.conservation import check_blocks, check_tiles
 from mosaic_async.build.cost import encoded_bytes
+from mosaic_async.build.description import Describe, describe_beside, describe_inside, place_beside
 from mosaic_async.build.download import Download
 from mosaic_async.build.failed_tiles import write_account
 from mosaic_async.build.identity import Identity
@@ -69,7 +71,14 @@ class Run:
     """One run of a job towards one output."""
 
     def __init__(
-        self, job: Job, effort: Effort, output: Path, on_event: OnEvent, stop: asyncio.Event | None = None
+        self,
+        job: Job,
+        effort: Effort,
+        output: Path,
+        on_event: OnEvent,
+        stop: asyncio.Event | None = None,
+        *,
+        describe: Describe | None = None,
     ) -> None:
         self.disk_needed: int | None = None
         """Bytes, estimated; None when not known yet."""
@@ -77,6 +86,7 @@ class Run:
         self._scenes = SceneTally()
         self._few_values = FewValues()
         self._stop = stop
+        self._describe = describe
         self._job = job
         self._effort = effort.towards(job.source)
         self._output = output
@@ -147,9 +157,10 @@ class Run:
             with self._stage("finish"):
                 check_tiles(grid, ledger)
                 made = await self._assemble(download, work, assembly)
-                await asyncio.to_thread(check_blocks, made, ledger)
-                self._bytes_written = (await asyncio.to_thread(made.stat)).st_size
-                await self._publish(made, await self._report(grid, download, client, resumed), work)
+                files = await asyncio.to_thread(cogs_in, made) if self._job.collection else [made]
+                await asyncio.to_thread(check_blocks, made, files, ledger)
+                self._bytes_written = sum([(await asyncio.to_thread(file.stat)).st_size for file in files])
+                await self._publish(made, grid, await self._report(grid, download, client, resumed), work)
         report = await self._report(grid, download, client, resumed)
         if is_finished:
             await self._clean_up(report, work)
@@ -182,17 +193,23 @@ class Run:
             return None
         return replace(report, requests=0, retries=0, retried={}, bytes_received=0, seconds=0.0, seconds_by_stage={})
 
-    async def _publish(self, made: Path, report: MosaicReport, work: WorkFolder) -> None:
-        """Rename the file to the output; before that, the folder records which file this is."""
+    async def _publish(self, made: Path, grid: Grid, report: MosaicReport, work: WorkFolder) -> None:
+        """Rename what was made to the output; before that, the folder records which file this is."""
+        is_folder = self._job.collection
+        if self._describe is not None:
+            files = self._describe(made, grid, report)
+            await to_its_end(describe_inside if is_folder else describe_beside, made if is_folder else work.path, files)
         await work.announce(made, report.as_dict())
         try:
-            await to_its_end(publish, made, self._output, overwrite=self._effort.overwrite)
+            publishing = publish_folder if is_folder else publish
+            await to_its_end(publishing, made, self._output, overwrite=self._effort.overwrite)
         except Exception:
             await work.withdraw()
             raise
 
     async def _clean_up(self, report: MosaicReport, work: WorkFolder) -> None:
         """Leave the output, and nothing of the work unless that can still fill holes."""
+        await asyncio.to_thread(place_beside, work.path, self._output)
         await asyncio.to_thread(write_account, report, work.failed, self._job.matrix)
         if report.failed:
             await work.withdraw()
@@ -250,8 +267,8 @@ class Run:
         )
 
     async def _open_assembly(self, layout: Layout, work: WorkFolder) -> Assembly | None:
-        """Return the output as far as an earlier run has stitched it; None if the only part is the output."""
-        if is_output(layout.grid):
+        """Return the output as far as an earlier run has stitched it; None if each part is an output as it is."""
+        if layout.grid.in_parts or is_output(layout.grid):
             return None
         return await asyncio.to_thread(Assembly, layout.grid, layout.encoding, work.path, work.label)
 
@@ -286,7 +303,7 @@ class Run:
             self._on_event(OverviewsChosen(encoding.overview_resampling, reason))
 
     async def _assemble(self, download: Download, work: WorkFolder, assembly: Assembly | None) -> Path:
-        """Make one file of the parts."""
+        """Make one file of the parts, or one folder."""
         layout = download.layout
         grid, records = layout.grid, download.ledger.records
         parts = {(part.row, part.col): work.parts.cog(part) for part in grid.parts() if records[part.name].nbytes}
@@ -295,6 +312,10 @@ class Run:
                 "no tile has a single valid pixel", hint="compare the area with what the source covers"
             )
         self._on_event(Stitching(len(parts)))
+        if grid.in_parts:
+            made = work.path / "collection"
+            await to_its_end(gather, made, work.parts.folder, list(parts.values()))
+            return made
         if assembly is None:
             return parts[0, 0]
         loop = asyncio.get_running_loop()

@@ -30,7 +30,7 @@ from mosaic_async.events import MosaicReport
 
 @click.command(cls=BoundsCommand)
 @click.argument("source")
-@click.argument("output", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path))
 @job_options
 @click.option(
     "--max-failures",
@@ -67,6 +67,7 @@ from mosaic_async.events import MosaicReport
     default=Effort.check_disk,
     help="Check the free disk space before the download.",
 )
+@click.option("--stac", is_flag=True, help="Also write the STAC Item of OUTPUT, beside it.")
 @click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
 @click.option("--fresh", is_flag=True, help="Start over: delete what an earlier run of this output kept.")
 @rendering_options
@@ -81,7 +82,7 @@ from mosaic_async.events import MosaicReport
 @click.option("-q", "--quiet", is_flag=True, help="Hide the progress bar and the messages about tiles.")
 @click.option("-v", "--verbose", is_flag=True, help="Print every retry.")
 def build(source: str, output: Path, **options: Any) -> None:
-    """Build OUTPUT, one COG of all tiles that touch the area.
+    """Build OUTPUT, one COG of all tiles that touch the area; with --collection, a folder of COGs.
 
     Re-run the same command to resume a run that was interrupted or incomplete.
     """

@@ -217,6 +217,11 @@ job_options = _all_of(
         metavar="WHEN",
         help="What also means that a tile has no data: 403, header:NAME=VALUE, sha256:DIGEST, or a sample file.",
     ),
+    click.option(
+        "--collection",
+        is_flag=True,
+        help="Make OUTPUT a folder of COGs with a STAC Collection, a MosaicJSON and a GDAL tile index.",
+    ),
     click.option("--part-size", type=int, help="Part width in pixels; default: from the memory budget."),
     click.option(
         "--max-tiles", type=int, default=Effort.max_tiles, show_default=True, help="Refuse more tiles than this."

@@ -75,6 +75,8 @@ class Grid:
     """
     all_touched: bool = False
     """Whether all pixels that the polygons touch are kept, and not only those with their centre inside."""
+    in_parts: bool = False
+    """Whether each part becomes a COG of its own; a last column too narrow for that belongs to its neighbours."""
 
     def __post_init__(self) -> None:
         check_tile_size(self.tile_size)
@@ -162,31 +164,76 @@ class Grid:
     @cached_property
     def levels(self) -> int:
         """Number of overview levels: to the first that fits one block, or the last that rio-cogeo accepts as tiled."""
-        levels = max(0, math.ceil(math.log2(max(self.width, self.height) / self.block_size)))
-        untiled = (level for level in range(levels + 1) if self._looks_untiled(level))
-        return max(0, next(untiled, levels + 1) - 1)
+        return max(0, self._last_level(self.width, self.height))
 
-    def _looks_untiled(self, level: int) -> bool:
-        """Whether rio-cogeo treats a level as untiled: it is exactly one block wide, and high (cog_validate, 7.0)."""
-        return -(-self.width >> level) == self.block_size and -(-self.height >> level) > COG_UNTILED_SIZE
+    def _last_level(self, width: int, height: int) -> int:
+        """Return the smallest overview level of an image of this size; -1 where its full resolution looks untiled.
+
+        rio-cogeo calls a level untiled that is exactly one block wide, and high (cog_validate, 7.0).
+        """
+        levels = max(0, math.ceil(math.log2(max(width, height) / self.block_size)))
+        untiled = (
+            level
+            for level in range(levels + 1)
+            if -(-width >> level) == self.block_size and -(-height >> level) > COG_UNTILED_SIZE
+        )
+        return next(untiled, levels + 1) - 1
+
+    def _can_be_cog(self, width: int, height: int) -> bool:
+        """Return whether a part of this size is a valid COG by itself: tiled, with overviews, or small."""
+        return max(width, height) <= COG_UNTILED_SIZE or min(self._last_level(width, height), self.part_levels) > 0
 
     @cached_property
     def part_levels(self) -> int:
         """Number of overview levels in each part's file: down to one block, at most `levels`."""
         return self.levels if self.is_single else min(self.levels, int(math.log2(self.part_blocks)))
 
+    def levels_of(self, part: Part) -> int:
+        """Return the number of overview levels in the file of a part."""
+        if not self.in_parts:
+            return self.part_levels
+        return max(0, min(self._last_level(part.width, part.height), self.part_levels))
+
     @property
     def is_single(self) -> bool:
         """Whether the whole output is one part."""
         return self.width <= self.part_size and self.height <= self.part_size
 
+    @cached_property
+    def _part_columns(self) -> int:
+        """Columns of parts."""
+        columns = math.ceil(self.width / self.part_size)
+        height = min(self.part_size, self.height)
+        is_narrow = columns > 1 and not self._can_be_cog(self.width - (columns - 1) * self.part_size, height)
+        return columns - 1 if self.in_parts and is_narrow else columns
+
+    def check_parts(self) -> None:
+        """Check that whole parts are valid COGs by themselves.
+
+        Raises:
+            UsageError: they are too small for their blocks.
+        """
+        width, height = min(self.part_size, self.width), min(self.part_size, self.height)
+        if self.in_parts and not self._can_be_cog(width, height):
+            raise UsageError(
+                f"parts of {width:,} x {height:,} pixels with blocks of {self.block_size} are not COGs by themselves",
+                hint="raise ``memory`` or ``part_size``, or choose another BLOCKSIZE",
+            )
+
+    @property
+    def widest_part(self) -> int:
+        """Pixels."""
+        last = self.width - (self._part_columns - 1) * self.part_size
+        return last if self._part_columns == 1 else max(last, self.part_size)
+
     def parts(self) -> Iterator[Part]:
         """Yield the parts that have tiles, row by row."""
         for row in range(math.ceil(self.height / self.part_size)):
-            for col in range(math.ceil(self.width / self.part_size)):
+            for col in range(self._part_columns):
                 row_off, col_off = row * self.part_size, col * self.part_size
                 height = min(self.part_size, self.height - row_off)
-                part = Part(row, col, row_off, col_off, height, min(self.part_size, self.width - col_off))
+                end = self.width if col == self._part_columns - 1 else col_off + self.part_size
+                part = Part(row, col, row_off, col_off, height, end - col_off)
                 if self._has_tiles(part):
                     yield part
 
@@ -210,16 +257,17 @@ class Grid:
         left, top = self._corner(tile)
         last_row = (min(top + self.tile_size, self.height) - 1) // self.part_size
         last_col = (min(left + self.tile_size, self.width) - 1) // self.part_size
+        last = self._part_columns - 1
         rows = range(max(top, 0) // self.part_size, last_row + 1)
-        cols = range(max(left, 0) // self.part_size, last_col + 1)
+        cols = range(min(max(left, 0) // self.part_size, last), min(last_col, last) + 1)
         return [(row, col) for row in rows for col in cols]
 
     def counted_in(self, row: int, col: int) -> tuple[slice, slice]:
         """Return the rows and columns of the cover whose tiles touch this part before any other part."""
-        return (
-            self._counted(row, self._extent[1], self.cover.rows),
-            self._counted(col, self._extent[0], self.cover.columns),
-        )
+        columns = self._counted(col, self._extent[0], self.cover.columns)
+        if col == self._part_columns - 1:
+            columns = slice(columns.start, self.cover.columns)
+        return self._counted(row, self._extent[1], self.cover.rows), columns
 
     def _counted(self, index: int, offset: int, tiles: int) -> slice:
         start = math.ceil((index * self.part_size + offset) / self.tile_size) if index else 0

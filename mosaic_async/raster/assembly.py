@@ -330,12 +330,11 @@ def _size(runs: Sequence[Run]) -> int:
     return sum(int(blocks["count"].sum()) for _, blocks in runs)
 
 
-def publish(made: Path, output: Path, *, overwrite: bool) -> int:
-    """Validate a COG, rename it to its final name, and return its size in bytes.
+def validate(made: Path) -> None:
+    """Check that a file is a valid Cloud Optimized GeoTIFF.
 
     Raises:
-        StitchError: it is not a valid Cloud Optimized GeoTIFF.
-        UsageError: the output has appeared meanwhile and must not be replaced.
+        StitchError: it is not.
     """
     try:
         with pinned():
@@ -344,6 +343,16 @@ def publish(made: Path, output: Path, *, overwrite: bool) -> int:
         raise StitchError(f"{made} cannot be read back: {error}") from error
     if not is_valid:
         raise StitchError(f"{made} is not a valid COG: {'; '.join(errors + warnings)}")
+
+
+def publish(made: Path, output: Path, *, overwrite: bool) -> int:
+    """Validate a COG, rename it to its final name, and return its size in bytes.
+
+    Raises:
+        StitchError: it is not a valid Cloud Optimized GeoTIFF.
+        UsageError: the output has appeared meanwhile and must not be replaced.
+    """
+    validate(made)
     if output.exists() and not overwrite:
         raise UsageError(f"{output} appeared during the run", hint="move it away, or re-run with ``overwrite``")
     whole_file.flush(made)

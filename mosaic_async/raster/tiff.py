@@ -91,6 +91,16 @@ class Image:
             raise StitchError(f"an image has no usable tag {code}") from error
 
 
+def is_big(path: Path) -> bool:
+    """Return whether a file is a BigTIFF.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(4) == b"II+\0"
+
+
 def read_images(path: Path) -> list[Image]:
     """Read the header of a COG: the full image and its mask, then each overview and its mask.
 

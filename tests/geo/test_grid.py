@@ -271,3 +271,23 @@ def test_a_tiny_polygon_has_the_tile_that_it_lies_in(side):
     ring = [[2.3, 48.8], [2.3 + side, 48.8], [2.3, 48.8 + side], [2.3, 48.8]]
     cover = cover_of({"type": "Polygon", "coordinates": [ring]}, 9)
     assert list(cover.outward()) == [mercantile.tile(2.3, 48.8, 9)]
+
+
+@pytest.mark.parametrize(("columns", "widths"), [(6, [1024, 512]), (5, [1280]), (7, [1024, 768]), (8, [1024, 1024])])
+def test_parts_that_stay_cover_the_output_once_and_none_is_one_block_wide(columns, widths):
+    """In blocks of 256 pixels and parts of 1024, a last column of 256 pixels would be one block wide."""
+    bounds = mercantile.bounds(10, 20, 7)
+    far = mercantile.bounds(10 + columns - 1, 20 + 8, 7)
+    cover = Cover.of(Area.parse((bounds.west + 1e-6, far.south + 1e-6, far.east - 1e-6, bounds.north - 1e-6)), 7)
+    grid = Grid(cover=cover, tile_size=256, block_size=256, part_blocks=4, in_parts=True)
+    parts = list(grid.parts())
+    assert [part.width for part in parts if part.row == 0] == widths
+    assert sum(part.width * part.height for part in parts) == grid.width * grid.height
+    assert grid.widest_part == max(widths)
+    for part in parts:
+        for tile in grid.tiles(part):
+            assert (part.row, part.col) in grid.touches(tile)
+    counted = np.zeros((cover.rows, cover.columns), int)
+    for part in parts:
+        counted[grid.counted_in(part.row, part.col)] += 1
+    assert (counted == 1).all()
