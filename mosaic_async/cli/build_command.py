@@ -82,7 +82,7 @@ from mosaic_async.events import MosaicReport
 @click.option("-q", "--quiet", is_flag=True, help="Hide the progress bar and the messages about tiles.")
 @click.option("-v", "--verbose", is_flag=True, help="Print every retry.")
 def build(source: str, output: Path, **options: Any) -> None:
-    """Build OUTPUT, one COG of all tiles that touch the area; with --collection, a folder of COGs.
+    """Build OUTPUT, one COG of all tiles that touch the area; with --as-collection, a folder of COGs.
 
     Re-run the same command to resume a run that was interrupted or incomplete.
     """

@@ -218,7 +218,8 @@ job_options = _all_of(
         help="What also means that a tile has no data: 403, header:NAME=VALUE, sha256:DIGEST, or a sample file.",
     ),
     click.option(
-        "--collection",
+        "--as-collection",
+        "collection",
         is_flag=True,
         help="Make OUTPUT a folder of COGs with a STAC Collection, a MosaicJSON and a GDAL tile index.",
     ),
