@@ -25,6 +25,7 @@ NOT_OF_A_PLAN = {
     "overwrite",
     "resume",
 } | {
+    "shard",
     "stop",
     "on_event",
 }

@@ -18,6 +18,8 @@ from mosaic_async.build.output_path import output_path
 from mosaic_async.build.plan import MosaicPlan, make_plan
 from mosaic_async.build.preflight import room_hint
 from mosaic_async.build.run import Run
+from mosaic_async.build.shard import Shard
+from mosaic_async.build.shard_run import ShardRun
 from mosaic_async.build.verify import SAMPLE, VerifyReport, verify
 from mosaic_async.errors import MosaicError, ResourceError, UsageError
 from mosaic_async.events import Event, MosaicReport, OnEvent
@@ -72,6 +74,7 @@ async def build_mosaic(
     stac: bool = Effort.stac,
     overwrite: bool = Effort.overwrite,
     resume: bool = Effort.resume,
+    shard: str | None = Effort.shard,
     stop: asyncio.Event | None = None,
     on_event: OnEvent | None = None,
 ) -> MosaicReport:
@@ -137,6 +140,10 @@ async def build_mosaic(
             `stac`; a collection has its items anyway.
         overwrite: replace the output if it exists; False refuses. A folder is replaced if it is a collection or empty.
         resume: resume an earlier call; False deletes what it left.
+        shard: "I/N" builds share I (from 0) of N of the output's parts and leaves them in `OUTPUT.work`, which all
+            shares use, from any number of processes or machines at once. When they have ended, the same call without
+            it builds what is missing and writes the output. `concurrency` and `rate` are those of this process:
+            divide what the server may get by N.
         stop: set it to end early: requests under way arrive and are kept, then `StoppedError` is raised.
         on_event: called with each `Event`; it must be quick.
 
@@ -169,6 +176,7 @@ async def build_mosaic(
         stac=stac,
         overwrite=overwrite,
         resume=resume,
+        shard=shard,
     )
     describe = await asyncio.to_thread(description_of, is_collection=collection, has_item=stac)
     path = await asyncio.to_thread(output_path, output, collection=collection, stac=stac, overwrite=overwrite)
@@ -196,7 +204,11 @@ async def build_mosaic(
             empty=await asyncio.to_thread(spelled, empty),
             collection=collection,
         )
-        run = Run(job, effort, path, on_event or _ignore, stop, describe=describe)
+        told = on_event or _ignore
+        if effort.shard is None:
+            run: Run | ShardRun = Run(job, effort, path, told, stop, describe=describe)
+        else:
+            run = ShardRun(job, effort, path, Shard.parse(effort.shard), on_event=told, stop=stop)
         try:
             return await run.build()
         except (BaseExceptionGroup, OSError, ResourceError) as error:

@@ -81,6 +81,8 @@ class Arrivals:
         self._first = 1
         """Number of this run's first connection: those before are of earlier runs."""
         self._noted: set[int] = set()
+        self._pending: dict[int, list[tuple[int, Tile]]] = {}
+        """By connection: what this run has noted and not proved."""
         self._is_synced = True
         self.unproved: dict[int, list[Unproved]] = {}
         """By connection: what earlier runs have left."""
@@ -122,17 +124,26 @@ class Arrivals:
         """Note an answer that is not proved; `take` and `append` write it."""
         self._noted.add(arrival[0])
         connection, number = arrival
+        self._pending.setdefault(connection, []).append((number, tile))
         self._waiting.append((_ARRIVED, (self._of_this_run(connection), number), tile, body))
 
     def prove(self, connection: int, number: int) -> None:
         """Note that a connection has proved its answers up to a number."""
         if connection in self._noted:
+            left = [pending for pending in self._pending.pop(connection, ()) if pending[0] > number]
+            if left:
+                self._pending[connection] = left
             self._waiting.append((_PROVED, (self._of_this_run(connection), number), None, None))
 
     def withdraw(self, connections: Collection[int]) -> None:
         """Note that nothing is kept of what this run has taken from connections; `sync` after it was dropped."""
         for connection in self._noted.intersection(connections):
+            self._pending.pop(connection, None)
             self._waiting.append((_GIVEN_UP, (self._of_this_run(connection), _LAST), None, None))
+
+    def are_proved(self, tiles: Collection[Tile]) -> bool:
+        """Return whether this run has no unproved answer of these tiles."""
+        return all(tile not in tiles for pending in self._pending.values() for _, tile in pending)
 
     def accept(self, connection: int) -> None:
         """Note that what an earlier run has left of a connection was checked, and is right."""

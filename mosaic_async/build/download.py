@@ -13,19 +13,21 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
+from mosaic_async.build.blueprint import Blueprint
 from mosaic_async.build.body_checks import check_answer, max_body
 from mosaic_async.build.budget import queue_size
-from mosaic_async.build.job import Effort, Job
+from mosaic_async.build.handover import Handover
 from mosaic_async.build.layout import Layout
-from mosaic_async.build.ledger import EmptyKind, Ledger, PartRecord
+from mosaic_async.build.ledger import Ledger
+from mosaic_async.build.part_record import PartRecord
 from mosaic_async.build.part_writer import PartWriter
 from mosaic_async.build.recheck import recheck
 from mosaic_async.build.same_bytes import SameBytesTally
 from mosaic_async.build.scene_tally import SceneTally
-from mosaic_async.build.tile_queue import OpenPart, Order, Orders
+from mosaic_async.build.tile_queue import Ending, OpenPart, Order, Orders
 from mosaic_async.build.to_its_end import to_its_end
 from mosaic_async.build.witness import Witness
 from mosaic_async.build.work_folder import WorkFolder
@@ -42,37 +44,23 @@ _MAX_BODIES = 2
 """Per tile: a server that sends an unreadable body twice will send it again."""
 
 
-@dataclass(frozen=True)
-class _Arrival:
-    """How an order ended: with a body, with an empty body where the tile has no data, or without the tile."""
-
-    order: Order
-    body: bytes = b""
-    attempts: int = 0
-    """That the body took; 0 for one from the work folder."""
-    is_missing: bool = False
-    status: int = 200
-    empty: EmptyKind | None = None
-
-
 class Download:
     """Fetch all tiles of a grid and leave a COG in the work folder for each part that has data.
 
     Args:
-        job: what to fetch.
-        effort: how hard to try.
+        blueprint: what to fetch, and how hard to try.
         parts: writes them; it knows where tiles go and how they are stored.
         client: makes the requests.
         work: keeps tiles and parts; parts that are finished there are not touched.
         scenes: counts what tiles are made of.
         stop: once set, no more tiles are requested, and `run` ends when those under way are settled.
         on_event: called with every tile, once, and every part.
+        handover: which parts to build, and where they go when they are finished; None: all, and they stay.
     """
 
     def __init__(
         self,
-        job: Job,
-        effort: Effort,
+        blueprint: Blueprint,
         parts: PartWriter,
         *,
         client: Client,
@@ -80,9 +68,10 @@ class Download:
         scenes: SceneTally,
         stop: asyncio.Event | None,
         on_event: OnEvent,
+        handover: Handover | None = None,
     ) -> None:
-        self._job = job
-        self._effort = effort
+        self._job = job = blueprint.job
+        self._effort = effort = blueprint.effort
         self._parts = parts
         self._grid = parts.layout.grid
         self._client = client
@@ -90,18 +79,19 @@ class Download:
         self._scenes = scenes
         self._stop = stop
         self._on_event = on_event
-        max_failures = effort.allowed_failures(self._grid.cover.count)
+        self._handover = handover
         self.ledger = Ledger(
             self._grid,
-            max_failures=max_failures,
+            handover.parts if handover else None,
+            max_failures=effort.allowed_failures(self._grid.cover.count),
             parks=effort.on_error != "fail",
             fails_not_found=effort.not_found == "fail",
         )
         self.hints: Counter[str] = Counter()
         """What helps against failures that stay, by how many tiles have them."""
         self.same_bytes = SameBytesTally()
-        self._witness = Witness(job, client, self.ledger.any_placed)
-        self._queue: asyncio.Queue[_Arrival | None] = asyncio.Queue(queue_size(parts.layout.tile_format))
+        self._witness = Witness(job, client, lambda: self.ledger.any_placed() or blueprint.known)
+        self._queue: asyncio.Queue[Ending | None] = asyncio.Queue(queue_size(parts.layout.tile_format))
         self._orders = Orders(self.ledger.tiles, lambda: self.is_stopped)
         self._turns: dict[Tile, asyncio.Lock] = {}
 
@@ -125,15 +115,7 @@ class Download:
     @property
     def tags(self) -> dict[str, str]:
         """GDAL metadata of the output, with the counts so far."""
-        ledger = self.ledger
-        counts = {
-            "PLACED": ledger.placed,
-            "EMPTY": ledger.empty,
-            "NOT_FOUND": ledger.not_found,
-            "FAILED": len(ledger.failed),
-        }
-        tags = {f"MOSAIC_TILES_{name}": str(count) for name, count in counts.items()}
-        return {**self._job.tags(self.layout.encoding), **tags, **self._scenes.tags}
+        return {**self._job.tags(self.layout.encoding), **self.ledger.tags, **self._scenes.tags}
 
     async def run(self) -> None:
         """Fetch, place and seal what the ledger still wants."""
@@ -141,6 +123,7 @@ class Download:
         in_flight = self._effort.in_flight
         try:
             await self._drop_unproved()
+            await self._withdraw(self.ledger.disputed())
             await self._drop_done(self._work.spool)  # a killed run may have left what it had just finished with
             # Twice as many fetchers as permits: a tile that backs off keeps its task but not its permit.
             await self._pass(2 * in_flight)
@@ -150,6 +133,8 @@ class Download:
                 await self._replace_doubtful()
             await self._widen_parts()
             self.ledger.end()
+            if self._handover is not None:
+                await self._handover.finish(self.ledger.closed)
         finally:
             await self._parts.close()
 
@@ -213,7 +198,8 @@ class Download:
         """Return the parts that are not encoded as the others."""
         forms = {name: record.form for name, record in self.ledger.records.items() if record.nbytes and record.form}
         narrow = {form for form in set(forms.values()) if self._parts.is_narrow(form)}
-        parts = self._grid.parts()
+        away = self._handover.done if self._handover else ()
+        parts = [part for part in self.ledger.parts if part.name not in away]
         return [part for part in parts if forms.get(part.name) in narrow or self._parts.is_foreign(part)]
 
     def _kept(self, tiles: Iterable[Tile]) -> set[Tile]:
@@ -226,6 +212,8 @@ class Download:
     async def _withdraw(self, tiles: Collection[Tile]) -> None:
         """Drop the bodies of tiles, and the parts that they are in."""
         for part in self.ledger.withdraw(tiles):
+            if self._handover is not None:
+                self._handover.withdraw(part)
             await self._parts.revoke(part)
         await self._work.spool.withdraw(tiles, files=map(self._spool_file, tiles))
 
@@ -245,9 +233,9 @@ class Download:
 
     async def _fetch_tile(self, order: Order) -> None:
         if self.ledger.is_missing(order.tile):  # another part has tried
-            await self._queue.put(_Arrival(order, is_missing=True))
+            await self._queue.put(Ending(order, is_missing=True))
         elif self.ledger.is_empty(order.tile):  # one answer decides for all parts
-            await self._queue.put(_Arrival(order))
+            await self._queue.put(Ending(order))
         elif order.tile not in self._work.spool or not await self._from_folder(order):
             await self._request(order)
 
@@ -256,7 +244,7 @@ class Download:
         async with self._client.permit():
             body = await self._work.spool.read(order.tile)
             if body is not None:
-                await self._queue.put(_Arrival(order, body))
+                await self._queue.put(Ending(order, body))
         return body is not None
 
     async def _request(self, order: Order) -> None:
@@ -272,7 +260,7 @@ class Download:
             if error.marked_hint and not is_passing:
                 self.hints[error.marked_hint] += 1
             self._miss(failure, is_passing=is_passing)
-            await self._queue.put(_Arrival(order, is_missing=True))
+            await self._queue.put(Ending(order, is_missing=True))
         else:
             if answer.is_doubted:
                 await self._not_find(order, answer)
@@ -286,9 +274,11 @@ class Download:
             self.same_bytes.note(answer.body)
         await self._work.spool.write(tile, answer.body, file=self._spool_file(tile), arrival=answer.arrival)
         if not order.bodies:  # a second body is of the same scenes
+            if self._handover is not None:
+                self._handover.note_scenes(tile, answer.headers)
             for scene in self._scenes.note(answer.headers):
                 self._on_event(SceneSkipped(scene, tile))
-        arrival = _Arrival(order, answer.body, answer.attempts, status=answer.status, empty=answer.empty)
+        arrival = Ending(order, answer.body, answer.attempts, status=answer.status, empty=answer.empty)
         await self._queue.put(arrival)
 
     async def _not_find(self, order: Order, answer: Answer) -> None:
@@ -297,14 +287,14 @@ class Download:
         if answer.arrival is not None:
             self._work.arrivals.note(answer.arrival, order.tile, None)
         if self.ledger.has_data(order.tile):
-            await self._queue.put(_Arrival(order, attempts=answer.attempts, status=answer.status))
+            await self._queue.put(Ending(order, attempts=answer.attempts, status=answer.status))
             return
         url, attempts = scrub(self._job.source.url(order.tile)), order.attempts + answer.attempts
         failure = TileFailed(order.tile, url, answer.reason, answer.status, attempts)
         event = self.ledger.not_find(failure, answer.empty or "not found")
         if event is not None:
             self._on_event(event)
-        await self._queue.put(_Arrival(order, is_missing=self.ledger.is_missing(order.tile)))
+        await self._queue.put(Ending(order, is_missing=self.ledger.is_missing(order.tile)))
         if self._witness.is_due:
             await self._witness.check()
 
@@ -330,7 +320,7 @@ class Download:
                     tasks.create_task(self._seal(opened))
             await self._orders.settle(again)
 
-    async def _settle(self, arrival: _Arrival) -> Order | None:
+    async def _settle(self, arrival: Ending) -> Order | None:
         """Place a tile, or note that it is empty or missing; return an order where it has to be requested again."""
         part, tile = arrival.order.opened.part, arrival.order.tile
         if arrival.is_missing:
@@ -357,7 +347,7 @@ class Download:
             self._on_event(TilesDiffer(tile, after.count, after.dtype, after.mask))
         return has_data
 
-    async def _reject(self, arrival: _Arrival, error: TileError) -> Order | None:
+    async def _reject(self, arrival: Ending, error: TileError) -> Order | None:
         """Drop a body that cannot be used; return the order for another one, if the tile may have it."""
         order = arrival.order
         await self._work.spool.drop([order.tile])
@@ -377,7 +367,7 @@ class Download:
         if self.ledger.record(part, 0).missing:
             await self._parts.keep(part)
         cog = await self._parts.seal(part, tags=self.tags) if is_sealable else await self._parts.drop(part)
-        await self._work.save_tallies(self._scenes.as_dict(), self._parts.few_values.as_dict())
+        await self.save_tallies()
         await self._work.spool.sync()
         await to_its_end(self._work.parts.declare, part, self.ledger.record(part, *cog))
         if is_sealable:
@@ -387,8 +377,15 @@ class Download:
             self.ledger.give_up(part)
         await self._drop_done(opened.tiles)
         await self._orders.close(opened)
-        if is_sealable and not self.ledger.records[part.name].missing:
+        if is_sealable and not (record := self.ledger.records[part.name]).missing:
             await self._parts.stitch(part, cog)
+            if self._handover is not None:
+                await self._handover.offer(part, record)
+
+    async def save_tallies(self) -> None:
+        """Keep what is known of the scenes of tiles, and of the values of their pixels."""
+        scenes = self._handover.scenes() if self._handover else self._scenes.as_dict()
+        await self._work.save_tallies(scenes, self._parts.few_values.as_dict())
 
     async def _drop_done(self, tiles: Iterable[Tile]) -> None:
         """Delete the bodies that no part needs any more."""

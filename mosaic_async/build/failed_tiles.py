@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,17 @@ def write_account(report: MosaicReport, geojson: Path, matrix: TileMatrix) -> No
         _write(path, report.as_dict())
     else:
         path.unlink(missing_ok=True)
+
+
+def way_out(failed: Collection[TileFailed], hints: Counter[str]) -> str:
+    """Return what helps against the failed tiles: another run against what is temporary, and otherwise an option."""
+    passing = sum(failure.is_passing for failure in failed)
+    ways = [f"re-run the same command to retry the {passing:,} failed tiles"] if passing else []
+    if staying := len(failed) - passing:
+        ways += [hint for hint, _ in hints.most_common(1)]
+        accept = "accept holes by ``max_failures``, or fix the source"
+        ways.append(f"{staying:,} of them will fail again: {accept}" if not hints else accept)
+    return "; ".join(ways)
 
 
 def check_not_own(tiles: Path, output: Path) -> None:

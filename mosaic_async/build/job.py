@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import Any, Literal, get_args
 
+from mosaic_async.build.shard import Shard
 from mosaic_async.errors import UsageError
 from mosaic_async.geo.area import Area
 from mosaic_async.geo.cover import MAX_TILES, has_outline
@@ -246,8 +247,17 @@ class Effort:
     """Whether a STAC Item of the output is written beside it."""
     overwrite: bool = False
     resume: bool = True
+    shard: str | None = None
+    """"I/N": which share of the parts to build, and no output; None: all, and the output."""
 
     def __post_init__(self) -> None:
+        if self.shard is not None:
+            Shard.parse(self.shard)
+            if not self.resume:
+                raise UsageError(
+                    "a shard cannot start over, since the others use the same folder",
+                    hint="to start over, delete the folder before the first shard starts",
+                )
         if self.on_error not in ON_ERROR:
             raise UsageError(f"on_error {self.on_error!r} is not known", hint=f"use one of {', '.join(ON_ERROR)}")
         if self.not_found not in NOT_FOUND:

@@ -16,71 +16,32 @@ waiting ──▶ placed | empty          settled; a part that cannot read the t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mosaic_async.build.part_record import (
+    DOUBTED,
+    EMPTIES,
+    EMPTY,
+    FAILED,
+    MISSING,
+    PARKED,
+    PLACED,
+    SURE,
+    WAITING,
+    EmptyKind,
+    PartRecord,
+    all_waiting,
+    fates_of,
+    text_of,
+)
 from mosaic_async.events import TileEmpty, TileFailed, TileNotFound, TileParked, TilePlaced
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Grid, Part, part_name
-from mosaic_async.http.emptiness import Emptiness
 from mosaic_async.raster.form import TileFormat
-
-EmptyKind = Emptiness | Literal["transparent"]
-"""Why a tile is empty: what the server states, or pixels that are all masked."""
-
-_WAITING, _PLACED, _PARKED, _DOUBTED, _FAILED, _OUTSIDE = b".p?!f-"
-"""The fates, as the characters that stand for them in a part's record; outside is a place that the area leaves out."""
-_EMPTY: dict[EmptyKind, int] = dict(
-    zip(("no content", "rule", "transparent", "not found", "no body", "outside", "denied"), b"ertnbod", strict=True)
-)
-_EMPTIES = tuple(_EMPTY.values())
-_SURE = (_EMPTY["no content"], _EMPTY["transparent"])
-"""What a source that is gone does not send."""
-_MISSING = frozenset((_PARKED, _DOUBTED, _FAILED))
-
-
-@dataclass(frozen=True, kw_only=True)
-class PartRecord:
-    """What became of a part."""
-
-    fates: str
-    """One character per tile that the part counts, row by row: p placed, f failed, - outside of the area, and empty as
-    e 204, r by a rule, t transparent, n not found, b without a body, o outside of the matrix, d denied.
-
-    A tile that touches several parts is counted in the first of them.
-    """
-    missing: tuple[Tile, ...] = ()
-    """Tiles that the part lacks, those counted elsewhere included; the job requests them, and only them, later."""
-    nbytes: int
-    """Size of its COG; 0 when the part has no COG: it has no data, or lacks tiles that may still arrive."""
-    blocks: int = 0
-    """Blocks of the COG's full image that have data."""
-    form: TileFormat | None = None
-    """That of the tiles so far, in which the part was written; None if it has no pixels."""
-
-    def __post_init__(self) -> None:
-        is_typed = isinstance(self.fates, str) and type(self.nbytes) is type(self.blocks) is int
-        if not (is_typed and all(isinstance(tile, Tile) for tile in self.missing)):
-            raise TypeError("not a record of a part")
-
-    @property
-    def placed(self) -> int:
-        """Tiles with data."""
-        return self.fates.count(chr(_PLACED))
-
-    @property
-    def empty(self) -> int:
-        """Tiles without data, of all kinds."""
-        return sum(self.fates.count(chr(fate)) for fate in _EMPTIES)
-
-    @property
-    def failed(self) -> int:
-        """Tiles that are holes."""
-        return self.fates.count(chr(_FAILED))
 
 
 class Ledger:
@@ -88,17 +49,28 @@ class Ledger:
 
     Args:
         grid: the output.
+        parts: those that the run builds; None: all.
         max_failures: tiles that may stay holes; with more, parts that lack tiles are not sealed.
         parks: whether tiles whose attempts are used up get another chance in the sweep.
         fails_not_found: whether a tile that the server does not find has failed; else it is empty.
     """
 
-    def __init__(self, grid: Grid, *, max_failures: int, parks: bool, fails_not_found: bool = False) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        parts: Sequence[Part] | None = None,
+        *,
+        max_failures: int,
+        parks: bool,
+        fails_not_found: bool = False,
+    ) -> None:
         self._grid = grid
+        self._share = parts
+        self._names = None if parts is None else {part.name for part in parts}
         self._max_failures = max_failures
         self._parks = parks
         self._fails_not_found = fails_not_found
-        self._fates = _all_waiting(grid)
+        self._fates = all_waiting(grid)
         self.records: dict[str, PartRecord] = {}
         """Parts that are finished, by name; those of earlier runs included."""
         self.failed: dict[Tile, TileFailed] = {}
@@ -115,14 +87,21 @@ class Ledger:
         self._is_sweep = False
 
     @property
+    def parts(self) -> Iterable[Part]:
+        """The parts that the run builds."""
+        return self._grid.parts() if self._share is None else self._share
+
+    @property
     def total(self) -> int:
-        """All tiles."""
-        return self._grid.cover.count
+        """All tiles that the run fetches."""
+        if self._share is None:
+            return self._grid.cover.count
+        return len({tile for part in self._share for tile in self._grid.tiles(part)})
 
     @property
     def placed(self) -> int:
         """Tiles with data, those of earlier runs included."""
-        return self._count(_PLACED)
+        return self._count(PLACED)
 
     @property
     def empty(self) -> int:
@@ -133,7 +112,7 @@ class Ledger:
     def empty_kinds(self) -> dict[EmptyKind, int]:
         """Tiles without data by kind; kinds without any are left out."""
         counts = np.bincount(self._fates.ravel(), minlength=128)
-        return {kind: int(counts[fate]) for kind, fate in _EMPTY.items() if counts[fate]}
+        return {kind: int(counts[fate]) for kind, fate in EMPTY.items() if counts[fate]}
 
     @property
     def not_found(self) -> int:
@@ -143,7 +122,7 @@ class Ledger:
     @property
     def waiting(self) -> int:
         """Tiles that are not settled yet."""
-        return self._count(_WAITING)
+        return self._count(WAITING)
 
     @property
     def parked(self) -> int:
@@ -153,7 +132,18 @@ class Ledger:
     @property
     def doubted(self) -> int:
         """Tiles of the parked ones that the server did not find once."""
-        return self._count(_DOUBTED)
+        return self._count(DOUBTED)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """GDAL metadata of the output: the counts so far."""
+        counts = {"PLACED": self.placed, "EMPTY": self.empty, "NOT_FOUND": self.not_found, "FAILED": len(self.failed)}
+        return {f"MOSAIC_TILES_{name}": str(count) for name, count in counts.items()}
+
+    @property
+    def closed(self) -> list[tuple[Part, PartRecord]]:
+        """The parts that are finished, also those that lack tiles, with their records."""
+        return [(part, record) for part in self.parts if (record := self._closed(part.name)) is not None]
 
     @property
     def is_complete(self) -> bool:
@@ -162,19 +152,31 @@ class Ledger:
 
     def resume(self, records: Mapping[str, PartRecord]) -> None:
         """Take over the parts that an earlier run closed; a record that does not fit its part is not one of them."""
-        for part in self._grid.parts():
+        for part in self.parts:
             record = records.get(part.name)
             if record is None or (record.missing and not set(record.missing).issubset(self._grid.tiles(part))):
                 continue
             window = self._window(part.row, part.col)
-            fates = _fates_of(record, window)
+            fates = fates_of(record, window)
             if fates is not None:
                 window[...] = fates
                 (self._partial if record.missing else self.records)[part.name] = record
 
+    def disputed(self) -> set[Tile]:
+        """Return the shared tiles that had data for one part of an earlier run, and none for another."""
+        found = set()
+        for part in self.parts:
+            record = self._closed(part.name)
+            if record is not None and record.edges:
+                for tile, fate in zip(self._edges(part), record.edges.encode(), strict=False):
+                    both = {fate, self._fate(tile)}
+                    if PLACED in both and not both.isdisjoint(EMPTIES) and tile not in record.missing:
+                        found.add(tile)
+        return found
+
     def wanted(self) -> Iterator[Part]:
         """Return the parts that a pass goes through: all that are not finished, or in a sweep those that lack tiles."""
-        for part in self._grid.parts():
+        for part in self.parts:
             if part.name in self._given_up or not (self._is_sweep or part.name in self.records):
                 yield part
 
@@ -185,33 +187,33 @@ class Ledger:
 
     def begin_sweep(self) -> None:
         """Let parked and doubted tiles wait again, for a last time."""
-        for tile in (*self._parked, *self._tiles_with(_DOUBTED)):
-            self._set(tile, _WAITING)
+        for tile in (*self._parked, *self._tiles_with(DOUBTED)):
+            self._set(tile, WAITING)
         self._parked.clear()
         self._is_sweep = True
 
     def end(self) -> None:
         """Count what is still parked as failed, and what is doubted as not settled: no more is requested."""
         for tile in self._parked:
-            self._set(tile, _FAILED)
-        for tile in self._tiles_with(_DOUBTED):
-            self._set(tile, _WAITING)
+            self._set(tile, FAILED)
+        for tile in self._tiles_with(DOUBTED):
+            self._set(tile, WAITING)
         self.failed.update(self._parked)
         self._parked.clear()
 
     def any_placed(self) -> Tile | None:
         """Return a tile that has data."""
-        index = int(np.argmax(self._fates == _PLACED))
+        index = int(np.argmax(self._fates == PLACED))
         row, column = divmod(index, self._grid.cover.columns)
-        return self._grid.cover.tile(column, row) if self._fates[row, column] == _PLACED else None
+        return self._grid.cover.tile(column, row) if self._fates[row, column] == PLACED else None
 
     def settle(
         self, tile: Tile, *, has_data: bool, kind: EmptyKind = "no content"
     ) -> TilePlaced | TileEmpty | TileNotFound | None:
         """Note that a tile is where it belongs, or has no data; return the event, once per tile."""
-        if self._fate(tile) != _WAITING:
+        if self._fate(tile) != WAITING:
             return None
-        self._set(tile, _PLACED if has_data else _EMPTY[kind])
+        self._set(tile, PLACED if has_data else EMPTY[kind])
         if tile in self._withdrawn:
             return None
         if has_data:
@@ -220,11 +222,11 @@ class Ledger:
 
     def has_data(self, tile: Tile) -> bool:
         """Return whether a part has placed the tile."""
-        return self._fate(tile) == _PLACED
+        return self._fate(tile) == PLACED
 
     def is_empty(self, tile: Tile) -> bool:
         """Return whether the tile is known to have no data: what one part was told holds for all."""
-        return self._fate(tile) in _EMPTIES
+        return self._fate(tile) in EMPTIES
 
     def is_used(self, tile: Tile) -> bool:
         """Return whether a part that is closed was made with what the server sent for the tile."""
@@ -234,17 +236,17 @@ class Ledger:
     def withdraw(self, tiles: Collection[Tile]) -> list[Part]:
         """Let settled tiles wait again; return the parts that they touch, which have to be made again."""
         places = {place for tile in tiles for place in self._grid.touches(tile)}
-        parts = [part for part in self._grid.parts() if (part.row, part.col) in places]
+        parts = [part for part in self.parts if (part.row, part.col) in places]
         for part in parts:
             self.records.pop(part.name, None)
             self._partial.pop(part.name, None)
             self._given_up.add(part.name)
         for tile in tiles:
             fate = self._fate(tile)
-            if fate in (_PLACED, *_EMPTIES):
+            if fate in (PLACED, *EMPTIES):
                 self._withdrawn.add(tile)
-            if fate in (_PLACED, *_EMPTIES, _DOUBTED):
-                self._set(tile, _WAITING)
+            if fate in (PLACED, *EMPTIES, DOUBTED):
+                self._set(tile, WAITING)
         return parts
 
     def miss(self, failure: TileFailed, *, is_passing: bool) -> TileParked | TileFailed | None:
@@ -259,10 +261,10 @@ class Ledger:
             return None
         if is_passing and self._parks and not self._is_sweep:
             self._parked[tile] = failure
-            self._set(tile, _PARKED)
+            self._set(tile, PARKED)
             return TileParked(tile, failure.reason)
         self.failed[tile] = failure
-        self._set(tile, _FAILED)
+        self._set(tile, FAILED)
         return failure
 
     def not_find(
@@ -277,10 +279,10 @@ class Ledger:
         tile = failure.tile
         if self.is_missing(tile):
             return None
-        if self._fate(tile) == _PLACED:  # another part has its data, so it is not empty
+        if self._fate(tile) == PLACED:  # another part has its data, so it is not empty
             return self.miss(failure, is_passing=False)
         if not self._is_sweep:
-            self._set(tile, _DOUBTED)
+            self._set(tile, DOUBTED)
             return TileParked(tile, failure.reason)
         if self._fails_not_found:
             return self.miss(failure, is_passing=False)
@@ -288,7 +290,7 @@ class Ledger:
 
     def is_missing(self, tile: Tile) -> bool:
         """Return whether this pass has already requested the tile in vain."""
-        return self._fate(tile) in _MISSING
+        return self._fate(tile) in MISSING
 
     def lack(self, part: Part, tile: Tile) -> None:
         """Note that a part that is open does without a tile that is missing."""
@@ -297,11 +299,11 @@ class Ledger:
     def is_sealable(self, part: Part) -> bool:
         """Return whether a part that has been through all its tiles is finished: nothing parked, nor too many holes."""
         lacks = self._lacks.get(part.name)
-        return not lacks or (self.is_complete and all(self._fate(tile) == _FAILED for tile in lacks))
+        return not lacks or (self.is_complete and all(self._fate(tile) == FAILED for tile in lacks))
 
     def has_not_found(self, tiles: Iterable[Tile]) -> bool:
         """Return whether the server states of one of the tiles what a source that is gone states of all."""
-        return any(self.is_empty(tile) and self._fate(tile) not in _SURE for tile in tiles)
+        return any(self.is_empty(tile) and self._fate(tile) not in SURE for tile in tiles)
 
     def record(self, part: Part, nbytes: int, blocks: int = 0, form: TileFormat | None = None) -> PartRecord:
         """Return what became of a part that has been through all its tiles.
@@ -312,9 +314,10 @@ class Ledger:
             blocks: of the COG's full image that have data.
             form: in which its pixels were written.
         """
-        fates = _text(self._window(part.row, part.col))
+        fates = text_of(self._window(part.row, part.col))
+        edges = bytes(map(self._fate, self._edges(part))).decode("ascii")
         missing = tuple(sorted(self._lacks.get(part.name, ())))
-        return PartRecord(fates=fates, missing=missing, nbytes=nbytes, blocks=blocks, form=form)
+        return PartRecord(fates=fates, edges=edges, missing=missing, nbytes=nbytes, blocks=blocks, form=form)
 
     def finish(self, part: Part, nbytes: int, blocks: int = 0, form: TileFormat | None = None) -> None:
         """Note that a part is finished and its record kept; the arguments are those of `record`."""
@@ -336,8 +339,9 @@ class Ledger:
         self._given_up.add(part.name)
 
     def is_done_with(self, tile: Tile) -> bool:
-        """Return whether no part needs the tile any more."""
-        records = (self._closed(part_name(row, col)) for row, col in self._grid.touches(tile))
+        """Return whether no part of the run needs the tile any more."""
+        names = (part_name(row, col) for row, col in self._grid.touches(tile))
+        records = (self._closed(name) for name in names if self._names is None or name in self._names)
         return all(record is not None and tile not in record.missing for record in records)
 
     def _closed(self, name: str) -> PartRecord | None:
@@ -357,44 +361,21 @@ class Ledger:
     def _set(self, tile: Tile, fate: int) -> None:
         """Set the fate of a tile; where it had another, the record that counts it changes as well."""
         column, row = self._grid.cover.place(tile)
-        is_change = self._is_sweep or self._fates[row, column] != _WAITING
+        is_change = self._is_sweep or self._fates[row, column] != WAITING
         self._fates[row, column] = fate
         if is_change:
             place = self._grid.touches(tile)[0]
             name = part_name(*place)
             if name in self.records:
-                self.records[name] = replace(self.records[name], fates=_text(self._window(*place)))
+                self.records[name] = replace(self.records[name], fates=text_of(self._window(*place)))
+
+    def _edges(self, part: Part) -> list[Tile]:
+        """Return the tiles of a part that another part counts."""
+        if self._grid.clip is None:
+            return []
+        place = (part.row, part.col)
+        return [tile for tile in self._grid.tiles(part) if self._grid.touches(tile)[0] != place]
 
     def _window(self, row: int, col: int) -> NDArray[np.uint8]:
         """Return the fates of the tiles that a part counts."""
         return self._fates[self._grid.counted_in(row, col)]
-
-
-def _all_waiting(grid: Grid) -> NDArray[np.uint8]:
-    cover = grid.cover
-    fates = np.full((cover.rows, cover.columns), _WAITING, np.uint8)
-    if cover.mask is not None:
-        fates[~cover.mask] = _OUTSIDE
-    return fates
-
-
-def _text(fates: NDArray[np.uint8]) -> str:
-    return fates.tobytes().decode("ascii")
-
-
-def _fates_of(record: PartRecord, expected: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-    """Read the fates that a closed part counts; None where the record is not of such a part.
-
-    Args:
-        record: from an earlier run.
-        expected: the part's fates before its first tile.
-    """
-    fates = np.frombuffer(record.fates.encode(), np.uint8)
-    known = (_PLACED, *_EMPTIES, _PARKED, _DOUBTED, _FAILED, _OUTSIDE)
-    if fates.size != expected.size or not np.isin(fates, known).all():
-        return None
-    fates = fates.reshape(expected.shape)
-    if not np.array_equal(fates == _OUTSIDE, expected == _OUTSIDE):
-        return None
-    # What this part, or another one, lacks is requested again.
-    return np.where(np.isin(fates, (_PARKED, _DOUBTED, _FAILED)), np.uint8(_WAITING), fates)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from mosaic_async.build.ledger import PartRecord
+from mosaic_async.build.part_record import PartRecord
 from mosaic_async.build.proof import NotProvenError, OnDrop, Proof
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Part
@@ -54,14 +55,35 @@ class PartFiles:
         """Make the folder that a part's files go into; it blocks."""
         self.cog(part).parent.mkdir(parents=True, exist_ok=True)
 
-    def declare(self, part: Part, record: PartRecord) -> None:
+    def files(self, part: Part) -> tuple[Path, Path, Path]:
+        """Name all files of a part but its record; not all of them are there."""
+        return self.cog(part), self.top(part), self.canvas(part)
+
+    def take_over(
+        self, part: Part, record: PartRecord, made: PartFiles, *, tallies: Mapping[str, Any] | None = None
+    ) -> None:
+        """Copy the files of a part from another folder, each whole or not at all, and then declare it; it blocks.
+
+        Args:
+            part: the part; what is here of it already is replaced.
+            record: what became of it.
+            made: has its files.
+            tallies: what else is known of it, to be kept beside the record.
+        """
+        self.make_room(part)
+        for source, target in zip(made.files(part), self.files(part), strict=True):
+            if source.exists():
+                whole_file.copy(source, target)
+        self.declare(part, record, tallies=tallies)
+
+    def declare(self, part: Part, record: PartRecord, *, tallies: Mapping[str, Any] | None = None) -> None:
         """Declare what became of a part, after its files are in place; it blocks until the disk holds all of it."""
         self.make_room(part)
         kept = [path for path in self._kept(part, record) if path.exists()]
         digests = {path.name: self._digest(part, path) for path in kept}
         for path in kept:
             whole_file.flush(path)
-        content = {**asdict(record), "files": digests}
+        content = {**asdict(record), "files": digests, **({"tallies": dict(tallies)} if tallies else {})}
         whole_file.write(self._record(part), self._proof.seal(self._what(part), content), durable=True)
         if not record.missing:
             self.canvas(part).unlink(missing_ok=True)
@@ -85,7 +107,7 @@ class PartFiles:
         kept: set[Path] = set()
         for part in parts:
             try:
-                record = await asyncio.to_thread(self._verified, part, is_stitched=part.name in stitched)
+                record = await asyncio.to_thread(self.verified, part, is_stitched=part.name in stitched)
             except NotProvenError as error:
                 on_drop(f"part {part.name}", str(error))
                 continue
@@ -99,8 +121,8 @@ class PartFiles:
         """Yield the records of all parts, whatever they say; it blocks."""
         return self.folder.rglob("*.json")
 
-    def _verified(self, part: Part, *, is_stitched: bool = False) -> PartRecord | None:
-        """Read a part's record, and require that its files are those that it was written for.
+    def verified(self, part: Part, *, is_stitched: bool = False) -> PartRecord | None:
+        """Read a part's record, and require that its files are those that it was written for; it blocks.
 
         Raises:
             NotProvenError: they are not.
@@ -110,6 +132,7 @@ class PartFiles:
         except FileNotFoundError:
             return None
         digests = content.pop("files")
+        content.pop("tallies", None)
         for name, digest in digests.items():
             path = self._record(part).with_name(name)
             if is_stitched and path == self.cog(part) and not path.exists():

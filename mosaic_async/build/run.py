@@ -7,60 +7,50 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from mosaic_async.build.blueprint import Blueprint
 from mosaic_async.build.budget import BLOCK_CACHE, peak_rss
 from mosaic_async.build.collection_folder import cogs_in, gather, publish_folder
 from mosaic_async.build.conservation import check_blocks, check_tiles
-from mosaic_async.build.cost import encoded_bytes
 from mosaic_async.build.description import Describe, describe_beside, describe_inside, place_beside
 from mosaic_async.build.download import Download
-from mosaic_async.build.failed_tiles import write_account
+from mosaic_async.build.drawing import draw
+from mosaic_async.build.failed_tiles import way_out, write_account
 from mosaic_async.build.identity import Identity
 from mosaic_async.build.job import Effort, Job
-from mosaic_async.build.layout import Layout, prepare
+from mosaic_async.build.layout import Layout
 from mosaic_async.build.output_path import check_absent
 from mosaic_async.build.part_writer import PartWriter
-from mosaic_async.build.preflight import bytes_needed, check_files, check_room
-from mosaic_async.build.probe import probe
+from mosaic_async.build.preflight import check_files, check_room
 from mosaic_async.build.pulse import pulsing
-from mosaic_async.build.renewal import check_renewal, keep_sample
-from mosaic_async.build.run_state import RunState
+from mosaic_async.build.renewal import keep_sample
+from mosaic_async.build.run_client import RetryTally, pulse_of, run_client
 from mosaic_async.build.scene_tally import SceneTally
 from mosaic_async.build.to_its_end import to_its_end
 from mosaic_async.build.tree_memory import TreeMemory
 from mosaic_async.build.work_folder import WorkFolder
-from mosaic_async.errors import IncompleteError, SourceError, StoppedError, TileError
+from mosaic_async.errors import IncompleteError, SourceError, StoppedError
 from mosaic_async.events import (
     MosaicReport,
     OnEvent,
     OverviewsChosen,
     PieceDropped,
-    Pulse,
     RunStarted,
-    ServerTrouble,
     Stitching,
     StitchProgress,
-    TileRetried,
 )
 from mosaic_async.geo.cover import Cover
 from mosaic_async.geo.grid import Grid
 from mosaic_async.http.client import Client
-from mosaic_async.http.emptiness import EmptyRules
 from mosaic_async.raster.assembly import Assembly, is_output, publish
 from mosaic_async.raster.block_cache import small_block_cache
 from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.few_values import FewValues
-from mosaic_async.raster.form import TileFormat
-from mosaic_async.redaction import scrub
-
-_MAX_REASONS = 100
-_SHOWN_REASONS = 20
 
 
 class _NothingToKeepError(SourceError):
@@ -82,7 +72,7 @@ class Run:
     ) -> None:
         self.disk_needed: int | None = None
         """Bytes, estimated; None when not known yet."""
-        self._retried: Counter[str] = Counter()
+        self._retried = RetryTally(on_event)
         self._scenes = SceneTally()
         self._few_values = FewValues()
         self._stop = stop
@@ -124,25 +114,31 @@ class Run:
 
     async def _build_in(self, work: WorkFolder, cover: Cover, credentials: str) -> MosaicReport:
         self._scenes, self._few_values = SceneTally(await work.read_scenes()), FewValues(await work.read_values())
-        async with self._client(work) as client, pulsing(partial(_pulse, client), self._on_event, self._stop):
-            client.call_empty(EmptyRules.of(self._job.empty))
-            await check_renewal(self._job, client, work, credentials)
-            known = self._known_state(work)
+        job, effort, retried, proved = self._job, self._effort, self._retried, work.arrivals.prove
+        async with (
+            run_client(job, effort, retried, on_event=self._on_event, on_proof=proved) as client,
+            pulsing(partial(pulse_of, client), self._on_event, self._stop),
+        ):
             with self._stage("probe"):
-                tile_format = known.tile_format if known else await self._probe(client, cover, work)
-            layout = prepare(self._job, self._effort, cover, tile_format, known.part_blocks if known else None)
-            grid = layout.grid
-            self.disk_needed = known.disk if known else await self._estimate_disk(layout, work)
-            if self.disk_needed and self._effort.check_disk:
+                layout, state = await draw(
+                    job,
+                    effort,
+                    cover,
+                    credentials,
+                    client=client,
+                    work=work,
+                    scenes=self._scenes,
+                    on_event=self._on_event,
+                )
+            grid, self.disk_needed = layout.grid, state.disk
+            if self.disk_needed and effort.check_disk:
                 await asyncio.to_thread(check_room, work.path, self.disk_needed)
-            state = RunState(tile_format=tile_format, part_blocks=grid.part_blocks, disk=self.disk_needed)
             await keep_sample(work, credentials)
             await work.save_state({**state.as_dict(), "credentials": credentials}, layout=state.layout)
             assembly = await self._open_assembly(layout, work)
             download = Download(
-                self._job,
-                self._effort,
-                PartWriter(self._job, layout, work.parts, assembly, self._few_values),
+                Blueprint(job=job, effort=effort, layout=layout, label=work.label),
+                PartWriter(job, layout, work.parts, assembly, self._few_values),
                 client=client,
                 work=work,
                 scenes=self._scenes,
@@ -170,7 +166,7 @@ class Run:
             raise IncompleteError(
                 f"{report.tiles_failed:,} of {report.tiles_total:,} tiles failed",
                 report=report,
-                hint=f"{_way_out(report, download.hints)}; details in {work.path.name}/{work.failed.name}",
+                hint=f"{way_out(report.failed, download.hints)}; details in {work.path.name}/{work.failed.name}",
             )
         if is_stopped:
             done = report.tiles_placed + report.tiles_empty
@@ -216,55 +212,8 @@ class Run:
         else:
             await work.remove()
 
-    def _known_state(self, work: WorkFolder) -> RunState | None:
-        """Return what an earlier run learnt, so that this one continues in the same way."""
-        if not work.state:
-            return None
-        try:
-            return RunState.from_dict(work.state)
-        except ValueError as error:
-            self._note_dropped("job.json", str(error))
-            return None
-
     def _note_dropped(self, name: str, reason: str) -> None:
         self._on_event(PieceDropped(name, reason))
-
-    async def _estimate_disk(self, layout: Layout, work: WorkFolder) -> int | None:
-        """Estimate from the first tile what the run writes."""
-        grid = layout.grid
-        tile = next(filter(work.spool.has_body, grid.cover.outward()), None)
-        body = await work.spool.read(tile) if tile else None
-        if body:
-            with suppress(TileError):  # an unreadable one is requested again
-                encoded = await asyncio.to_thread(
-                    encoded_bytes, body, layout.tile_format, layout.encoding, grid.cover.count
-                )
-                keeps_parts = self._effort.allowed_failures(grid.cover.count) > 0
-                return bytes_needed(grid, layout.encoding, encoded=encoded, body=len(body), keeps_parts=keeps_parts)
-        return None
-
-    def _client(self, work: WorkFolder) -> Client:
-        effort = self._effort
-        return Client(
-            effort.pace,
-            headers=self._job.source.headers,
-            allow_hosts=effort.allow_hosts,
-            on_retry=self._note_retry,
-            on_trouble=lambda trouble: self._on_event(ServerTrouble(trouble.kind, trouble.seconds, trouble.reason)),
-            on_proof=work.arrivals.prove,
-        )
-
-    def _note_retry(self, url: str, attempt: int, reason: str, wait: float) -> None:
-        """Count a retry by its reason; servers that put the tile into it would have as many reasons as tiles."""
-        is_room = reason in self._retried or len(self._retried) < _MAX_REASONS
-        self._retried[reason if is_room else "others"] += 1
-        self._on_event(TileRetried(scrub(url), attempt, reason, wait))
-
-    async def _probe(self, client: Client, cover: Cover, work: WorkFolder) -> TileFormat:
-        """Learn what tiles look like."""
-        return await probe(
-            self._job, cover, client, work, effort=self._effort, scenes=self._scenes, on_event=self._on_event
-        )
 
     async def _open_assembly(self, layout: Layout, work: WorkFolder) -> Assembly | None:
         """Return the output as far as an earlier run has stitched it; None if each part is an output as it is."""
@@ -294,7 +243,7 @@ class Run:
             try:
                 await download.run()
             finally:
-                await work.save_tallies(self._scenes.as_dict(), self._few_values.as_dict())
+                await download.save_tallies()
         return resumed
 
     def _explain_overviews(self, encoding: Encoding) -> None:
@@ -347,7 +296,7 @@ class Run:
             tile_dtypes=download.layout.tile_format.dtypes,
             requests=client.requests,
             retries=client.retries,
-            retried=dict(self._retried.most_common(_SHOWN_REASONS)),
+            retried=self._retried.most(),
             bytes_received=client.bytes_received,
             bytes_written=self._bytes_written,
             seconds=sum(self._seconds.values()),
@@ -367,18 +316,3 @@ class Run:
             yield
         finally:
             self._seconds[name] = time.monotonic() - started
-
-
-def _pulse(client: Client) -> Pulse:
-    return Pulse(client.in_flight, client.requests, client.bytes_received)
-
-
-def _way_out(report: MosaicReport, hints: Counter[str]) -> str:
-    """Return what helps against the failed tiles: another run against what is temporary, and otherwise an option."""
-    passing = sum(failure.is_passing for failure in report.failed)
-    ways = [f"re-run the same command to retry the {passing:,} failed tiles"] if passing else []
-    if staying := len(report.failed) - passing:
-        ways += [hint for hint, _ in hints.most_common(1)]
-        accept = "accept holes by ``max_failures``, or fix the source"
-        ways.append(f"{staying:,} of them will fail again: {accept}" if not hints else accept)
-    return "; ".join(ways)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from mosaic_async.build.budget import OPEN_PARTS
+from mosaic_async.build.part_record import EmptyKind
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Part
 
@@ -35,6 +36,19 @@ class Order:
     """Unreadable bodies that the server has sent."""
     attempts: int = 0
     """Attempts that these bodies took."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an order ended: with a body, with an empty body where the tile has no data, or without the tile."""
+
+    order: Order
+    body: bytes = b""
+    attempts: int = 0
+    """That the body took; 0 for one from the work folder."""
+    is_missing: bool = False
+    status: int = 200
+    empty: EmptyKind | None = None
 
 
 class Orders:

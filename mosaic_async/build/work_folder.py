@@ -8,21 +8,30 @@ of what is in the files. The event loop never waits for the disk.
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from mosaic_async.build.arrivals import Arrivals
+from mosaic_async.build.folder_lock import take_lock
 from mosaic_async.build.part_files import PartFiles
 from mosaic_async.build.proof import NotProvenError, OnDrop, Proof, read_record
 from mosaic_async.build.publication import announce, find, publication_path
 from mosaic_async.build.spool import Spool
 from mosaic_async.errors import WorkFolderError
 from mosaic_async.raster import whole_file
+
+JOB, LAYOUT, SAMPLE, PARTS = "job.json", "layout.json", "sample.json", "parts"
+"""Names in the folder."""
+
+
+def belongs_to_another(folder: Path) -> WorkFolderError:
+    """Return the error of a folder that another job's run has made."""
+    return WorkFolderError(
+        f"{folder} belongs to another job: source, area, zoom or output options differ",
+        hint="finish that job, choose another output, or drop it with ``resume=False``",
+    )
 
 
 def work_path(output: Path) -> Path:
@@ -49,9 +58,9 @@ class WorkFolder:
         self._output = output
         self._proof = Proof(label)
         self._on_drop = on_drop
-        self._job = self.path / "job.json"
+        self._job = self.path / JOB
         self._scenes = self.path / "scenes.json"
-        self._sample = self.path / "sample.json"
+        self._sample = self.path / SAMPLE
         self._values = self.path / "values.json"
         self._saved: dict[str, Mapping[str, Any]] = {}
         """What this run has written last of each tally."""
@@ -62,7 +71,7 @@ class WorkFolder:
         """The answers that their connections have not proved yet."""
         self.spool = Spool(self.path / "spool", self._proof, on_drop, self.arrivals)
         """The tiles of open parts."""
-        self.parts = PartFiles(self.path / "parts", self._proof)
+        self.parts = PartFiles(self.path / PARTS, self._proof)
 
     @classmethod
     async def open(cls, output: Path, label: str, *, resume: bool = True, on_drop: OnDrop) -> WorkFolder:
@@ -160,7 +169,7 @@ class WorkFolder:
 
     def _open(self, *, resume: bool) -> list[tuple[str, str]]:
         """Take the lock, and return what is dropped, each with the reason."""
-        self._lock = self._take_lock()
+        self._lock = take_lock(self.path)
         try:
             shutil.rmtree(self._old, ignore_errors=True)
             self._find_publication()
@@ -186,23 +195,6 @@ class WorkFolder:
         elif self._owner() == record.label and not record.content["report"]["tiles_failed"]:
             self._clear()
 
-    def _take_lock(self) -> TextIO:
-        while True:
-            self.path.mkdir(parents=True, exist_ok=True)
-            path = self.path / "lock"
-            try:
-                lock = path.open("a")
-            except FileNotFoundError:  # it has just been deleted by the run that it belonged to
-                continue
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                lock.close()
-                raise WorkFolderError(f"{self.path} is in use by another process", hint="wait for it to end") from error
-            if _is_open_under(path, lock):
-                return lock
-            lock.close()
-
     def _claim(self) -> list[tuple[str, str]]:
         """Check that the folder belongs to this job; without a sound `job.json`, any other piece can prove it.
 
@@ -210,7 +202,7 @@ class WorkFolder:
             WorkFolderError: it belongs to another job, or nothing tells whose it is.
         """
         try:
-            self.state = self._proof.unseal("job", self._job)
+            self.state = self._proof.unseal("job", self._job) or self._shared_state()
         except FileNotFoundError:
             reason = "it is missing"
         except NotProvenError as error:
@@ -219,20 +211,24 @@ class WorkFolder:
             self.is_new = not self.state
             return []
         if self._owner() not in (None, self._proof.label):
-            raise self._belongs_to_another()
+            raise belongs_to_another(self.path)
         has_pieces = self._has_pieces()
         if has_pieces and not self._is_proven():
-            raise self._belongs_to_another()
-        self.is_new = not has_pieces
+            raise belongs_to_another(self.path)
         was_there = self._job.exists()
-        self._write(self._job, "job", {})
-        return [(self._job.name, reason)] if has_pieces or was_there else []
+        self.state = self._shared_state()
+        self.is_new = not (has_pieces or self.state)
+        self._write(self._job, "job", self.state)
+        is_lost = was_there or (has_pieces and not self.state)
+        return [(self._job.name, reason)] if is_lost else []
 
-    def _belongs_to_another(self) -> WorkFolderError:
-        return WorkFolderError(
-            f"{self.path} belongs to another job: source, area, zoom or output options differ",
-            hint="finish that job, choose another output, or drop it with ``resume=False``",
-        )
+    def _shared_state(self) -> dict[str, Any]:
+        """Return what the first of several processes learnt that used the folder at once; nothing if none did."""
+        try:
+            return dict(self._proof.unseal("layout", self.path / LAYOUT))
+        except (FileNotFoundError, NotProvenError):
+            (self.path / LAYOUT).unlink(missing_ok=True)
+            return {}
 
     def _owner(self) -> str | None:
         """Return the label in `job.json`; None if it is missing or damaged."""
@@ -282,10 +278,3 @@ class WorkFolder:
     def _old(self) -> Path:
         """The name under which the folder is deleted."""
         return self.path.with_name(self.path.name + ".old")
-
-
-def _is_open_under(path: Path, file: TextIO) -> bool:
-    """Whether the open file still has this name; the run that it belonged to may have deleted it."""
-    with suppress(FileNotFoundError):
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    return False

@@ -18,12 +18,12 @@ from mosaic_async.cli.found_scenes import found
 from mosaic_async.cli.job_arguments import JobArguments
 from mosaic_async.cli.opened_source import is_tile_url, opened
 from mosaic_async.cli.options import job_options, rendering_options
-from mosaic_async.cli.parsing import BoundsCommand, write_whole
+from mosaic_async.cli.parsing import SHARD_VARIABLE, BoundsCommand, write_whole
 from mosaic_async.cli.progress import Progress
 from mosaic_async.cli.running import run
 from mosaic_async.cli.search_options import search_options, sign_option
 from mosaic_async.cli.signals import Interrupted
-from mosaic_async.cli.terminal import report_text
+from mosaic_async.cli.terminal import report_text, shard_text
 from mosaic_async.errors import IncompleteError, UsageError
 from mosaic_async.events import MosaicReport
 
@@ -70,6 +70,12 @@ from mosaic_async.events import MosaicReport
 @click.option("--stac", is_flag=True, help="Also write the STAC Item of OUTPUT, beside it.")
 @click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
 @click.option("--fresh", is_flag=True, help="Start over: delete what an earlier run of this output kept.")
+@click.option(
+    "--shard",
+    envvar=SHARD_VARIABLE,
+    metavar="I/N",
+    help="Build only share I (from 0) of N of the parts, and no OUTPUT; the same command without it makes OUTPUT.",
+)
 @rendering_options
 @search_options
 @sign_option
@@ -97,8 +103,10 @@ def build(source: str, output: Path, **options: Any) -> None:
             report = _build(mosaic, output, given, progress, as_json=as_json)
     if scenes:
         write_whole(scenes, json.dumps(listed))
-    click.echo(json.dumps(report.as_dict()) if as_json else report_text(report))
-    if report.tiles_failed:
+    shard = options["shard"]
+    text = report_text(report) if shard is None else shard_text(report, shard)
+    click.echo(json.dumps(report.as_dict()) if as_json else text)
+    if report.tiles_failed and shard is None:
         kept = f"{output.name}.work is kept: re-run the same command with --overwrite to retry the failed tiles"
         click.echo(f"hint: {kept}, or delete the folder to accept the holes", err=True)
 

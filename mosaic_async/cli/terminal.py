@@ -40,6 +40,17 @@ def report_text(report: MosaicReport) -> str:
     )
 
 
+def shard_text(report: MosaicReport, shard: str) -> str:
+    """Return what a shard did."""
+    parts = f"{_counted(report.parts_total, 'part')} ({report.parts_resumed:,} were there)"
+    return (
+        f"shard {shard} of {report.output}: {parts}, "
+        f"{report.tiles_placed:,} tiles placed, {_empty_text(report)}, {report.tiles_failed:,} failed; "
+        f"{report.requests:,} requests, {report.retries:,} retries, {_size(report.bytes_received)} received; "
+        f"{report.seconds:.1f} s, peak memory {_size(report.peak_rss)}" + _same_bytes_text(report.same_bytes)
+    )
+
+
 def _empty_text(report: MosaicReport) -> str:
     """Return the number of empty tiles, and apart how many there are of each kind that needs a word."""
     kinds = [

@@ -230,12 +230,16 @@ class Grid:
         """Yield the parts that have tiles, row by row."""
         for row in range(math.ceil(self.height / self.part_size)):
             for col in range(self._part_columns):
-                row_off, col_off = row * self.part_size, col * self.part_size
-                height = min(self.part_size, self.height - row_off)
-                end = self.width if col == self._part_columns - 1 else col_off + self.part_size
-                part = Part(row, col, row_off, col_off, height, end - col_off)
+                part = self.part(row, col)
                 if self._has_tiles(part):
                     yield part
+
+    def part(self, row: int, col: int) -> Part:
+        """Return one part, whether it has tiles or not."""
+        row_off, col_off = row * self.part_size, col * self.part_size
+        height = min(self.part_size, self.height - row_off)
+        end = self.width if col == self._part_columns - 1 else col_off + self.part_size
+        return Part(row, col, row_off, col_off, height, end - col_off)
 
     @cached_property
     def part_count(self) -> int:
@@ -249,7 +253,7 @@ class Grid:
         if self.cover.mask is not None:
             covered = self.cover.mask[grid_rows, grid_columns]
             grid_rows, grid_columns = grid_rows[covered], grid_columns[covered]
-        order = np.argsort(_quadkey_order(grid_columns + self.cover.left, grid_rows + self.cover.top))
+        order = np.argsort(z_order(grid_columns + self.cover.left, grid_rows + self.cover.top))
         return [self.cover.tile(int(grid_columns[i]), int(grid_rows[i])) for i in order]
 
     def touches(self, tile: Tile) -> list[tuple[int, int]]:
@@ -272,6 +276,14 @@ class Grid:
     def _counted(self, index: int, offset: int, tiles: int) -> slice:
         start = math.ceil((index * self.part_size + offset) / self.tile_size) if index else 0
         return slice(start, min(math.ceil(((index + 1) * self.part_size + offset) / self.tile_size), tiles))
+
+    def count_tiles(self, part: Part) -> int:
+        """Return how many tiles touch a part before any other part."""
+        rows, columns = self.counted_in(part.row, part.col)
+        mask = self.cover.mask
+        if mask is None:
+            return int((rows.stop - rows.start) * (columns.stop - columns.start))
+        return int(np.count_nonzero(mask[rows, columns]))
 
     def overlap(self, tile: Tile, part: Part) -> tuple[Window, Window]:
         """Return the window of the tile that lies in the part, and the window of the part that it fills."""
@@ -327,8 +339,8 @@ def _check_power_of_two(name: str, value: int, *, at_least: int, at_most: int = 
         raise UsageError(f"{name} must be a power of two from {at_least} to {at_most}, got {value}")
 
 
-def _quadkey_order(x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Interleave the bits of x and y, as a quadkey does."""
+def z_order(x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Interleave the bits of x and y, as a quadkey does: in this order neighbours follow each other."""
     order = np.zeros_like(x)
     for bit in range(MAX_ZOOM + 1):
         order |= ((x >> bit) & 1) << (2 * bit) | ((y >> bit) & 1) << (2 * bit + 1)

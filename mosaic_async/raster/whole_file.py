@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,54 @@ def write(path: Path, data: bytes | str, *, durable: bool = False) -> None:
     """
     with aside(path, durable=durable) as partial:
         partial.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def create(path: Path, data: bytes | str) -> bool:
+    """Write a whole file if nothing has its name yet, and return whether it was written; of many, one does.
+
+    This needs a second name for a file (a hard link), or else that a name can be made exclusively.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    content = data.encode() if isinstance(data, str) else data
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{SUFFIX}")
+    try:
+        partial.write_bytes(content)
+        flush(partial)
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            return False
+        except OSError:
+            return _create_here(path, content)
+    finally:
+        partial.unlink(missing_ok=True)
+    flush(path.parent)
+    return True
+
+
+def _create_here(path: Path, content: bytes) -> bool:
+    """Write a file under its name at once; a reader that comes too early finds it damaged."""
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+    except FileExistsError:
+        return False
+    return True
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file, as a second name for it where the file system has those; the copy survives a power cut.
+
+    Raises:
+        OSError: the file cannot be read or written.
+    """
+    with aside(target, durable=True) as partial:
+        try:
+            os.link(source, partial)
+        except OSError:  # another file system, or one without second names
+            shutil.copyfile(source, partial)
 
 
 def flush(path: Path) -> None:

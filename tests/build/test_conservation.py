@@ -11,7 +11,8 @@ from aiohttp import web
 
 from mosaic_async import StitchError, build_mosaic
 from mosaic_async.build.conservation import check_tiles
-from mosaic_async.build.ledger import Ledger, PartRecord
+from mosaic_async.build.ledger import Ledger
+from mosaic_async.build.part_record import PartRecord
 from mosaic_async.build.part_writer import PartWriter
 from mosaic_async.build.run import Run
 from mosaic_async.events import TileFailed

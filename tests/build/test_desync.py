@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 import rasterio
 
-import mosaic_async.build.run
+import mosaic_async.build.run_client
 from mosaic_async import IncompleteError, TilePlaced, build_mosaic
 from mosaic_async.build.part_files import PartFiles
 from mosaic_async.errors import ResourceError, SourceError
@@ -40,7 +40,7 @@ NAMED = {
 def patient(monkeypatch):
     """Have the client wait a tenth of the time before a retry."""
     client = functools.partial(Client, clock=Clock(sleep=lambda seconds: asyncio.sleep(seconds / 10)))
-    monkeypatch.setattr(mosaic_async.build.run, "Client", client)
+    monkeypatch.setattr(mosaic_async.build.run_client, "Client", client)
 
 
 def tiler_of(ext: str) -> FakeTiler:

@@ -21,7 +21,7 @@ import pytest
 import rasterio
 from aiohttp import web
 
-import mosaic_async.build.run
+import mosaic_async.build.run_client
 from mosaic_async import (
     IncompleteError,
     PieceDropped,
@@ -55,7 +55,7 @@ def fast(monkeypatch):
     """Have clients sleep a hundredth of the time, by a clock that is a hundred times as fast."""
     clock = Clock(now=lambda: time.monotonic() * 100, sleep=lambda seconds: asyncio.sleep(seconds / 100))
     client = functools.partial(Client, clock=clock)
-    monkeypatch.setattr(mosaic_async.build.run, "Client", client)
+    monkeypatch.setattr(mosaic_async.build.run_client, "Client", client)
 
 
 @pytest.mark.parametrize("mood", PASSING)

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from mosaic_async.build.ledger import Ledger, PartRecord
+from mosaic_async.build.ledger import Ledger
+from mosaic_async.build.part_record import PartRecord
 from mosaic_async.events import TileEmpty, TileFailed, TileNotFound, TileParked, TilePlaced
 from mosaic_async.geo.area import Area
 from mosaic_async.geo.cover import Cover, Tile

@@ -11,7 +11,7 @@ import mercantile
 import numpy as np
 import pytest
 
-import mosaic_async.build.run
+import mosaic_async.build.drawing
 from mosaic_async import build_mosaic_sync
 from tests.fake_tiler import encode
 from tests.moods import says
@@ -63,13 +63,13 @@ def test_noise_takes_no_more_room_than_was_required(serve, tmp_path, monkeypatch
         return await says(BODY, "application/x-binary")(tiler, tile)
 
     tiler.mood = noise
-    estimate = mosaic_async.build.run.bytes_needed
+    estimate = mosaic_async.build.drawing.bytes_needed
 
     def note(*args, **options):
         told.append(estimate(*args, **options))
         return told[0]
 
-    monkeypatch.setattr(mosaic_async.build.run, "bytes_needed", note)
+    monkeypatch.setattr(mosaic_async.build.drawing, "bytes_needed", note)
     with Watch(tmp_path) as watch:
         report = build_mosaic_sync(
             tiler.template, area_of(columns, rows), tmp_path / "out.tif", zoom=10, part_size=part_size, concurrency=2

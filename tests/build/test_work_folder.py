@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mosaic_async.build import work_folder
-from mosaic_async.build.ledger import PartRecord
+from mosaic_async.build import folder_lock
+from mosaic_async.build.part_record import PartRecord
 from mosaic_async.build.work_folder import WorkFolder
 from mosaic_async.errors import WorkFolderError
 from mosaic_async.geo.cover import Tile
@@ -140,7 +140,7 @@ async def test_two_runs_cannot_share_a_folder(folder):
 
 async def test_a_run_does_not_take_the_lock_of_a_folder_that_has_been_deleted(folder, monkeypatch):
     first = await folder.open()
-    lock = work_folder.fcntl.flock
+    lock = folder_lock.fcntl.flock
 
     def delete_then_lock(file, how):
         monkeypatch.undo()
@@ -148,7 +148,7 @@ async def test_a_run_does_not_take_the_lock_of_a_folder_that_has_been_deleted(fo
         first._close()
         lock(file, how)
 
-    monkeypatch.setattr(work_folder.fcntl, "flock", delete_then_lock)
+    monkeypatch.setattr(folder_lock.fcntl, "flock", delete_then_lock)
     second = await folder.open()
     assert os.path.samestat((second.path / "lock").stat(), os.fstat(second._lock.fileno()))
     await second.close()
@@ -195,7 +195,7 @@ async def test_whatever_bit_of_a_record_flips_the_part_is_not_taken_for_another(
     for index in range(len(whole)):
         flip = 1 << index % 8
         path.write_bytes(whole[:index] + bytes([whole[index] ^ flip]) + whole[index + 1 :])
-        found = work.parts._verified
+        found = work.parts.verified
         try:
             record = found(PART)
         except ValueError:

@@ -1,0 +1,23 @@
+"""What every part of an output is made by, on whatever machine. It can be pickled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mosaic_async.build.job import Effort, Job
+from mosaic_async.build.layout import Layout
+from mosaic_async.geo.cover import Tile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blueprint:
+    """A job, and what its first tiles have decided."""
+
+    job: Job
+    effort: Effort
+    """Of one process: its concurrency, rate and memory."""
+    layout: Layout
+    label: str
+    """Of the job's identity, which its pieces are proved by."""
+    known: Tile | None = None
+    """A tile that had data, which tells a tile that is not found from a source that is gone; None: unknown."""

@@ -1,0 +1,84 @@
+"""How a run comes to its layout: from what an earlier run, or another process, has learnt, or from its first tiles."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from mosaic_async.build.cost import encoded_bytes
+from mosaic_async.build.job import Effort, Job
+from mosaic_async.build.layout import Layout, prepare
+from mosaic_async.build.preflight import bytes_needed
+from mosaic_async.build.probe import probe
+from mosaic_async.build.renewal import check_renewal
+from mosaic_async.build.run_state import RunState
+from mosaic_async.build.scene_tally import SceneTally
+from mosaic_async.build.work_folder import WorkFolder
+from mosaic_async.errors import TileError
+from mosaic_async.events import OnEvent, PieceDropped
+from mosaic_async.geo.cover import Cover
+from mosaic_async.http.client import Client
+
+
+async def draw(
+    job: Job,
+    effort: Effort,
+    cover: Cover,
+    credentials: str,
+    *,
+    client: Client,
+    work: WorkFolder,
+    scenes: SceneTally,
+    on_event: OnEvent,
+) -> tuple[Layout, RunState]:
+    """Return how the output is laid out, and what a later run needs to lay it out in the same way.
+
+    Args:
+        job: what decides its pixels.
+        effort: whose memory decides the size of the parts.
+        cover: its tiles.
+        credentials: digest of those that the client uses.
+        client: makes the requests.
+        work: what is known; it keeps what arrives.
+        scenes: counts what tiles are made of.
+        on_event: called with every body.
+
+    Raises:
+        WorkFolderError: the source sends other pixels than before.
+        SourceError: it is unreachable, refuses, or sends no tiles.
+        MosaicError: as for `prepare`.
+    """
+    await check_renewal(job, client, work, credentials)
+    known = _known(work, on_event)
+    if known is not None:
+        return prepare(job, effort, cover, known.tile_format, known.part_blocks), known
+    tile_format = await probe(job, cover, client, work, effort=effort, scenes=scenes, on_event=on_event)
+    layout = prepare(job, effort, cover, tile_format)
+    disk = await _estimate_disk(layout, effort, work)
+    return layout, RunState(tile_format=tile_format, part_blocks=layout.grid.part_blocks, disk=disk)
+
+
+def _known(work: WorkFolder, on_event: OnEvent) -> RunState | None:
+    """Return what an earlier run learnt, so that this one continues in the same way."""
+    if not work.state:
+        return None
+    try:
+        return RunState.from_dict(work.state)
+    except ValueError as error:
+        on_event(PieceDropped("job.json", str(error)))
+        return None
+
+
+async def _estimate_disk(layout: Layout, effort: Effort, work: WorkFolder) -> int | None:
+    """Estimate from the first tile what the run writes."""
+    grid = layout.grid
+    tile = next(filter(work.spool.has_body, grid.cover.outward()), None)
+    body = await work.spool.read(tile) if tile else None
+    if body:
+        with suppress(TileError):  # an unreadable one is requested again
+            encoded = await asyncio.to_thread(
+                encoded_bytes, body, layout.tile_format, layout.encoding, grid.cover.count
+            )
+            keeps_parts = effort.allowed_failures(grid.cover.count) > 0
+            return bytes_needed(grid, layout.encoding, encoded=encoded, body=len(body), keeps_parts=keeps_parts)
+    return None
