@@ -145,7 +145,7 @@ async def local_tiler(
                 template=f"{url}/tiles/{name}/{{z}}/{{x}}/{{y}}.{look}&access_token={secret}",
                 tile_size=tile_size,
                 minzoom=0 if scenes.grid else scenes.minzoom,
-                maxzoom=0 if scenes.grid else scenes.maxzoom,
+                maxzoom=scenes.grid.matrices[-1].zoom if scenes.grid else scenes.maxzoom,
                 matrix_set=scenes.grid,
                 bounds=scenes.bounds,
                 notes=((f"scenes are read from {', '.join(scenes.hosts)}",) if scenes.hosts else ()) + scenes.notes,

@@ -30,7 +30,7 @@ from mosaic_async.tiler.scenes.survey import names_in
 NAME = "OwnGrid"
 """Of the tile matrix set that the tiler serves."""
 _MARGIN = 16
-"""Tiles around the scenes, for areas that are larger."""
+"""Tiles of the last zoom around the scenes, for areas that are larger."""
 _MAX_SCENES = 8
 """Scenes in whose files pixels of the wanted size are searched."""
 
@@ -67,7 +67,10 @@ class Lattice:
 def matrix_set_for(
     mosaic: Mosaic, *, crs: str | None, resolution: float | None, like: str | None, tile_size: int
 ) -> MatrixSet | None:
-    """Return a set with one zoom, 0, whose tiles cover the scenes; None: Web Mercator is wanted.
+    """Return a set whose tiles cover the scenes; None: Web Mercator is wanted.
+
+    Its last zoom has the pixels of the wanted size. Each zoom before it has pixels twice as wide, down to zoom 0, where
+    one or two tiles hold all scenes. All begin at a corner of the file whose pixels they are.
 
     Args:
         mosaic: the scenes; where they have such pixels, the first one's are used.
@@ -107,21 +110,30 @@ def _matrix_set_of(lattice: Lattice, mosaic: Mosaic, tile_size: int) -> MatrixSe
     west, south, east, north = transform_bounds("EPSG:4326", lattice.crs, *mosaic.bounds, densify_pts=101)
     if not all(map(math.isfinite, (west, south, east, north))):
         raise RefusedError("the scenes reach beyond the coordinate system", hint="set a ``crs`` that fits them")
-    span = tile_size * lattice.resolution
-    x, y = lattice.x % lattice.resolution, lattice.y % lattice.resolution
-    first, last = math.floor((west - x) / span) - _MARGIN, math.ceil((east - x) / span) + _MARGIN
-    lower, upper = math.floor((south - y) / span) - _MARGIN, math.ceil((north - y) / span) + _MARGIN
-    matrix = TileMatrix(
-        zoom=0,
-        crs=_name(lattice.crs),
-        left=x + first * span,
-        top=y + upper * span,
-        width=span,
-        height=span,
-        columns=last - first,
-        rows=upper - lower,
+    finest = tile_size * lattice.resolution
+    deepest = max(0, math.ceil(math.log2(max(east - west, north - south) / finest)))
+    widest, margin = finest * 2**deepest, math.ceil(_MARGIN / 2**deepest)
+    first, last = _tiles_between(west - lattice.x, east - lattice.x, widest)
+    lower, upper = _tiles_between(south - lattice.y, north - lattice.y, widest)
+    matrices = tuple(
+        TileMatrix(
+            zoom=zoom,
+            crs=_name(lattice.crs),
+            left=lattice.x + (first - margin) * widest,
+            top=lattice.y + (upper + margin) * widest,
+            width=widest / 2**zoom,
+            height=widest / 2**zoom,
+            columns=(last - first + 2 * margin) * 2**zoom,
+            rows=(upper - lower + 2 * margin) * 2**zoom,
+        )
+        for zoom in range(deepest + 1)
     )
-    return MatrixSet(name=NAME, matrices=(matrix,), tile_size=tile_size)
+    return MatrixSet(name=NAME, matrices=matrices, tile_size=tile_size)
+
+
+def _tiles_between(low: float, high: float, width: float) -> tuple[int, int]:
+    """Return the first tile that touches an interval, and the one behind the last."""
+    return math.floor(low / width), math.ceil(high / width)
 
 
 def document_of(grid: MatrixSet) -> dict[str, Any]:

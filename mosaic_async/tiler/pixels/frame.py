@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from mosaic_async.errors import UsageError
+
+_WEB_MERCATOR = CRS.from_epsg(3857)
+_TOLERANCE = 0.005
 
 
 class TooLargeError(UsageError):
@@ -34,6 +38,19 @@ class Frame:
     """Maximum values of one scene in the tile, pixels times bands; None: no limit."""
     options: tuple[tuple[str, Any], ...] = ()
     """Further options of rio-tiler's `Reader.part`: nodata, unscale."""
+
+    @cached_property
+    def is_mercator(self) -> bool:
+        """Whether it is a tile of Web Mercator, whose numbers are those of rio-tiler."""
+        return bool(self.crs == _WEB_MERCATOR)
+
+    @property
+    def warping(self) -> dict[str, float]:
+        """Options of a warp: pixels of the data by which a pixel may lie beside its place, and the size of the kernel.
+
+        GDAL otherwise chooses the kernel for each chunk, by the box around it, which is larger where grids are turned.
+        """
+        return {} if self.is_mercator else {"tolerance": _TOLERANCE, "XSCALE": 1, "YSCALE": 1}
 
     def check(self, bands: int) -> None:
         """Check that a scene with this number of bands fits.

@@ -17,6 +17,7 @@ from rio_tiler.io import Reader
 
 from mosaic_async.tiler.pixels.datasets import DatasetPool, Stack
 from mosaic_async.tiler.pixels.frame import Frame
+from mosaic_async.tiler.pixels.levels import read_level
 from mosaic_async.tiler.pixels.pixels import Pixels
 from mosaic_async.tiler.pixels.raster_facts import facts_of, grouped, separate_nodata, taggable
 from mosaic_async.tiler.pixels.warp import Warp
@@ -164,7 +165,9 @@ def _read(stack: Stack, bands: tuple[int, ...], nodata: float | None, frame: Fra
         return None if is_general else Warp.of(stack, frame).read(stack, bands, window)
     if stack.holds_classes:
         frame = frame.nearest
-    if is_general or not stack.has_nodata or stack.dataset.gcps[0]:
+    if (pixels := read_level(stack, bands, nodata, frame, window)) is not None:
+        pass  # nothing is resampled
+    elif is_general or not stack.has_nodata or stack.dataset.gcps[0]:
         pixels = _read_generally(stack, bands, None if stack.has_mask else nodata, frame, window)
     else:
         found = Warp.of(stack, frame).read(stack, bands, window)
@@ -184,6 +187,7 @@ def _as_picture(pixels: Pixels, colours: tuple[int, ...]) -> Pixels:
 
 def _read_generally(stack: Stack, bands: tuple[int, ...], nodata: float | None, frame: Frame, window: Window) -> Pixels:
     """Read with rio-tiler what the short way does not cover: alpha and mask bands, GCPs, scaling."""
+    warp = {} if stack.dataset.crs == frame.crs else {"vrt_options": frame.warping}
     with Reader(None, dataset=stack.dataset) as reader:
         image = reader.part(
             frame.bounds,
@@ -195,7 +199,7 @@ def _read_generally(stack: Stack, bands: tuple[int, ...], nodata: float | None, 
             padding=frame.padding,
             resampling_method=frame.resampling,
             reproject_method=frame.reprojection,
-            **{"nodata": nodata, **dict(frame.options)},
+            **{"nodata": nodata, **warp, **dict(frame.options)},
         )
     data, valid = image.array.data, ~np.ma.getmaskarray(image.array)
     if (image.width, image.height) == (frame.width, frame.height):

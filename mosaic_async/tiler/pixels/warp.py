@@ -29,6 +29,8 @@ _MARGINS = {"nearest": 2.0, "bilinear": 3.0}
 """Source pixels that a kernel reads beyond a box, and one more; other kernels always use the masks."""
 _EXACT = ("uint8", "int16", "uint16")
 """Types for which GDAL's kernels with and without masks return the same numbers (tested)."""
+_NEARLY_SAME = 1.1
+"""Source pixels per tile pixel below which they count as being as large."""
 _POINTS = 9
 _MAX_DECIMATION = 3.0
 """Source pixels per tile pixel up to which checking the masks pays: it has to read them."""
@@ -47,7 +49,11 @@ class Warp:
 
     @classmethod
     def of(cls, stack: Stack, frame: Frame) -> Warp:
-        """Choose the grid as `rio_tiler.utils.get_vrt_transform` does, whose slow part is remembered here."""
+        """Choose the grid as `rio_tiler.utils.get_vrt_transform` does, whose slow part is remembered here.
+
+        In other grids than Web Mercator's, data that are hardly finer than the tile go there in one step, as gdalwarp
+        does it.
+        """
         left, bottom, right, top = frame.bounds
         own = from_bounds(left, bottom, right, top, frame.width, frame.height)
         across, down = stack.resolution(frame.crs)
@@ -56,6 +62,8 @@ class Warp:
         if abs(down) > abs(own.e):
             down = own.e
         width, height = max(1, round((right - left) / across)), max(1, round((bottom - top) / down))
+        if not frame.is_mercator and max(width / frame.width, height / frame.height) < _NEARLY_SAME:
+            width, height = frame.width, frame.height
         transform = from_bounds(left, bottom, right, top, width, height)
         return cls(frame, transform @ Affine.translation(-frame.padding, -frame.padding), width, height)
 
@@ -176,6 +184,7 @@ class Warp:
             dtype=dataset.dtypes[0],
             add_alpha=False,
             resampling=Resampling[self.frame.reprojection],
+            **self.frame.warping,
             **options,
         ) as vrt:
             if not self.is_larger:

@@ -41,16 +41,20 @@ def is_readable_raster(name: str) -> bool:
     return True
 
 
-def open_raster(name: str) -> DatasetReader:
+def open_raster(name: str, level: int | None = None) -> DatasetReader:
     """Open a raster as GeoTIFF or JPEG 2000 only: a VRT, which may read other files, is refused whatever its name.
 
     Masks, overviews and metadata beside a local file (`.msk`, `.ovr`, `.aux.xml`) belong to it. On a server, each of
     them would take a request per file.
+
+    Args:
+        name: path or URL.
+        level: the number of the overview to read, from 0; None: the image.
     """
     driver = "JP2OpenJPEG" if urlsplit(name).path.lower().endswith((".jp2", ".j2k")) else "GTiff"
     # TRUE probes the names of sidecar files, and does not list the folder, which may hold thousands of scenes.
     with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE" if is_local(name) else "EMPTY_DIR"):
-        return rasterio.open(name, driver=driver)
+        return rasterio.open(name, driver=driver, **({} if level is None else {"overview_level": level}))
 
 
 def is_local(name: str) -> bool:
