@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from mosaic_async.build.failed_tiles import read_tiles
-from mosaic_async.cli.area_file import area_in
+from mosaic_async.cli.area_file import area_in, extent_of
 from mosaic_async.cli.options import RENDERING
 from mosaic_async.cli.parsing import (
     HEADERS_VARIABLE,
@@ -57,8 +57,14 @@ class JobArguments:
         """
         left = dict(options)
         listed = _tiles(left)
+        bounds, file = left.pop("bounds"), left.pop("area")
+        if left.get("like") and (bounds, file, listed) == (None, None, None):
+            area: _Area = extent_of(left["like"])
+            left["clip"] = True
+        else:
+            area = _area(bounds, file, listed)
         left["creation_options"] = dict(left["creation_options"])
-        return cls.of_source(left, area=_area(left.pop("bounds"), left.pop("area"), listed))
+        return cls.of_source(left, area=area)
 
     @classmethod
     def of_source(cls, options: Mapping[str, Any], *, area: _Area = ()) -> Self:
@@ -107,7 +113,10 @@ def _tiles(options: dict[str, Any]) -> dict[str, Any] | None:
 
 def _area(bounds: tuple[float, ...] | None, file: str | None, tiles: dict[str, Any] | None) -> _Area:
     if sum(given is not None for given in (bounds, file, tiles)) != 1:
-        raise UsageError("the area is missing or set twice", hint="set one of --bounds W S E N, --area or --tiles")
+        raise UsageError(
+            "the area is missing or set twice",
+            hint="set one of --bounds W S E N, --area, --tiles or, for scenes, --like",
+        )
     if tiles is not None:
         return tiles
     return (bounds or ()) if file is None else area_in(file)

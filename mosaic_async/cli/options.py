@@ -273,7 +273,8 @@ rendering_options = _all_of(
         "--like",
         type=click.Path(exists=True, dir_okay=False),
         metavar="FILE.tif",
-        help="Raster file whose coordinate system, resolution and pixels scenes are brought to.",
+        help="Raster file whose system, resolution and pixels scenes are brought to; without an area, OUTPUT "
+        "has its extent too.",
     ),
     click.option("--tiler", metavar="URL", help="Tiler that renders SOURCE, instead of the embedded tiler."),
     click.option("--dialect", type=click.Choice(sorted(DIALECTS)), help="Kind of tiler, where it cannot be detected."),

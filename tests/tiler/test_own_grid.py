@@ -152,6 +152,27 @@ def test_the_command_brings_scenes_to_a_grid(tmp_path):
     assert "--like" in stderr
 
 
+@pytest.mark.parametrize(
+    ("crs", "left", "top", "resolution"),
+    [
+        ("EPSG:32655", 300_015, -4_000_005, 30),
+        pytest.param("EPSG:4326", 10.0001, 50.0002, 1 / 3600, marks=pytest.mark.slow),
+        pytest.param("EPSG:3413", -10_000, 7_000, 50, marks=pytest.mark.slow),  # around a pole
+    ],
+)
+def test_like_a_file_and_without_an_area_the_output_has_the_files_extent(crs, left, top, resolution, tmp_path):
+    files = tmp_path / "scenes"
+    files.mkdir()
+    path = write(files / "a.tif", crs, left, top, resolution)
+    run("build", files, tmp_path / "out.tif", "--like", path, "--bands", "1", "--tile-size", 128)
+    with rasterio.open(path) as source, rasterio.open(tmp_path / "out.tif") as dataset:
+        assert (dataset.crs, dataset.shape) == (source.crs, source.shape)
+        assert dataset.transform.almost_equals(source.transform, 1e-9)
+        assert_same(dataset, source.read(1, masked=True))
+    _, stderr = run("build", files, tmp_path / "none.tif", "--bands", "1", code=2)
+    assert "--like" in stderr
+
+
 def test_grids_that_cannot_be_are_refused(tmp_path):
     mosaic = open_mosaic(PARANA)
     path = write(tmp_path / "a.tif", "EPSG:32633", 300_000, 5_100_000, 10)
