@@ -8,13 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import tifffile
 
 from benchmarks.endpoint import endpoint
 from benchmarks.job import Job
 from benchmarks.laws import LAWS, luck_of
 from benchmarks.measure import Measurement
+from benchmarks.scale import Scale, table
 from benchmarks.scenarios import FULL, TARGETS, ratio_of
-from mosaic_async import build_mosaic
+from mosaic_async import build_mosaic, plan_mosaic
+from mosaic_async.build.cost import head_bytes
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,3 +84,26 @@ def test_a_target_is_the_ratio_of_one_contestant_to_another_in_its_scenario():
             medians = {mine: measurement(*mine, 3), other: measurement(*other, 4)}
             assert ratio_of(target, medians) == 0.75
         assert ratio_of(target, {}) is None
+
+
+def test_the_page_about_scale_has_the_table_that_the_constants_give():
+    assert table() in (ROOT / "docs" / "scale.md").read_text()
+    million = Scale(10**6)
+    assert million.parts == 15_625
+    assert million.hours(1) == pytest.approx(1e6 * 0.017 / 2 / 3600)
+
+
+async def test_headers_of_one_file_are_as_large_as_estimated(serve, tmp_path):
+    """Of all blocks, as tifffile finds their tables."""
+    tiler, output = serve(), tmp_path / "out.tif"
+    options = {"creation_options": {"BLOCKSIZE": "128", "BIGTIFF": "YES"}, "part_size": 256}
+    report = await build_mosaic(tiler.template, (-4.0, 38.0, 4.0, 44.0), output, zoom=7, **options)
+    with tifffile.TiffFile(output) as file:
+        tables = [page.tags[code] for page in file.pages for code in (324, 325)]
+        first = min(min(page.dataoffsets) for page in file.pages)
+    entries = sum(len(tag.value) * (8 if tag.code == 324 else 4) for tag in tables)
+    estimated = head_bytes(report.width, report.height, block_size=128, levels=3, images=2)
+    assert entries < estimated <= first + 4096
+    plan = await plan_mosaic(tiler.template, (-4.0, 38.0, 4.0, 44.0), zoom=7, **options)
+    assert plan.head_bytes == estimated
+    assert not plan.is_past_one_file

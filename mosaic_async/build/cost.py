@@ -27,6 +27,12 @@ from mosaic_async.raster.tile import read
 
 _COMMON_PROFILES = ("deflate", "zstd", "lzw", "webp", "jpeg", "lerc", "raw")
 _ANYWHERE = Affine(2, 0, 0, 0, -2, 0)
+LARGE_HEAD = 16 * 2**20
+"""Bytes of headers from which a collection serves readers better than one file; some read all of them first."""
+_BLOCK_ENTRY = 12
+"""Bytes of a block's offset and size in a BigTIFF."""
+_DIRECTORY = 600
+"""Bytes of an image's other tags."""
 _OVERVIEWS = 4 / 3
 """All levels together, in multiples of the first."""
 
@@ -39,6 +45,23 @@ class ProfileCost:
     """Of the output."""
     seconds: float
     """Of one core."""
+
+
+def head_bytes(width: int, height: int, *, block_size: int, levels: int, images: int) -> int:
+    """Return the bytes that the headers of one large file have, which readers need before its first pixel.
+
+    Args:
+        width: pixels.
+        height: pixels.
+        block_size: pixels per side.
+        levels: overview levels.
+        images: per level: 2 with an internal mask, or else 1.
+    """
+    blocks = sum(
+        math.ceil((width >> level) / block_size) * math.ceil((height >> level) / block_size)
+        for level in range(levels + 1)
+    )
+    return images * (blocks * _BLOCK_ENTRY + (levels + 1) * _DIRECTORY)
 
 
 def encoded_bytes(body: bytes, tile_format: TileFormat, encoding: Encoding, tiles: int) -> int:

@@ -14,16 +14,18 @@ from typing import Any
 
 from mosaic_async.build.body_checks import check_answer
 from mosaic_async.build.budget import memory_needed
-from mosaic_async.build.cost import ProfileCost, profile_costs
+from mosaic_async.build.cost import LARGE_HEAD, ProfileCost, head_bytes, profile_costs
 from mosaic_async.build.job import Effort, Job
 from mosaic_async.build.layout import prepare
 from mosaic_async.build.probe import learn_first
 from mosaic_async.errors import RequestError, SourceError, TileError
 from mosaic_async.geo.area import Bounds
 from mosaic_async.geo.cover import Cover, Tile
+from mosaic_async.geo.grid import Grid
 from mosaic_async.geo.matrix import TileMatrix
 from mosaic_async.http.client import Client
 from mosaic_async.http.emptiness import EmptyRules
+from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.form import TileFormat
 
 
@@ -56,6 +58,8 @@ class MosaicPlan:
     """Of the full-resolution pixels."""
     estimated_bytes: int
     """Of the output, if all tiles compress as well as the one that was requested; it may not be typical."""
+    head_bytes: int
+    """Of the headers of one file, which readers need before its first pixel; 0 for a collection."""
     download_bytes: int | None
     """Estimated from that tile; None when it was empty."""
     profiles: dict[str, ProfileCost]
@@ -68,6 +72,11 @@ class MosaicPlan:
     """Made for this plan."""
     assumed: bool
     """Whether bands and dtype are guessed, because the requested tile is empty."""
+
+    @property
+    def is_past_one_file(self) -> bool:
+        """Whether a collection serves readers better than one file."""
+        return self.head_bytes > LARGE_HEAD
 
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as JSON types."""
@@ -115,6 +124,7 @@ async def make_plan(job: Job, effort: Effort) -> MosaicPlan:
         mask=encoding.mask,
         raw_bytes=raw,
         estimated_bytes=costs[job.profile].nbytes if costs else raw,
+        head_bytes=0 if job.collection else _head_bytes(grid, encoding),
         profiles=dict(costs),
         download_bytes=len(body) * cover.count if body else None,
         memory=memory_needed(grid, encoding, tile_format, effort.in_flight) + job.source.memory,
@@ -137,6 +147,11 @@ async def _fetch(client: Client, url: str, tile: Tile, matrix: TileMatrix) -> by
         raise SourceError(
             f"the tile in the centre could not be fetched: {error.message}", hint=error.marked_hint or "check the URL"
         ) from error
+
+
+def _head_bytes(grid: Grid, encoding: Encoding) -> int:
+    size, images = grid.block_size, encoding.images(0)
+    return head_bytes(grid.width, grid.height, block_size=size, levels=grid.levels, images=images)
 
 
 def _download_seconds(seconds: float, tiles: int, effort: Effort) -> float:

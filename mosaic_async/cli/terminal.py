@@ -137,6 +137,8 @@ def plan_text(found: MosaicPlan) -> str:
         f"size        {_size(found.raw_bytes)} raw, about {_size(found.estimated_bytes)} as a file",
         f"memory      {_size(found.memory)} at most",
     ]
+    if found.is_past_one_file:
+        lines.append(f"headers     {_size(found.head_bytes)} in one file; --as-collection makes many with small ones")
     if found.assumed:
         lines.append("guessed     bands and dtype, because the tile in the centre is empty")
     else:
