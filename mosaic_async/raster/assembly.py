@@ -6,9 +6,8 @@ It blocks, so it is called in a thread. It does not know tiles or servers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from rasterio._err import CPLE_BaseError
@@ -18,19 +17,14 @@ from rio_cogeo.cogeo import cog_validate
 from mosaic_async.errors import ResourceError, StitchError, UsageError
 from mosaic_async.geo.grid import Grid, Part
 from mosaic_async.raster import whole_file
-from mosaic_async.raster.canvas import Canvas
 from mosaic_async.raster.encoding import Encoding
-from mosaic_async.raster.environment import pinned
+from mosaic_async.raster.environment import Setting, pinned
 from mosaic_async.raster.insertion import can_insert
 from mosaic_async.raster.journal import Place
-from mosaic_async.raster.plates import Model, Plate
-from mosaic_async.raster.pyramid import build_upper_levels
+from mosaic_async.raster.pattern import Pattern, size_of
 from mosaic_async.raster.readback import check_places
-from mosaic_async.raster.stitch import Front, Shape, with_empties, write_image
+from mosaic_async.raster.stitch import Front
 from mosaic_async.raster.unfinished import Run, Unfinished
-
-_BIGTIFF = {"YES": True, "NO": False}
-"""Other values of the creation option leave it to the size."""
 
 OnProgress = Callable[[int, int], None]
 """Called with the bytes that the output holds, and the bytes that it will hold."""
@@ -61,13 +55,12 @@ class Assembly:
         self._folder = folder
         self._waiting: dict[Place, Path | None] = {}
         with self._writing():
-            self._upper.mkdir(parents=True, exist_ok=True)
+            self._pattern = Pattern(grid, encoding, folder / "upper")
             self._output = Unfinished.find(folder, label, self._layout)
             self._can_insert = can_insert(folder)
         last = max(self.stitched, default=(-1, -1))
         self._rest = iter([place for part in grid.parts() if (place := (part.row, part.col)) > last])
         self._due = next(self._rest, None)
-        self._encode_as(encoding)
 
     def use(self, encoding: Encoding) -> None:
         """Set how parts are encoded from now on; what is stitched already in another way cannot stay.
@@ -76,18 +69,18 @@ class Assembly:
             ResourceError: the folder cannot be written.
         """
         if encoding != self.encoding:
-            self._encode_as(encoding)
+            with self._writing():
+                self._pattern = Pattern(self._grid, encoding, self._folder / "upper")
 
-    def _encode_as(self, encoding: Encoding) -> None:
-        self.encoding = encoding
-        with self._writing():
-            self._model = self._read_model("blank", encoding, {})
-        self._name = _name(encoding, self._model)
+    @property
+    def encoding(self) -> Encoding:
+        """How parts are encoded."""
+        return self._pattern.encoding
 
     @property
     def is_foreign(self) -> bool:
         """Whether what is stitched is encoded in another way than parts are now."""
-        return bool(self._output.segments) and self._output.model != self._name
+        return bool(self._output.segments) and self._output.model != self._pattern.name
 
     @property
     def stitched(self) -> set[Place]:
@@ -118,8 +111,8 @@ class Assembly:
                 path = self._waiting.pop(self._due)
                 if path is not None:
                     if not self._output.segments:
-                        self._output.begin(0, self._name)
-                    runs = self._runs(self._blocks_in(self._due, path), is_first=not self._output.segments)
+                        self._output.begin(0, self._pattern.name)
+                    runs = self._runs(self._pattern.blocks_in(self._due, path), is_first=not self._output.segments)
                     self._output.append(self._due, runs, spent=path)
                 self._due = next(self._rest, None)
 
@@ -147,8 +140,7 @@ class Assembly:
     def can_extract(self, place: Place, encoding: Encoding) -> bool:
         """Return whether the output holds a part in this encoding."""
         with self._writing():
-            model = self._read_model("narrow", encoding, {})
-        return place in self._output.segments and self._output.model == _name(encoding, model)
+            return place in self._output.segments and self._output.model == self._pattern.name_of(encoding)
 
     def extract(self, part: Part, encoding: Encoding, path: Path) -> None:
         """Write the full image of a stitched part as a file of its own.
@@ -157,11 +149,8 @@ class Assembly:
             StitchError: the output is cut short.
             ResourceError: the disk is full.
         """
-        shape = Shape(width=part.width, height=part.height, levels=0, is_sparse=True)
-        row, col = part.row * self._grid.part_blocks, part.col * self._grid.part_blocks
         with self._writing():
-            model = self._read_model("narrow", encoding, {})
-            write_image(self._output.blocks_of((part.row, part.col)), model, shape, path, row=row, col=col)
+            self._pattern.write_part(part, self._output.blocks_of((part.row, part.col)), encoding, path)
 
     def finish(
         self,
@@ -185,15 +174,12 @@ class Assembly:
             ResourceError: the disk is full.
         """
         with self._writing():
-            tops = {place: path.with_suffix(".top.tif") for place, path in parts.items()}
-            plates = build_upper_levels(self._grid, tops, self.encoding, self._upper)
-            model = self._read_model("headers", self.encoding, tags)
-            made = self._complete(parts, plates, model, on_progress, keep=keep_parts)
+            made = self._complete(parts, tags, on_progress, keep=keep_parts)
         check_places(made, self.encoding.images(self._grid.levels))
         return made
 
     def _complete(
-        self, parts: Mapping[Place, Path], plates: Sequence[Plate], model: Model, on_progress: OnProgress, *, keep: bool
+        self, parts: Mapping[Place, Path], tags: Mapping[str, str], on_progress: OnProgress, *, keep: bool
     ) -> Path:
         order = sorted(parts)
         output = self._output
@@ -203,13 +189,14 @@ class Assembly:
             there = []
         rest = {place: self._source(place, parts[place]) for place in order[len(there) :]}
         runs = {place: self._runs(run, is_first=place == order[0]) for place, run in rest.items()}
-        body = sum(output.segments[place].size for place in there) + sum(map(_size, runs.values()))
-        front = self._front(model, plates, body)
+        body = sum(output.segments[place].size for place in there) + sum(map(size_of, runs.values()))
+        tops = {place: path.with_suffix(".top.tif") for place, path in parts.items()}
+        front = self._pattern.front(tops, tags, body)
         progress = _Progress(front.size + body, on_progress)
         if is_copy:
             output = output.beside()
         if not there:
-            output.begin(front.size, self._name)
+            output.begin(front.size, self._pattern.name)
         progress.add(output.size)
         for place, run in runs.items():
             output.append(place, run, spent=None if is_copy else parts[place], on_copy=progress.add)
@@ -223,7 +210,7 @@ class Assembly:
                 output.insert_front(front.size)
         if output.base != front.size:
             parts, output = output, output.beside()
-            output.begin(front.size, self._name)
+            output.begin(front.size, self._pattern.name)
             for place in parts.segments:
                 output.append(place, [parts.blocks_of(place)])
         with output.front() as file:
@@ -237,7 +224,7 @@ class Assembly:
             if path is None or self.is_foreign:
                 self._output.drop(place)
             else:
-                self._output.replace(place, self._blocks_in(place, path))
+                self._output.replace(place, self._pattern.blocks_in(place, path))
         elif not is_past:
             self._waiting[place] = path
         elif path is not None:
@@ -246,35 +233,14 @@ class Assembly:
     def _source(self, place: Place, path: Path) -> Run:
         """Return where the blocks of a part are: in its file, or, if that is gone, in the unfinished output."""
         if path.exists():
-            return self._blocks_in(place, path)
+            return self._pattern.blocks_in(place, path)
         if place not in self._output.segments or self.is_foreign:
             raise StitchError(f"{path} is missing", hint="re-run to fetch its tiles again")
         path, blocks = self._output.blocks_of(place)
         return path, blocks[~blocks["is_empty"]]
 
-    def _blocks_in(self, place: Place, path: Path) -> Run:
-        plate = Plate(path, level=0, row=place[0] * self._grid.part_blocks, col=place[1] * self._grid.part_blocks)
-        return path, self._model.blocks_of(plate, width=self._grid.width, height=self._grid.height)
-
     def _runs(self, run: Run, *, is_first: bool) -> list[Run]:
-        return with_empties(*run, self._model, self._grid.part_levels) if is_first else [run]
-
-    def _front(self, model: Model, plates: Sequence[Plate], body: int) -> Front:
-        grid = self._grid
-        shape = Shape(width=grid.width, height=grid.height, levels=grid.levels, is_sparse=self.encoding.is_sparse)
-        bigtiff = _BIGTIFF.get(self.encoding.options.get("BIGTIFF", "").upper())
-        return Front(model, shape, plates, part_levels=grid.part_levels, body=body, bigtiff=bigtiff)
-
-    def _read_model(self, name: str, encoding: Encoding, tags: Mapping[str, str]) -> Model:
-        """Seal a COG without data, and read what it has in common with all others of an encoding."""
-        path, grid, side = self._upper / f"{name}.tif", self._grid, 2 * self._grid.block_size
-        with Canvas(side, side, 1, grid.transform(), encoding.dense(), crs=grid.crs) as canvas:
-            canvas.seal(path, tags=tags)
-        return Model.read(path)
-
-    @property
-    def _upper(self) -> Path:
-        return self._folder / "upper"
+        return self._pattern.with_empties(run) if is_first else [run]
 
     @property
     def _layout(self) -> str:
@@ -314,30 +280,24 @@ class _Progress:
             self._on_progress(self._done, self._total)
 
 
-def _name(encoding: Encoding, model: Model) -> str:
-    """Return a name that only parts have that are encoded, and whose overviews are made, in one way."""
-    options = dict(sorted(encoding.options.items()))
-    return hashlib.sha256(f"{model.digest} {replace(encoding, options=options)!r}".encode()).hexdigest()
-
-
 def is_output(grid: Grid) -> bool:
     """Return whether the only part of a grid is the output as it is."""
     step = 1 << grid.levels
     return grid.is_single and grid.width % step == 0 and grid.height % step == 0
 
 
-def _size(runs: Sequence[Run]) -> int:
-    return sum(int(blocks["count"].sum()) for _, blocks in runs)
+def validate(made: Path | str, **settings: Setting) -> None:
+    """Check that a COG is valid by its headers, which is all that this reads.
 
-
-def validate(made: Path) -> None:
-    """Check that a file is a valid Cloud Optimized GeoTIFF.
+    Args:
+        made: the file, or a name of GDAL's for an object.
+        settings: of GDAL, by which it opens objects.
 
     Raises:
-        StitchError: it is not.
+        StitchError: it is not a valid Cloud Optimized GeoTIFF.
     """
     try:
-        with pinned():
+        with pinned(**settings):
             is_valid, errors, warnings = cog_validate(made, strict=True, quiet=True)
     except (RasterioError, CPLE_BaseError) as error:
         raise StitchError(f"{made} cannot be read back: {error}") from error
