@@ -200,7 +200,7 @@ class Scattered:
         keep_parts: bool = False,
         on_progress: OnProgress = ignore_progress,
     ) -> Path:
-        """Make the front, and return a file that has it and holes in place of the parts.
+        """Make the front, and return a file with holes where the parts belong.
 
         Args:
             parts: the COGs of the parts that have data; a file that is missing must be one of those `stitched`.
@@ -232,7 +232,7 @@ class Scattered:
         return made
 
     def blocks_with_data(self) -> int:
-        """Return how many blocks of the full image hold data, at least as many as `readback.blocks_with_data` counts."""
+        """Return how many blocks of the full image hold data: at least what `readback.blocks_with_data` counts."""
         full = {image.is_mask: image for image in read_images(self._made) if image.level == 0}
         if True not in full:
             return int(np.count_nonzero(full[False].counts))
