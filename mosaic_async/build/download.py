@@ -249,7 +249,7 @@ class Download:
 
     async def _request(self, order: Order) -> None:
         tile, attempts = order.tile, self._effort.attempts - order.attempts
-        url = self._job.source.url(tile)
+        url = self._job.url(tile)
         try:
             async with self._client.get(url, check=self._check(tile), attempts=attempts, label=tile) as answer:
                 if not answer.is_doubted:
@@ -289,7 +289,7 @@ class Download:
         if self.ledger.has_data(order.tile):
             await self._queue.put(Ending(order, attempts=answer.attempts, status=answer.status))
             return
-        url, attempts = scrub(self._job.source.url(order.tile)), order.attempts + answer.attempts
+        url, attempts = scrub(self._job.url(order.tile)), order.attempts + answer.attempts
         failure = TileFailed(order.tile, url, answer.reason, answer.status, attempts)
         event = self.ledger.not_find(failure, answer.empty or "not found")
         if event is not None:
@@ -354,7 +354,7 @@ class Download:
         bodies, attempts = order.bodies + bool(arrival.attempts), order.attempts + arrival.attempts
         if bodies < _MAX_BODIES and attempts < self._effort.attempts:
             return replace(order, bodies=bodies, attempts=attempts)
-        url = scrub(self._job.source.url(order.tile))
+        url = scrub(self._job.url(order.tile))
         self._miss(TileFailed(order.tile, url, error.message, arrival.status, attempts))
         self.ledger.lack(order.opened.part, order.tile)
         return None

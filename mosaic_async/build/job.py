@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from mosaic_async.build.shard import Shard
 from mosaic_async.errors import UsageError
 from mosaic_async.geo.area import Area
-from mosaic_async.geo.cover import MAX_TILES, has_outline
+from mosaic_async.geo.cover import MAX_TILES, Tile, has_outline
 from mosaic_async.geo.grid import check_tile_size, default_zoom
 from mosaic_async.geo.matrix import MatrixSet, TileMatrix, web_mercator
 from mosaic_async.http.limits import Concurrency
@@ -102,9 +102,9 @@ class Job:
         if self.tms is None:
             check_coverage(self.source, self.area, self.tile_zoom)
         else:
-            check_grid_of(self.source.template)
             check_zooms(self.source, self.tile_zoom)
             self.tms.matrix(self.tile_zoom)
+        check_grid_of(self.source.template, self.matrix)
 
     @property
     def known_tile_size(self) -> int | None:
@@ -127,6 +127,10 @@ class Job:
     def matrix(self) -> TileMatrix:
         """Where the tiles lie."""
         return web_mercator(self.tile_zoom) if self.tms is None else self.tms.matrix(self.tile_zoom)
+
+    def url(self, tile: Tile) -> str:
+        """Return the URL of one tile."""
+        return self.source.url(tile, self.matrix)
 
     def settings(self) -> dict[str, Any]:
         """Return everything that decides the output's pixels beside what the source is sent, as JSON types."""

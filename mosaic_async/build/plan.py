@@ -95,7 +95,7 @@ async def make_plan(job: Job, effort: Effort) -> MosaicPlan:
     async with _client(job, effort) as client:
         client.call_empty(EmptyRules.of(job.empty))
         started = time.monotonic()
-        body = await _fetch(client, job.source.url(middle), middle, job.matrix)
+        body = await _fetch(client, job.url(middle), middle, job.matrix)
         seconds = time.monotonic() - started
     if body:
         tile_format = await asyncio.to_thread(learn_first, body, middle, job)

@@ -144,7 +144,7 @@ async def _request(
         return None
     try:
         check = partial(check_answer, tile=tile, tile_format=None, matrix=job.matrix)
-        async with client.get(job.source.url(tile), check=check, label=tile) as answer:
+        async with client.get(job.url(tile), check=check, label=tile) as answer:
             if answer.body or answer.empty == "no content":  # the spool knows no other kinds, and most are only doubts
                 await work.spool.write(tile, answer.body, file=_SPOOL_FILE, arrival=answer.arrival)
             note(tile, answer)

@@ -103,7 +103,7 @@ async def _compare(job: Job, client: Client, work: WorkFolder, sample: Sample) -
 async def _fetch(job: Job, client: Client, tile: Tile) -> bytes:
     try:
         check = partial(check_answer, tile=tile, tile_format=None, matrix=job.matrix)
-        async with client.get(job.source.url(tile), check=check, label=tile) as answer:
+        async with client.get(job.url(tile), check=check, label=tile) as answer:
             return answer.body
     except RequestError as error:
         raise SourceError(

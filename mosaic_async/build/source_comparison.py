@@ -178,7 +178,7 @@ class SourceComparison:
             return  # it may not have been requested
         check = partial(check_answer, tile=tile, tile_format=None, matrix=self.places.matrix)
         try:
-            async with self.client.get(self.source.url(tile), check=check) as answer:
+            async with self.client.get(self.source.url(tile, self.places.matrix), check=check) as answer:
                 reason = await self._read(self._difference, window, of_tile, answer.body)
         except RequestError as error:
             self._failures.append(error)

@@ -63,7 +63,7 @@ class Witness:
             if self._row == 0 or tile is None:
                 return
             try:
-                async with self._client.get(self._job.source.url(tile)) as answer:
+                async with self._client.get(self._job.url(tile)) as answer:
                     has_data = bool(answer.body)
             except RequestError as error:
                 raise SourceError(

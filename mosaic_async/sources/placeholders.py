@@ -13,9 +13,12 @@ from functools import lru_cache
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import mercantile
+from rasterio.crs import epsg_treats_as_latlong, epsg_treats_as_northingeasting
 
 from mosaic_async.errors import UsageError
-from mosaic_async.geo.cover import WORLD, Tile
+from mosaic_async.geo.grid_names import DEGREES, crs_named
+from mosaic_async.geo.matrix import Tile, TileMatrix
+from mosaic_async.geo.systems import system
 
 _NAMED = re.compile(
     r"\$?(?:\{|%7[Bb])([-!]?[A-Za-z][\w.-]*(?::[\w.,-]+)?|[0-9]-[0-9]|\w(?:,[A-Za-z]\w*)+)(?:\}|%7[Dd])"
@@ -32,29 +35,42 @@ class _Filling:
     """What a placeholder may depend on."""
 
     tile: Tile
+    grid: TileMatrix
+    """That the tile is of."""
     size: int
     """Pixels per side."""
     matrices: Mapping[int, str]
+    is_north_first: bool
+    """Whether a box begins with the south, as WMS 1.3.0 orders the axes of some systems."""
 
     @property
-    def from_south(self) -> int:
-        return int(2**self.tile.z - 1 - self.tile.y)
+    def from_the_other_end(self) -> int:
+        return self.grid.rows - 1 - self.tile.y
+
+    @property
+    def quadkey(self) -> str:
+        column, row = self.grid.place(self.tile)
+        return str(mercantile.quadkey(column, row, self.tile.z))
 
     @property
     def bbox(self) -> str:
-        """West, south, east, north in EPSG:3857 metres; neighbours state the same number for the edge they share."""
-        west, east = (_edge(column, self.tile.z) for column in (self.tile.x, self.tile.x + 1))
-        north, south = (-_edge(row, self.tile.z) for row in (self.tile.y, self.tile.y + 1))
-        return f"{west!r},{south!r},{east!r},{north!r}"
+        """The edges in units of the CRS; neighbours state the same number for the edge they share."""
+        column, row = self.grid.place(self.tile)
+        west, east = (
+            _edge(self.grid.left, index, self.grid.width, self.grid.columns) for index in (column, column + 1)
+        )
+        north, south = (-_edge(-self.grid.top, index, self.grid.height, self.grid.rows) for index in (row, row + 1))
+        box = (south, west, north, east) if self.is_north_first else (west, south, east, north)
+        return ",".join(map(repr, box))
 
     @property
     def matrix(self) -> str:
         return self.matrices.get(self.tile.z, str(self.tile.z))
 
 
-def _edge(index: int, zoom: int) -> float:
-    """Return the metres at which a column of tiles begins."""
-    return float(WORLD * index / 2**zoom - WORLD / 2)
+def _edge(start: float, index: int, width: float, count: int) -> float:
+    """Return where a column of tiles begins."""
+    return float(width * count * index / count + start)
 
 
 _Value = Callable[[_Filling], object]
@@ -62,19 +78,23 @@ _VALUES: dict[str, tuple[str, _Value]] = {
     **dict.fromkeys(("z", "zoom", "level"), ("z", lambda at: at.tile.z)),
     **dict.fromkeys(("x", "col", "tilecol"), ("x", lambda at: at.tile.x)),
     **dict.fromkeys(("y", "row", "tilerow"), ("y", lambda at: at.tile.y)),
-    **dict.fromkeys(("-y", "!y", "ty", "reversey"), ("y", lambda at: at.from_south)),
-    **dict.fromkeys(("q", "quadkey"), ("xyz", lambda at: mercantile.quadkey(at.tile))),
-    **dict.fromkeys(("bbox-epsg-3857", "bbox"), ("xyz", lambda at: at.bbox)),
+    **dict.fromkeys(("-y", "!y", "ty", "reversey"), ("y", lambda at: at.from_the_other_end)),
+    **dict.fromkeys(("q", "quadkey"), ("xyz", lambda at: at.quadkey)),
+    "bbox": ("xyz", lambda at: at.bbox),
     **dict.fromkeys(("width", "height"), ("", lambda at: at.size)),
     "tilematrix": ("z", lambda at: at.matrix),
     "r": ("", lambda at: f"@{at.size // 256}x" if at.size > 256 else ""),
     "ratio": ("", lambda at: max(1, at.size // 256)),
     "prefix": ("", lambda at: f"{at.tile.x % 16:x}{at.tile.y % 16:x}"),
-    "proj": ("", lambda _: "EPSG:3857"),
-    "wkid": ("", lambda _: 3857),
+    "proj": ("", lambda at: at.grid.crs),
+    "wkid": ("", lambda at: at.grid.crs.partition(":")[2]),
 }
 """Which of x, y and z a placeholder states, and its text; of Leaflet, MapLibre, OpenLayers, JOSM, Esri and Cesium."""
-_OF_WEB_MERCATOR = frozenset({"-y", "!y", "ty", "reversey", "q", "quadkey", "bbox-epsg-3857", "bbox", "proj", "wkid"})
+_BOX = re.compile(r"bbox-(?:epsg-(\d+)|(crs-?84))")
+_QUADKEYS, _CODES = frozenset({"q", "quadkey"}), frozenset({"proj", "wkid"})
+_SYSTEMS = ("crs", "srs", "bboxsr", "imagesr")
+"""Parameters of a map that name its coordinate system."""
+_CODE = re.compile(r"[A-Z]+:\d+")
 
 
 def is_template(text: str) -> bool:
@@ -84,7 +104,7 @@ def is_template(text: str) -> bool:
 
 def unstated(template: str) -> list[str]:
     """Return which of x, y and z the placeholders of a template do not state."""
-    stated = {axis for name in _names(template) for axis in _VALUES.get(name.lower(), ("",))[0]}
+    stated = {axis for name in _names(template) for axis in _known(name)[0]}
     return sorted({"x", "y", "z"} - stated)
 
 
@@ -93,16 +113,17 @@ def has(template: str, name: str) -> bool:
     return name in (found.lower() for found in _names(template))
 
 
-def fill(template: str, tile: Tile, *, size: int | None, matrices: Mapping[int, str]) -> str:
+def fill(template: str, tile: Tile, matrix: TileMatrix, *, size: int | None, matrices: Mapping[int, str]) -> str:
     """Return the URL of one tile.
 
     Args:
         template: the URL with placeholders.
         tile: what to request.
+        matrix: that the tile is of.
         size: pixels per side; None when not known.
         matrices: the name of each zoom's tile matrix, where it is not the number.
     """
-    filling = _Filling(tile, size or _DEFAULT_SIZE, matrices)
+    filling = _Filling(tile, matrix, size or _DEFAULT_SIZE, matrices, _is_north_first(template, matrix.crs))
     return "".join(text if value is None else f"{text}{value(filling)}" for text, value in _parsed(template))
 
 
@@ -120,12 +141,28 @@ def _parsed(template: str) -> tuple[tuple[str, _Value | None], ...]:
 
 def _value_of(name: str) -> _Value | None:
     """Return what a placeholder stands for; None for one that is not known."""
-    if known := _VALUES.get(name.lower()):
-        return known[1]
+    if known := _known(name)[1]:
+        return known
     if hosts := _subdomains(name):
         # The sum of both, as in Leaflet: neighbours differ, and a tile always has the same one.
         return lambda at: hosts[(at.tile.x + at.tile.y) % len(hosts)]
     return None
+
+
+def _known(name: str) -> tuple[str, _Value | None]:
+    """Return which of x, y and z a placeholder states, and its text; None for one that is not known."""
+    lower = name.lower()
+    return _VALUES.get("bbox" if _BOX.fullmatch(lower) else lower, ("", None))
+
+
+@lru_cache(maxsize=64)
+def _is_north_first(template: str, crs: str) -> bool:
+    """Return whether boxes of a URL begin with the south: WMS 1.3.0 takes the axes of a system in their own order."""
+    query = {name.lower(): value for name, value in parse_qsl(urlsplit(template).query)}
+    if query.get("version") != "1.3.0" or query.get("crs", "").upper().startswith("CRS:"):
+        return False
+    found = system(crs)
+    return bool(epsg_treats_as_latlong(found) or epsg_treats_as_northingeasting(found))
 
 
 def on_each_server(template: str) -> list[str]:
@@ -184,15 +221,37 @@ def check_placeholders(template: str) -> None:
         _check_map(urlsplit(template).path.lower(), query)
 
 
-def check_grid_of(template: str) -> None:
-    """Check that the placeholders of a template have a meaning in other grids than Web Mercator's.
+def check_grid_of(template: str, matrix: TileMatrix) -> None:
+    """Check that the placeholders of a template have a meaning in the grid of the tiles.
 
     Raises:
-        UsageError: one of them counts from the south, or states a quadkey or a box in metres.
+        UsageError: a box or a map is in another coordinate system, or the grid has no quadkeys or no code.
     """
     names = {name.lower() for name in _names(template)}
-    if only := sorted(names & _OF_WEB_MERCATOR):
-        raise UsageError(f"`{{{only[0]}}}` applies to Web Mercator only", hint="use {z}, {x} and {y}")
+    if names & _QUADKEYS and not matrix.columns == matrix.rows == 2**matrix.zoom:
+        raise UsageError("quadkeys apply to quadtrees of one first tile only", hint="use {z}, {x} and {y}")
+    if names & _CODES and not _CODE.fullmatch(matrix.crs):
+        raise UsageError("the coordinate system of the tiles has no code", hint="write it into the URL")
+    stated = {crs for name in names if (crs := _system_of_box(name))}
+    if "bbox" in names or stated:
+        query = {name.lower(): value for name, value in parse_qsl(urlsplit(template).query)}
+        stated |= {
+            _system_named(query[name]) for name in _SYSTEMS if query.get(name, "") not in ("", "{proj}", "{wkid}")
+        }
+    if others := sorted(stated - {matrix.crs}):
+        raise UsageError(
+            f"the URL requests maps in {others[0]}, the tiles are in {matrix.crs[:40]}",
+            hint="set ``tms`` to a tile matrix set in the system of the URL, or write the same system into the URL",
+        )
+
+
+def _system_of_box(name: str) -> str | None:
+    found = _BOX.fullmatch(name)
+    return None if found is None else DEGREES if found[2] else _system_named(found[1])
+
+
+def _system_named(text: str) -> str:
+    return crs_named(f"EPSG:{text}" if text.isdigit() else text) or text
 
 
 def _check_map(path: str, query: Mapping[str, str]) -> None:
@@ -226,7 +285,7 @@ def size_in_url(template: str) -> int | None:
 
 def _is_map(template: str) -> bool:
     """Return whether a URL requests a map by its bounding box; of other URLs, WIDTH and SIZE mean anything."""
-    return has(template, "bbox-epsg-3857") or has(template, "bbox")
+    return any(_known(name)[1] is _VALUES["bbox"][1] for name in _names(template))
 
 
 def _size_of_map(query: Mapping[str, str]) -> int:

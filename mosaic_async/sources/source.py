@@ -15,7 +15,7 @@ from yarl import URL
 from mosaic_async.errors import UsageError
 from mosaic_async.geo.area import Bounds
 from mosaic_async.geo.cover import Tile
-from mosaic_async.geo.matrix import MatrixSet
+from mosaic_async.geo.matrix import MatrixSet, TileMatrix, web_mercator
 from mosaic_async.redaction import learn, learn_request
 from mosaic_async.sources.band_label import BandLabel
 from mosaic_async.sources.grid_signs import grid_in_url, is_web_mercator
@@ -96,9 +96,9 @@ class TileSource:
         """How values are packed into the colours of its tiles, by its description or its URL; None: they are not."""
         return packing_of(self.template, self.encoding)
 
-    def url(self, tile: Tile) -> str:
-        """Return the URL of one tile."""
-        return fill(self.template, tile, size=self.tile_size, matrices=self.matrices)
+    def url(self, tile: Tile, matrix: TileMatrix | None = None) -> str:
+        """Return the URL of one tile of a matrix; None: of Web Mercator."""
+        return fill(self.template, tile, matrix or web_mercator(tile.z), size=self.tile_size, matrices=self.matrices)
 
     @property
     def stated_grid(self) -> str | None:

@@ -267,8 +267,13 @@ async def test_sets_that_cannot_be_are_refused(tms, words, serve):
     zoom = 99 if "99" in words else 5
     with pytest.raises(MosaicError, match=words):
         await plan_mosaic(serve().template, (-70, -40, -60, -30), zoom=zoom, tms=tms)
-    with pytest.raises(UsageError, match="Web Mercator only"):
-        await plan_mosaic("https://host.invalid/{z}/{x}/{-y}", (0, 0, 1, 1), zoom=3, tms="WorldCRS84Quad")
+    for template, reason in (
+        ("https://host.invalid/{q}", "quadtrees of one first tile only"),
+        ("https://host.invalid/map?bbox={bbox-epsg-3857}", "maps in EPSG:3857, the tiles are in EPSG:4326"),
+        ("https://host.invalid/map?request=GetMap&SRS=EPSG:3035&bbox={bbox}", "maps in EPSG:3035, the tiles are in"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            await plan_mosaic(template, (0, 0, 1, 1), zoom=3, tms="WorldCRS84Quad")
 
 
 def described_set(crs: str, corner: str, cells: list[float], *, unit: float = 1.0, rows=9, columns=7) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.geo.cover import MAX_ZOOM, Tile
+from mosaic_async.geo.matrix import web_mercator
 from mosaic_async.sources.grid_signs import is_web_mercator
 from mosaic_async.sources.placeholders import check_placeholders, fill, is_template, unstated
 from mosaic_async.sources.stores.store import Store, UnreadableError
@@ -91,7 +92,7 @@ def _read(templates: tuple[str, ...], tile: Tile) -> bytes | None:
     """Return the first file that exists; None without one."""
     for template in templates:
         try:
-            return Path(fill(template, tile, size=None, matrices={})).read_bytes()
+            return Path(fill(template, tile, web_mercator(tile.z), size=None, matrices={})).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
