@@ -42,6 +42,7 @@ async def build_mosaic(
     zoom: int | None = Job.zoom,
     tms: str | Path | Mapping[str, Any] | None = None,
     tile_size: int | None = Job.tile_size,
+    tile_border: int | None = Job.tile_border,
     headers: Mapping[str, str] | None = None,
     params: Mapping[str, str] | None = None,
     secrets: Mapping[str, str] | None = None,
@@ -94,6 +95,7 @@ async def build_mosaic(
         tms: tile matrix set of the tiles: a name such as WorldCRS84Quad, the file or URL of its JSON, or its document;
             None: the one that the source states, or Web Mercator. The output is in its coordinate system.
         tile_size: tile width in pixels; None: as the source states, or as the first tile has.
+        tile_border: pixels to cut off at each side of a tile, beside `tile_size`; None: as `buffer=` in the URL says.
         headers: sent with every request; secrets in them are stored nowhere.
         params: fill placeholders of the URL such as `{apikey}`, choose in a description that offers several layers,
             or are added to the query of every tile's URL.
@@ -191,6 +193,7 @@ async def build_mosaic(
             zoom=zoom,
             tms=grid,
             tile_size=tile_size,
+            tile_border=tile_border,
             profile=profile,
             creation_options=creation_options or {},
             overview_resampling=overview_resampling,
@@ -222,6 +225,7 @@ async def plan_mosaic(
     zoom: int | None = Job.zoom,
     tms: str | Path | Mapping[str, Any] | None = None,
     tile_size: int | None = Job.tile_size,
+    tile_border: int | None = Job.tile_border,
     headers: Mapping[str, str] | None = None,
     params: Mapping[str, str] | None = None,
     secrets: Mapping[str, str] | None = None,
@@ -270,6 +274,7 @@ async def plan_mosaic(
             zoom=zoom,
             tms=grid,
             tile_size=tile_size,
+            tile_border=tile_border,
             profile=profile,
             creation_options=creation_options or {},
             overview_resampling=overview_resampling,

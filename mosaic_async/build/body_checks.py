@@ -57,7 +57,7 @@ _USER_DEFINED = 32767
 
 def max_body(tile_format: TileFormat) -> int:
     """Return the maximum bytes of a body: twice the pixels of the widest tile with a mask, and some headers."""
-    return 2 * tile_format.size**2 * (_widest(tile_format) + 1) * _LARGEST_SAMPLE + _ALLOWANCE
+    return 2 * tile_format.side**2 * (_widest(tile_format) + 1) * _LARGEST_SAMPLE + _ALLOWANCE
 
 
 def _widest(tile_format: TileFormat) -> int:
@@ -65,7 +65,9 @@ def _widest(tile_format: TileFormat) -> int:
     return max(tile_format.count, 3)
 
 
-def check_answer(answer: Answer, tile: Tile, tile_format: TileFormat | None, matrix: TileMatrix | None = None) -> bool:
+def check_answer(
+    answer: Answer, tile: Tile, tile_format: TileFormat | None, matrix: TileMatrix | None = None, border: int = 0
+) -> bool:
     """Check an answer with a body, and return whether it names its place, which proves that it is this tile's.
 
     Args:
@@ -73,6 +75,7 @@ def check_answer(answer: Answer, tile: Tile, tile_format: TileFormat | None, mat
         tile: the requested one.
         tile_format: what tiles look like; None for the first.
         matrix: where tiles lie; None: in Web Mercator.
+        border: pixels at each side that tiles have beside their place.
 
     Raises:
         TileError: the body is not a tile, unlike the first one, another tile, or dangerous to decode.
@@ -81,7 +84,7 @@ def check_answer(answer: Answer, tile: Tile, tile_format: TileFormat | None, mat
     if driver is None:  # the first bytes overrule the media type, which servers guess
         _check_page(answer)
     driver = driver or driver_of(answer.body)
-    place = TilePlace(matrix or web_mercator(tile.z), tile)
+    place = TilePlace(matrix or web_mercator(tile.z), tile, border)
     is_placed = driver == "GTiff" and _check_tiff(answer.body, place, tile_format)
     return place.check_headers(answer.headers, is_placed=is_placed)
 
@@ -183,9 +186,9 @@ def _check_tiff(body: bytes, place: TilePlace, tile_format: TileFormat | None) -
 
 
 def _check_size(width: int, height: int, tile_format: TileFormat | None) -> None:
-    if tile_format is not None and (width, height) != (tile_format.size, tile_format.size):
+    if tile_format is not None and (width, height) != (tile_format.side, tile_format.side):
         raise TileError(
-            f"the tile's size is {width} x {height}, the first one's was {tile_format.size} x {tile_format.size}"
+            f"the tile's size is {width} x {height}, the first one's was {tile_format.side} x {tile_format.side}"
         )
 
 

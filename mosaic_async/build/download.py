@@ -303,7 +303,8 @@ class Download:
         return part_name(*self._grid.touches(tile)[0])
 
     def _check(self, tile: Tile) -> Check:
-        return lambda answer: check_answer(answer, tile, self.layout.tile_format, self._job.matrix)
+        job = self._job
+        return lambda answer: check_answer(answer, tile, self.layout.tile_format, job.matrix, job.border)
 
     def _miss(self, failure: TileFailed, *, is_passing: bool = False) -> None:
         if (event := self.ledger.miss(failure, is_passing=is_passing)) is not None:

@@ -32,6 +32,7 @@ from mosaic_async.raster.encoding import (
 )
 from mosaic_async.raster.form import TileFormat
 from mosaic_async.raster.packing import DECODINGS, check_decoding
+from mosaic_async.raster.tile import MAX_BORDER
 from mosaic_async.redaction import scrub
 from mosaic_async.sources.band_label import BandLabel
 from mosaic_async.sources.coverage import check_coverage, check_zooms
@@ -47,6 +48,8 @@ NOT_FOUND: tuple[NotFound, ...] = get_args(NotFound)
 ZOOM_TAG, RESAMPLING_TAG = "MOSAIC_ZOOM", "MOSAIC_OVERVIEW_RESAMPLING"
 QUALITY_TAG = "MOSAIC_OVERVIEW_QUALITY"
 DECODE_TAG = "MOSAIC_DECODE"
+BORDER_TAG = "MOSAIC_TILE_BORDER"
+"""Pixels of a tile at each side that were cut off, if any."""
 MATRIX_TAG = "MOSAIC_TILE_MATRIX"
 """The grid of the tiles as JSON, where it is not Web Mercator's."""
 CLIP_TAG = "MOSAIC_CLIP"
@@ -70,6 +73,8 @@ class Job:
     """Grid of the tiles; None: Web Mercator."""
     tile_size: int | None = None
     """Pixels per side, as requested; `known_tile_size` is what it comes to."""
+    tile_border: int | None = None
+    """Pixels at each side of a tile to cut off, as requested; `border` is what it comes to."""
     profile: str = DEFAULT_PROFILE
     creation_options: Mapping[str, str] = field(default_factory=dict)
     overview_resampling: OverviewChoice = DEFAULT_OVERVIEW_RESAMPLING
@@ -91,6 +96,8 @@ class Job:
     def __post_init__(self) -> None:
         if self.decode is not None:
             check_decoding(self.decode)
+        if not 0 <= self.border <= MAX_BORDER:
+            raise UsageError(f"tile_border must be from 0 to {MAX_BORDER} pixels, got {self.border}")
         if self.known_tile_size is not None:
             check_tile_size(self.known_tile_size)
         if self.all_touched and not self.clip:
@@ -110,6 +117,11 @@ class Job:
     def known_tile_size(self) -> int | None:
         """Pixels per side; None when only a tile can tell."""
         return self.tile_size or self.source.tile_size
+
+    @property
+    def border(self) -> int:
+        """Pixels at each side of a tile to cut off: as requested, or as the URL of the source states."""
+        return self.source.border if self.tile_border is None else self.tile_border
 
     @property
     def tile_zoom(self) -> int:
@@ -148,6 +160,9 @@ class Job:
             values["edges"] = "straight in degrees"  # they once were straight in Web Mercator, and other tiles
         if self.decode is None:
             del values["decode"]  # as above
+        values["tile_border"] = self.border
+        if not self.border:
+            del values["tile_border"]
         if self.overview_resampling == "auto":
             values["overview_resampling"] = "average"  # as the default was called before
         elif self.overview_resampling == "average":
@@ -163,6 +178,7 @@ class Job:
         return {
             **quality,
             **({DECODE_TAG: self.decode} if self.decode else {}),
+            **({BORDER_TAG: str(self.border)} if self.border else {}),
             **rules,
             "TIFFTAG_SOFTWARE": _SOFTWARE,
             "MOSAIC_SOURCE": scrub(self.source.origin or self.source.identity or self.source.template),

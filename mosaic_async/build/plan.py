@@ -22,7 +22,6 @@ from mosaic_async.errors import RequestError, SourceError, TileError
 from mosaic_async.geo.area import Bounds
 from mosaic_async.geo.cover import Cover, Tile
 from mosaic_async.geo.grid import Grid
-from mosaic_async.geo.matrix import TileMatrix
 from mosaic_async.http.client import Client
 from mosaic_async.http.emptiness import EmptyRules
 from mosaic_async.raster.encoding import Encoding
@@ -95,7 +94,7 @@ async def make_plan(job: Job, effort: Effort) -> MosaicPlan:
     async with _client(job, effort) as client:
         client.call_empty(EmptyRules.of(job.empty))
         started = time.monotonic()
-        body = await _fetch(client, job.url(middle), middle, job.matrix)
+        body = await _fetch(client, job, middle)
         seconds = time.monotonic() - started
     if body:
         tile_format = await asyncio.to_thread(learn_first, body, middle, job)
@@ -139,9 +138,10 @@ def _client(job: Job, effort: Effort) -> Client:
     return Client(pace, headers=job.source.headers, allow_hosts=effort.allow_hosts)
 
 
-async def _fetch(client: Client, url: str, tile: Tile, matrix: TileMatrix) -> bytes:
+async def _fetch(client: Client, job: Job, tile: Tile) -> bytes:
+    check = partial(check_answer, tile=tile, tile_format=None, matrix=job.matrix, border=job.border)
     try:
-        async with client.get(url, check=partial(check_answer, tile=tile, tile_format=None, matrix=matrix)) as answer:
+        async with client.get(job.url(tile), check=check) as answer:
             return answer.body
     except RequestError as error:
         raise SourceError(

@@ -104,7 +104,13 @@ def learn_first(body: bytes, tile: Tile, job: Job) -> TileFormat:
         SourceError: it is not a tile, or not of the requested size.
     """
     try:
-        return learn(body, tile_size=job.known_tile_size, mask_band=job.source.mask_band, decode=job.decode)
+        return learn(
+            body,
+            tile_size=job.known_tile_size,
+            border=job.border,
+            mask_band=job.source.mask_band,
+            decode=job.decode,
+        )
     except TileError as error:
         raise SourceError(f"tile {zxy(tile)} is not usable: {error}") from error
 
@@ -143,7 +149,7 @@ async def _request(
     if tile in work.spool:
         return None
     try:
-        check = partial(check_answer, tile=tile, tile_format=None, matrix=job.matrix)
+        check = partial(check_answer, tile=tile, tile_format=None, matrix=job.matrix, border=job.border)
         async with client.get(job.url(tile), check=check, label=tile) as answer:
             if answer.body or answer.empty == "no content":  # the spool knows no other kinds, and most are only doubts
                 await work.spool.write(tile, answer.body, file=_SPOOL_FILE, arrival=answer.arrival)

@@ -81,7 +81,7 @@ def telling(answers: Sequence[Unproved]) -> set[Unproved]:
 async def _is_same(job: Job, client: Client, answer: Unproved) -> bool:
     """Return whether the server sends for a tile what it has sent before."""
     try:
-        check = partial(check_answer, tile=answer.tile, tile_format=None, matrix=job.matrix)
+        check = partial(check_answer, tile=answer.tile, tile_format=None, matrix=job.matrix, border=job.border)
         async with client.get(job.url(answer.tile), check=check) as found:
             return digest_of(None if found.is_doubted else found.body) == answer.digest
     except RequestError:

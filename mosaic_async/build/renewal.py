@@ -102,7 +102,7 @@ async def _compare(job: Job, client: Client, work: WorkFolder, sample: Sample) -
 
 async def _fetch(job: Job, client: Client, tile: Tile) -> bytes:
     try:
-        check = partial(check_answer, tile=tile, tile_format=None, matrix=job.matrix)
+        check = partial(check_answer, tile=tile, tile_format=None, matrix=job.matrix, border=job.border)
         async with client.get(job.url(tile), check=check, label=tile) as answer:
             return answer.body
     except RequestError as error:

@@ -20,7 +20,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from mosaic_async.build.body_checks import check_answer
-from mosaic_async.build.job import CLIP_TAG, DECODE_TAG, EMPTY_TAG, MATRIX_TAG, ZOOM_TAG
+from mosaic_async.build.job import BORDER_TAG, CLIP_TAG, DECODE_TAG, EMPTY_TAG, MATRIX_TAG, ZOOM_TAG
 from mosaic_async.errors import RequestError, SourceError, TileError, UsageError
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.matrix import TileMatrix, web_mercator
@@ -57,6 +57,8 @@ class TilePlaces:
     top: int
     width: int
     height: int
+    border: int
+    """Pixels of a tile at each side that were cut off."""
     is_whole: bool
     """Whether all tiles of the rectangle were requested, so that an empty place means an empty tile."""
     rules: EmptyRules
@@ -89,6 +91,7 @@ class TilePlaces:
             top=round((matrix.top - transform.f) / matrix.height * tile_size),
             width=dataset.width,
             height=dataset.height,
+            border=int(tags.get(BORDER_TAG, 0)),
             is_whole=False,
             rules=EmptyRules.of(tags.get(EMPTY_TAG, "").splitlines()),
         )
@@ -176,7 +179,7 @@ class SourceComparison:
         tile, (window, of_tile) = self.places.tile(column, row), self.places.windows(column, row)
         if not self.places.is_whole and not await self._read(self._has_data, window):
             return  # it may not have been requested
-        check = partial(check_answer, tile=tile, tile_format=None, matrix=self.places.matrix)
+        check = partial(check_answer, tile=tile, tile_format=None, matrix=self.places.matrix, border=self.places.border)
         try:
             async with self.client.get(self.source.url(tile, self.places.matrix), check=check) as answer:
                 reason = await self._read(self._difference, window, of_tile, answer.body)
@@ -214,7 +217,8 @@ class SourceComparison:
         size, mask_band = self.places.tile_size, self.source.mask_band
         if mask_mode(dataset) != "none" and is_blank(body, mask_band=mask_band):
             return None
-        tile_format = learn(body, tile_size=size, mask_band=mask_band, decode=dataset.tags().get(DECODE_TAG))
+        decode, border = dataset.tags().get(DECODE_TAG), self.places.border
+        tile_format = learn(body, tile_size=size, border=border, mask_band=mask_band, decode=decode)
         return read(body, tile_format).cut(*window.toslices())
 
 

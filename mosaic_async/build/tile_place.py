@@ -34,6 +34,8 @@ class TilePlace:
 
     matrix: TileMatrix
     tile: Tile
+    border: int = 0
+    """Pixels at each side that it has beside its place."""
 
     def check_projection(self, *, is_geographic: bool, code: int | None, projection: int | None) -> None:
         """Require that a TIFF is in the coordinate system of the tiles, or does not say in which it is.
@@ -74,7 +76,8 @@ class TilePlace:
         if bbox is None:
             return is_placed
         found = _four_numbers(bbox)
-        if not self._is_at(found, _LEAST_SIDE) and not any(
+        slack = self.matrix.width / _LEAST_SIDE * (1 + 2 * self.border)
+        if not _is_close(found, self.matrix.bounds_of(self.tile), slack) and not any(
             _is_close(found, box, pixel / _LEAST_SIDE) for box, pixel in self._spellings(is_stated=is_same)
         ):
             self.check_bounds(found, side=_LEAST_SIDE)
@@ -86,7 +89,7 @@ class TilePlace:
         return True
 
     def check_bounds(self, found: Sequence[float], *, side: int) -> None:
-        """Require that all four edges, in units of the CRS, are those of the tile, within half a pixel.
+        """Require that all four edges, in units of the CRS, are those of the tile with its border, within half a pixel.
 
         Raises:
             MisplacedTileError: they are not.
@@ -97,7 +100,10 @@ class TilePlace:
             raise MisplacedTileError(f"the server sent another place than tile {name}: {places} in {self._crs}")
 
     def _is_at(self, found: Sequence[float], side: int) -> bool:
-        return _is_close(found, self.matrix.bounds_of(self.tile), self.matrix.width / side)
+        share = self.border / (side - 2 * self.border)
+        across, up = self.matrix.width * share, self.matrix.height * share
+        west, south, east, north = self.matrix.bounds_of(self.tile)
+        return _is_close(found, (west - across, south - up, east + across, north + up), self.matrix.width / side)
 
     def _spellings(self, *, is_stated: bool) -> list[tuple[Bounds, float]]:
         """Return the boxes that a header may write beside the one in the CRS, and the tile's width in their units."""

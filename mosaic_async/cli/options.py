@@ -165,6 +165,7 @@ job_options = _all_of(
     click.option(
         "--tile-size", type=int, help="Tile width in pixels; default: from the source, or from the first tile."
     ),
+    click.option("--tile-border", type=int, metavar="N", help="Pixels to cut off at each side of a tile; default: 0."),
     click.option("--clip", is_flag=True, help="Cut the output to the area; default: whole tiles."),
     click.option(
         "--all-touched",

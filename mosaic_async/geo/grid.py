@@ -331,12 +331,18 @@ def check_tile_size(tile_size: int) -> None:
     Raises:
         UsageError: it is not.
     """
-    _check_power_of_two("tile_size", tile_size, at_least=128, at_most=4096)
+    _check_power_of_two("tile_size", tile_size, at_least=128, at_most=4096, hint=_border_hint(tile_size))
 
 
-def _check_power_of_two(name: str, value: int, *, at_least: int, at_most: int = 2**30) -> None:
+def _border_hint(size: int) -> str | None:
+    """Return what helps where a tile may have a border: it is a little larger than a power of two."""
+    border, rest = divmod(size - 2 ** (max(size, 1).bit_length() - 1), 2)
+    return f"if tiles have a border, set ``tile_border`` {border}" if 0 < border <= size // 8 and not rest else None
+
+
+def _check_power_of_two(name: str, value: int, *, at_least: int, at_most: int = 2**30, hint: str | None = None) -> None:
     if not at_least <= value <= at_most or value & (value - 1):
-        raise UsageError(f"{name} must be a power of two from {at_least} to {at_most}, got {value}")
+        raise UsageError(f"{name} must be a power of two from {at_least} to {at_most}, got {value}", hint=hint)
 
 
 def z_order(x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -34,7 +34,7 @@ class TileFormat:
     """What tiles look like: at first those like the first one, later the least form that holds all of them."""
 
     size: int
-    """Pixels per side."""
+    """Pixels per side, without a border."""
     count: int
     """Bands of data, without a mask band; 3 with a palette."""
     dtype: str
@@ -53,6 +53,8 @@ class TileFormat:
     """Factor of each data band, and what is added, that make its numbers what they measure; empty without any."""
     palette: Palette | None = None
     """The one that all tiles share; None: some have colours of their own."""
+    border: int = 0
+    """Pixels that tiles have at each side beside those, and that are cut off."""
     decode: str | None = None
     """How values are packed into the colours of the tiles; None: they are colours, or plain values."""
 
@@ -65,9 +67,14 @@ class TileFormat:
         return cls(**{**values, **tuples, "nodata": same_nan(values["nodata"]), "palette": palette})
 
     @property
+    def side(self) -> int:
+        """Pixels per side of a tile as it comes."""
+        return self.size + 2 * self.border
+
+    @property
     def nbytes(self) -> int:
         """Uncompressed bytes per tile."""
-        return self.size * self.size * self.count * np.dtype(self.dtype).itemsize
+        return self.side * self.side * self.count * np.dtype(self.dtype).itemsize
 
     def joined(self, other: TileFormat) -> TileFormat:
         """Return the least form that holds tiles of both.
@@ -138,6 +145,14 @@ class Reading:
         """Return the pixels in that many bands: indices become colours, and grey three equal colours."""
         pixels = self.colors
         return np.repeat(pixels, count, axis=0) if len(pixels) == 1 else pixels
+
+    def without_border(self, border: int) -> Reading:
+        """Return the reading without so many pixels at each side; its form knows of them."""
+        if not border:
+            return self
+        size = self.form.size - 2 * border
+        inner = slice(border, border + size)
+        return replace(self.cut(inner, inner), form=replace(self.form, size=size, border=border))
 
     def cut(self, rows: slice, columns: slice) -> Reading:
         """Return a window of the reading."""

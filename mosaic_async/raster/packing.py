@@ -48,7 +48,9 @@ def unpacked_form(form: TileFormat, decode: str) -> TileFormat:
     """
     if form.dtype != "uint8" or form.count not in (1, 3):
         raise TileError(f"the tile has {form.count} bands of {form.dtype}, {decode} is packed into three bytes")
-    return TileFormat(size=form.size, count=1, dtype="float32", mask_band=form.mask_band, decode=decode)
+    return TileFormat(
+        size=form.size, border=form.border, count=1, dtype="float32", mask_band=form.mask_band, decode=decode
+    )
 
 
 def unpack(reading: Reading, decode: str) -> Reading:

@@ -10,6 +10,7 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 from rasterio._err import CPLE_BaseError  # not every error of GDAL becomes a RasterioError
@@ -43,6 +44,8 @@ _MAX_JP2_TILES = 4096
 """Tiles times components; OpenJPEG allocates some kilobytes for each before it reads a pixel."""
 _MAX_SIZE = 4096
 """Pixels per side; a larger first tile is a decompression bomb or not a tile."""
+MAX_BORDER = 60
+"""Pixels at each side of a tile."""
 _MAX_BEGIN = 2**16
 """Bytes of an unknown body that are searched for secrets."""
 _MAX_BANDS = 1024
@@ -55,13 +58,19 @@ class _OtherSizeError(TileError):
 
 
 def learn(
-    body: bytes, *, tile_size: int | None = None, mask_band: bool | None = None, decode: str | None = None
+    body: bytes,
+    *,
+    tile_size: int | None = None,
+    border: int = 0,
+    mask_band: bool | None = None,
+    decode: str | None = None,
 ) -> TileFormat:
     """Learn from the first tile what all tiles of the run must look like.
 
     Args:
         body: the tile.
-        tile_size: required pixels per side; None accepts the tile's size.
+        tile_size: required pixels per side, without a border; None accepts the tile's size.
+        border: pixels at each side to cut off.
         mask_band: as in `TileFormat`.
         decode: as in `TileFormat`.
 
@@ -75,12 +84,22 @@ def learn(
         with _opened(body, driver) as dataset:
             height, width = dataset.shape
             form = meaning.form_of(dataset, mask_band=mask_band)
-    if height != width or height > _MAX_SIZE or tile_size not in (None, height):
-        wanted = f"{tile_size} x {tile_size}" if tile_size else f"square and up to {_MAX_SIZE} pixels per side"
-        raise TileError(f"the tile has {width} x {height} pixels, it should be {wanted}")
+    size = height - 2 * border
+    if height != width or height > _MAX_SIZE or size <= 0 or tile_size not in (None, size):
+        side = tile_size and tile_size + 2 * border
+        wanted = f"{side} x {side}" if side else f"square and up to {_MAX_SIZE} pixels per side"
+        raise TileError(f"the tile has {width} x {height} pixels, it should be {wanted}{_border_of(height, tile_size)}")
     if not 0 < form.count <= _MAX_BANDS:
         raise TileError(f"the tile has {form.count} bands beside its mask")
+    form = replace(form, size=size, border=border)
     return form if decode is None else unpacked_form(form, decode)
+
+
+def _border_of(side: int, tile_size: int | None) -> str:
+    """Return what a tile that is slightly too large may be."""
+    excess = side - (tile_size or side)
+    is_border = 0 < excess <= 2 * MAX_BORDER and not excess % 2
+    return f"; if it has a border, set ``tile_border`` {excess // 2}" if is_border else ""
 
 
 def read(body: bytes, tile_format: TileFormat) -> Reading:
@@ -125,7 +144,8 @@ def _read(body: bytes, tile_format: TileFormat) -> Reading:
     with _opened(body, driver) as dataset:
         form = meaning.form_of(dataset, mask_band=tile_format.mask_band)
         _check_form(form, dataset.shape, tile_format)
-        return meaning.read(dataset, form, grey_bits=png.grey_bits(body) if driver == "PNG" else 8)
+        reading = meaning.read(dataset, form, grey_bits=png.grey_bits(body) if driver == "PNG" else 8)
+    return reading.without_border(tile_format.border)
 
 
 def decode(body: bytes, tile_format: TileFormat) -> tuple[Pixels, Mask | None]:
@@ -233,9 +253,9 @@ def _begin(body: bytes) -> str:
 
 def _check_form(form: TileFormat, shape: tuple[int, ...], tile_format: TileFormat) -> None:
     """Check size, bands and dtype before any pixel is read: a file of 122 bytes can claim gigabytes."""
-    size = tile_format.size
-    if shape != (size, size):
-        raise _OtherSizeError(f"the tile's size is {shape[1]} x {shape[0]}, the first tile's was {size} x {size}")
+    side = tile_format.side
+    if shape != (side, side):
+        raise _OtherSizeError(f"the tile's size is {shape[1]} x {shape[0]}, the first tile's was {side} x {side}")
     if form.count > max(tile_format.count, _MOST_COLORS) or np.dtype(form.dtype).kind not in "uif":
         raise TileError(f"the tile has {form.count} bands of {form.dtype}, the first tile had {tile_format.count}")
 
@@ -277,4 +297,5 @@ def _read_npy(body: bytes, tile_format: TileFormat) -> Reading:
     except (ValueError, EOFError, OSError) as error:
         raise TileError(f"the npy cannot be read: {error}") from error
     mask = None if form.count == len(planes) else meaning.as_mask(planes[-1])
-    return Reading(form, planes[: form.count].astype(form.dtype, copy=False), mask)
+    reading = Reading(form, planes[: form.count].astype(form.dtype, copy=False), mask)
+    return reading.without_border(tile_format.border)

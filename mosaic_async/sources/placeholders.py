@@ -283,6 +283,19 @@ def size_in_url(template: str) -> int | None:
     return _size_of_map(query) if _is_map(template) else _DEFAULT_SIZE if has(template, "width") else None
 
 
+def border_in_url(template: str) -> int:
+    """Return the pixels at each side of a tile that TiTiler adds for `buffer=`; of maps, it changes no size.
+
+    Raises:
+        UsageError: the buffer is half a pixel, which cannot be cut off.
+    """
+    query = {name.lower(): value for name, value in parse_qsl(urlsplit(template).query)}
+    text = "0" if _is_map(template) else query.get("buffer", "0")
+    if re.fullmatch(r"\d+\.5", text):
+        raise UsageError(f"a buffer of {text} pixels shifts the tiles' pixels", hint="request whole pixels, or none")
+    return int(float(text)) if re.fullmatch(r"\d+(\.0*)?", text) else 0
+
+
 def _is_map(template: str) -> bool:
     """Return whether a URL requests a map by its bounding box; of other URLs, WIDTH and SIZE mean anything."""
     return any(_known(name)[1] is _VALUES["bbox"][1] for name in _names(template))

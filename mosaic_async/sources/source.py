@@ -20,7 +20,14 @@ from mosaic_async.redaction import learn, learn_request
 from mosaic_async.sources.band_label import BandLabel
 from mosaic_async.sources.grid_signs import grid_in_url, is_web_mercator
 from mosaic_async.sources.packed import has_classes, packing_of
-from mosaic_async.sources.placeholders import fill, size_in_url, unstated, with_values, without_placeholders
+from mosaic_async.sources.placeholders import (
+    border_in_url,
+    fill,
+    size_in_url,
+    unstated,
+    with_values,
+    without_placeholders,
+)
 
 TILE_HEADER = "X-Mosaic-Async-Tile"
 """Names the tile of an answer as z/x/y, whatever grid it lies in; servers of this package send it."""
@@ -34,6 +41,8 @@ class TileSource:
     """URL with placeholders that state a tile, such as `{z}`, `{x}` and `{y}`; see `sources.placeholders`."""
     tile_size: int | None = None
     """Pixels per side; None when only a tile shows it."""
+    border: int = 0
+    """Pixels that a tile has at each side beside these, as its URL states."""
     minzoom: int | None = None
     maxzoom: int | None = None
     """Zoom at which tiles of 256 pixels have the data's own resolution; None when not known."""
@@ -121,7 +130,7 @@ class TileSource:
 def from_template(template: str, *, headers: Mapping[str, str] | None = None) -> TileSource:
     """Return the source of a URL template; its tile size is that in the URL, such as `@2x` or `tilesize=`, if any."""
     source = TileSource(template=template, headers=headers or {})
-    return replace(source, tile_size=size_in_url(template))
+    return replace(source, tile_size=size_in_url(template), border=border_in_url(template))
 
 
 def with_query(template: str, params: Mapping[str, str]) -> str:
