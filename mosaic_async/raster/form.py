@@ -147,7 +147,7 @@ class Reading:
         return np.repeat(pixels, count, axis=0) if len(pixels) == 1 else pixels
 
     def without_border(self, border: int) -> Reading:
-        """Return the reading without so many pixels at each side; its form knows of them."""
+        """Return the reading without that number of pixels at each side; its form knows of them."""
         if not border:
             return self
         size = self.form.size - 2 * border
