@@ -1,7 +1,8 @@
-"""From a search to a MosaicJSON, and which scenes a mosaic shows (extra `stac`).
+"""From a search to a MosaicJSON, which scenes a mosaic shows, and outputs as STAC (extra `stac`).
 
-It knows nothing of tiles and pixels: footprints and metadata decide.
-Start with `mosaicjson.create_mosaic`; `items` reads items from APIs and files.
+It knows nothing of tiles: footprints and metadata decide; of an output it reads where its data is.
+Start with `mosaicjson.create_mosaic`; `items` reads items from APIs and files. What describes an output starts with
+`collection.describe_collection`.
 """
 
 from mosaic_async.stac.items import search_api, search_files

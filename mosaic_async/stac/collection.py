@@ -86,7 +86,7 @@ def _collection(
                 "mosaic-async", roles=[pystac.ProviderRole.PROCESSOR], extra_fields={"processing:software": software()}
             )
         ],
-        summaries=pystac.Summaries({"proj:code": sorted({part.item.properties["proj:code"] for part in parts})}),
+        summaries=pystac.Summaries({"proj:code": [code]} if (code := parts[0].item.properties["proj:code"]) else {}),
     )
     for name in names:
         href = f"./{Path(name).with_suffix('.json')}"

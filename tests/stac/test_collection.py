@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mercantile
 import numpy as np
+import pyproj
 import pystac
 import pytest
 import rasterio
@@ -25,11 +26,13 @@ from shapely.geometry import shape
 from mosaic_async import UsageError, WorkFolderError, build_mosaic, verify_mosaic
 from mosaic_async.build import run
 from mosaic_async.stac import collection
+from tests.build.test_unlike_tiles import LAYERS, OPTIONS, TILES, Layer, begin_with
 from tests.fake_tiler import Pattern
+from tests.loopback import running
 from tests.test_api import AREA, ZOOM, left_behind
 
 SMALL = {"creation_options": {"BLOCKSIZE": "128"}, "part_size": 256}
-ODD = (-3.9, 38.2, 3.3, 43.7)
+ODD = (-2.7, 41.3, 2.111, 44.7)
 
 
 def area_of(columns: range, rows: range, zoom: int) -> tuple[float, float, float, float]:
@@ -100,7 +103,7 @@ def assert_outline_holds_data(item: dict, path: Path) -> None:
         corners = [(cols + dx, rows + dy) for dx in (0.02, 0.98) for dy in (0.02, 0.98)]
         xs, ys = (np.concatenate(values) for values in zip(*corners, strict=True))
         lon, lat = transform(dataset.crs, "OGC:CRS84", *(dataset.transform @ (xs, ys)))
-    assert shapely.contains_xy(outline, np.array(lon), np.array(lat)).all()
+    assert shapely.contains_xy(outline, (np.array(lon) + 180) % 360 - 180, np.array(lat)).all()
     assert shapely.get_num_coordinates(outline) <= 200
     for band in item["assets"]["data"]["bands"]:
         assert band["statistics"]["valid_percent"] == pytest.approx(share)
@@ -198,6 +201,8 @@ async def test_parts_of_any_size_and_kind_hold_the_pixels_of_the_file(serve, tmp
     assert_valid_cogs(folder)
     assert_valid_stac(folder)
     assert_same_pixels(one, folder, monkeypatch)
+    with rasterio.open(parts_of(folder)[-1]) as last:
+        assert (last.width % 2 == last.height % 2 == 1) is options.get("clip", False), "halves do not fit these parts"
     if pattern.masked and options.get("profile") == "webp":
         with rasterio.open(parts_of(folder)[0]) as part:
             assert part.colorinterp[-1] == ColorInterp.alpha
@@ -336,3 +341,65 @@ async def test_without_the_extra_a_collection_says_what_to_install(serve, tmp_pa
     assert "mosaic-async[stac]" in caught.value.hint
     assert tiler.requests == 0
     assert left_behind(tmp_path) == []
+
+
+async def test_a_projection_without_a_code_and_a_world_in_degrees_are_indexed_too(serve, tmp_path, monkeypatch):
+    own = "+proj=laea +lat_0=20 +lon_0=30 +ellps=WGS84 +units=m"
+    matrices = [
+        {
+            "id": "3", "scaleDenominator": 1000 / 0.00028, "cellSize": 1000, "pointOfOrigin": [-700_000, 600_000],
+            "tileWidth": 256, "tileHeight": 256, "matrixWidth": 6, "matrixHeight": 5,
+        }
+    ]  # fmt: skip
+    wkt = pyproj.CRS.from_proj4(own).to_json_dict()
+    tms = {"id": "own", "crs": {"wkt": wkt}, "orderedAxes": ["E", "N"], "tileMatrices": matrices}
+    tiler = serve(ext="npy")
+    for name, area, options in (
+        ("own", (28, 17, 33, 22), {"zoom": 3, "tms": tms}),
+        ("degrees", (170, 60, -170, 90), {"zoom": 3, "tms": "WorldCRS84Quad"}),
+    ):
+        one, folder = tmp_path / f"{name}.tif", tmp_path / name
+        await build_mosaic(tiler.template, area, one, **options, **SMALL)
+        await build_mosaic(tiler.template, area, folder, collection=True, **options, **SMALL)
+        assert_same_pixels(one, folder, monkeypatch)
+        assert_valid_cogs(folder)
+        for path in parts_of(folder):
+            assert_outline_holds_data(json.loads(path.with_suffix(".json").read_text()), path)
+    item = json.loads(parts_of(tmp_path / "own")[0].with_suffix(".json").read_text())
+    found = pyproj.CRS.from_wkt(item["properties"]["proj:wkt2"])
+    assert found.to_dict()["proj"] == "laea"
+    assert item["properties"]["proj:code"] is None
+    assert json.loads((tmp_path / "own" / "collection.json").read_text()).get("summaries", {}).get("proj:code") is None
+
+
+async def test_parts_sealed_before_a_wider_tile_become_like_the_others(tmp_path, monkeypatch):
+    makers, dtype, _ = (*LAYERS["integers and floats"], 1)
+    layer = Layer(*makers)
+    with running(layer.app()) as url:
+        begin_with(monkeypatch, TILES[0])
+        await build_mosaic(f"{url}/{{z}}/{{x}}/{{y}}", AREA, tmp_path / "many", collection=True, **OPTIONS)
+    assert_valid_cogs(tmp_path / "many")
+    assert len(parts_of(tmp_path / "many")) == 4
+    monkeypatch.chdir("/")
+    with rasterio.open(tmp_path / "many" / "index.gti.gpkg") as index:
+        assert index.dtypes == (dtype,)
+        valid = index.dataset_mask() > 0
+        assert np.array_equal(valid, layer.valid)
+        assert np.array_equal(index.read(1)[valid], layer.pixels[..., 0][valid])
+
+
+async def test_an_item_follows_its_file_also_after_a_kill_between_the_two(serve, tmp_path, monkeypatch):
+    tiler, output = serve(), tmp_path / "one.tif"
+
+    def killed(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "place_beside", killed)
+        with pytest.raises(Exception, match="No space left"):
+            await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, stac=True, **SMALL)
+    assert output.exists()
+    assert not output.with_suffix(".json").exists()
+    report = await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, stac=True, **SMALL)
+    assert (report.requests, tiler.requests) == (0, 16)
+    assert left_behind(tmp_path) == ["one.json", "one.tif"]
