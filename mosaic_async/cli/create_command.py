@@ -8,8 +8,10 @@ from typing import IO, Any
 
 import click
 
-from mosaic_async.cli.parsing import json_object, pair, write_whole
+from mosaic_async.cli.options import access_options
+from mosaic_async.cli.parsing import HEADERS_VARIABLE, json_object, pairs_of, write_whole
 from mosaic_async.cli.search_options import ZOOM, search_options, searched
+from mosaic_async.http.trust import trusting
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -27,16 +29,15 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--quadkey-zoom", type=ZOOM, help="Zoom of the cells; default: three below the maximum, or coarser.")
 @click.option("--scenes", type=_FILE, metavar="FILE", help="Also write ids, dates and footprints, as GeoJSON.")
-@click.option(
-    "--header", "headers", type=pair(":"), multiple=True, metavar="'NAME: VALUE'", help="Header of every request."
-)
-def create(search: IO[str], output: Path | None, scenes: Path | None, **options: Any) -> None:
+@access_options
+def create(search: IO[str], output: Path | None, scenes: Path | None, ca: str | None, **options: Any) -> None:
     """Search for scenes and write a MosaicJSON.
 
     SEARCH.json is a search as a STAC API or SAT-API takes it; - reads it from stdin.
     """
-    options["headers"] = dict(options["headers"])
-    created = searched(json_object(search), options)
+    options["headers"] = pairs_of(options, "header", HEADERS_VARIABLE, ":")
+    with trusting(ca):
+        created = searched(json_object(search), options)
     text = json.dumps(created.document)
     if scenes:
         write_whole(scenes, json.dumps(created.scenes))

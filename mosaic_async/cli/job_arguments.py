@@ -17,11 +17,12 @@ from mosaic_async.cli.parsing import (
     HEADERS_VARIABLE,
     PARAMS_VARIABLE,
     SECRETS_VARIABLE,
-    pairs_in_environment,
+    pairs_of,
 )
-from mosaic_async.cli.search_options import DEFAULT_BAD, SEARCH
+from mosaic_async.cli.search_options import SEARCH
 from mosaic_async.errors import UsageError
 from mosaic_async.geo.listed_tiles import area_of_tiles
+from mosaic_async.sources.bad_scenes import DEFAULT
 
 _Area = Sequence[float] | dict[str, Any]
 
@@ -78,9 +79,9 @@ class JobArguments:
         rendering = {name: left.pop(name) for name in RENDERING}
         search = {name: value for name in SEARCH if (value := left.pop(name, None))}
         access = {
-            "headers": _pairs(left, "header", HEADERS_VARIABLE, ":"),
-            "params": _pairs(left, "param", PARAMS_VARIABLE, "="),
-            "secrets": _pairs(left, "secret", SECRETS_VARIABLE, "="),
+            "headers": pairs_of(left, "header", HEADERS_VARIABLE, ":"),
+            "params": pairs_of(left, "param", PARAMS_VARIABLE, "="),
+            "secrets": pairs_of(left, "secret", SECRETS_VARIABLE, "="),
             "ca": left.pop("ca"),
         }
         return cls(
@@ -89,7 +90,7 @@ class JobArguments:
             dialect=dialect,
             search=search,
             sign=left.pop("sign", False),
-            max_bad_scenes=left.pop("max_bad_scenes", DEFAULT_BAD),
+            max_bad_scenes=left.pop("max_bad_scenes", DEFAULT),
             rendering={name: value for name, value in rendering.items() if value},
             access=access,
             library=left,
@@ -120,9 +121,3 @@ def _area(bounds: tuple[float, ...] | None, file: str | None, tiles: dict[str, A
     if tiles is not None:
         return tiles
     return (bounds or ()) if file is None else area_in(file)
-
-
-def _pairs(options: dict[str, Any], name: str, variable: str, separator: str) -> dict[str, str]:
-    """Merge pairs from the environment, from files and from options; the last one wins."""
-    in_files = [pair for file in options.pop(f"{name}_files") for pair in file]
-    return dict([*pairs_in_environment(variable, separator), *in_files, *options.pop(f"{name}s")])

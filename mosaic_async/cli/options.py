@@ -65,6 +65,26 @@ def _all_of(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _C
     return decorate
 
 
+_HEADERS = (
+    click.option(
+        "--header", "headers", type=pair(":"), multiple=True, metavar="'NAME: VALUE'", help="Header of every request."
+    ),
+    click.option(
+        "--header-file",
+        "header_files",
+        type=pairs_in_file(":"),
+        multiple=True,
+        metavar="FILE",
+        help=f"File of headers, one per line; keeps secrets out of the process list, as ${HEADERS_VARIABLE} does.",
+    ),
+)
+_CA = click.option(
+    "--ca",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="File of certificate authorities to trust beside those of the system; $SSL_CERT_FILE works too.",
+)
+access_options = _all_of(*_HEADERS, _CA)
 request_options = _all_of(
     click.option(
         "-c",
@@ -90,17 +110,7 @@ request_options = _all_of(
         show_default=True,
         help="Timeout per attempt, in seconds.",
     ),
-    click.option(
-        "--header", "headers", type=pair(":"), multiple=True, metavar="'NAME: VALUE'", help="Header of every request."
-    ),
-    click.option(
-        "--header-file",
-        "header_files",
-        type=pairs_in_file(":"),
-        multiple=True,
-        metavar="FILE",
-        help=f"File of headers, one per line; keeps secrets out of the process list, as ${HEADERS_VARIABLE} does.",
-    ),
+    *_HEADERS,
     click.option(
         "--param", "params", type=pair("="), multiple=True, metavar="NAME=VALUE", help="Query parameter of every tile."
     ),
@@ -135,12 +145,7 @@ request_options = _all_of(
         metavar="HOST",
         help="Host that redirects and a TileJSON's template may lead to; headers are not sent there.",
     ),
-    click.option(
-        "--ca",
-        type=click.Path(exists=True, dir_okay=False),
-        metavar="FILE",
-        help="File of certificate authorities to trust beside those of the system; $SSL_CERT_FILE works too.",
-    ),
+    _CA,
 )
 job_options = _all_of(
     click.option(

@@ -85,9 +85,18 @@ def pairs_in_file(separator: str) -> Callable[[str], list[tuple[str, str]]]:
     return read
 
 
-def pairs_in_environment(variable: str, separator: str) -> list[tuple[str, str]]:
-    """Return the pairs of an environment variable, one per line; none if it is unset."""
-    return _pairs(os.environ.get(variable, ""), separator, f"${variable}")
+def pairs_of(options: dict[str, Any], name: str, variable: str, separator: str) -> dict[str, str]:
+    """Take an option and its files out of the options, and merge them with an environment variable; the last one wins.
+
+    Args:
+        options: by name; `{name}s` has pairs, and `{name}_files` lists of them.
+        name: of the option.
+        variable: of the environment, with one pair per line.
+        separator: between name and value there.
+    """
+    first = _pairs(os.environ.get(variable, ""), separator, f"${variable}")
+    in_files = [pair for file in options.pop(f"{name}_files") for pair in file]
+    return dict([*first, *in_files, *options.pop(f"{name}s")])
 
 
 def _pairs(text: str, separator: str, place: str) -> list[tuple[str, str]]:

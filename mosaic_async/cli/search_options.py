@@ -10,10 +10,10 @@ import click
 
 from mosaic_async.cli import extras
 from mosaic_async.cli.parsing import split_list
+from mosaic_async.sources.bad_scenes import DEFAULT
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 ZOOM = click.IntRange(0, 24)
-DEFAULT_BAD = "10"
 _OPTIONS = (
     click.option("--api", metavar="URL", help="STAC API to search."),
     click.option(
@@ -37,7 +37,7 @@ _OPTIONS = (
 )
 bad_scenes_option = click.option(
     "--max-bad-scenes",
-    default=DEFAULT_BAD,
+    default=DEFAULT,
     show_default=True,
     metavar="N|P%",
     help="Scenes that may be left out because they cannot be used, as a number or a share.",

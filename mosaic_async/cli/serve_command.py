@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 
 from mosaic_async.cli import extras
+from mosaic_async.cli.options import access_options
+from mosaic_async.cli.parsing import HEADERS_VARIABLE, pairs_of
 from mosaic_async.cli.running import run
 from mosaic_async.cli.search_options import bad_scenes_option
+from mosaic_async.http.trust import trusting
 
 
 @click.command()
@@ -38,12 +42,18 @@ from mosaic_async.cli.search_options import bad_scenes_option
     help="Site whose pages may read tiles, such as https://map.example; repeatable.",
 )
 @bad_scenes_option
-def serve(source: Path, max_bad_scenes: str, **options: Any) -> None:
-    """Serve a MosaicJSON, or STAC items or rasters in files, as tiles until interrupted."""
-    tiler = extras.tiler()
+@access_options
+def serve(source: Path, max_bad_scenes: str, ca: str | None, **options: Any) -> None:
+    """Serve a MosaicJSON, or STAC items or rasters in files, as tiles until interrupted.
 
-    async def work() -> None:
-        mosaic = await asyncio.to_thread(tiler.open_mosaic, source, max_bad_scenes=max_bad_scenes)
+    Headers go to the servers that SOURCE names, and to no others.
+    """
+    tiler = extras.tiler()
+    options["headers"] = pairs_of(options, "header", HEADERS_VARIABLE, ":")
+
+    async def work(folder: Path) -> None:
+        access = tiler.Access(headers=options["headers"], file=folder / "gdal.conf")
+        mosaic = await asyncio.to_thread(tiler.open_mosaic, source, max_bad_scenes=max_bad_scenes, access=access)
         for note in mosaic.notes:
             click.echo(f"note: {note}", err=True)
         async with tiler.serve(mosaic, **options) as url:
@@ -54,4 +64,5 @@ def serve(source: Path, max_bad_scenes: str, **options: Any) -> None:
                 click.echo(f"{url}/mosaic/create (POST a search: the endpoint of the notebook)", err=True)
             await asyncio.Event().wait()
 
-    run(work())
+    with TemporaryDirectory(prefix="mosaic-async-") as name, trusting(ca):
+        run(work(Path(name)))

@@ -48,12 +48,16 @@ class Routes:
         Raises:
             ValueError: the URL has no host, or the proxy's URL is not valid.
         """
-        route = self._routes[url.scheme, url.raw_authority] = await asyncio.to_thread(_find, url.origin())
+        route = self._routes[url.scheme, url.raw_authority] = await asyncio.to_thread(route_to, url.origin())
         return route
 
 
-def _find(origin: URL) -> Route:
-    """Read ~/.netrc and the environment; blocks."""
+def route_to(origin: URL) -> Route:
+    """Find the route to an origin, by ~/.netrc and the environment; blocks.
+
+    Raises:
+        ValueError: the URL has no host, or the proxy's URL is not valid.
+    """
     entries = _netrc()
     host = origin.host or ""
     authorization = _authorization(entries, host)

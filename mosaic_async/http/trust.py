@@ -5,10 +5,12 @@ It knows nothing of the requests.
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path
 
 from mosaic_async.errors import UsageError
@@ -29,6 +31,24 @@ def trusting(file: str | Path | None) -> Iterator[None]:
         yield
     finally:
         _FILE.reset(token)
+
+
+def trusted_files() -> list[str]:
+    """Return the files of authorities beside or instead of the usual ones: of the environment, and of `trusting`."""
+    return [file for file in (os.environ.get("SSL_CERT_FILE"), _FILE.get()) if file]
+
+
+def context_for_libraries() -> ssl.SSLContext | None:
+    """Return what verifies servers in a library with authorities of its own; None where those are as good."""
+    return _remembered(tuple(trusted_files())) if trusted_files() else None
+
+
+@lru_cache(maxsize=4)
+def _remembered(files: tuple[str, ...]) -> ssl.SSLContext:
+    """Return the context of files, which takes as long as a request to make."""
+    found = _context(files[-1])
+    assert isinstance(found, ssl.SSLContext)
+    return found
 
 
 def trusted() -> ssl.SSLContext | bool:

@@ -1,5 +1,6 @@
 """JSON of a server, for code that blocks: a body that ends, nesting that ends, one kind of error.
 
+Its requests trust the certificates, and go the ways, of all others of this package.
 It knows nothing of what the documents mean.
 """
 
@@ -13,7 +14,10 @@ from urllib.parse import urljoin
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from yarl import URL
 
+from mosaic_async.http.route import route_to
+from mosaic_async.http.trust import context_for_libraries
 from mosaic_async.safe_json import parse
 from mosaic_async.sources.access import headers_for, origins_of
 
@@ -40,9 +44,7 @@ def get_json(
         ValueError: the body is not JSON, or has more than `MAX_BODY` bytes.
     """
     with requests.Session() as session:
-        session.hooks["response"].append(bound_body)
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, HTTPAdapter(max_retries=retries(attempts, backoff)))
+        prepare(session, attempts, backoff)
         answer = _followed(session, url, dict(headers or {}), timeout)
         answer.raise_for_status()
         return parse(answer.content)
@@ -61,7 +63,39 @@ def _followed(session: requests.Session, url: str, headers: dict[str, str], time
     raise requests.TooManyRedirects(f"more than {_MAX_REDIRECTS} redirects")
 
 
-def retries(attempts: int, backoff: float = 0.5) -> urllib3.Retry:
+def prepare(session: requests.Session, attempts: int, backoff: float = 0.5) -> None:
+    """Let a session repeat requests, trust certificates and find proxies as this package does, and bound its bodies."""
+    session.hooks["response"].append(bound_body)
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter(max_retries=_retries(attempts, backoff)))
+
+
+class _Adapter(HTTPAdapter):
+    """Sends requests by the routes of `http.route`, to servers that `http.trust` trusts."""
+
+    def init_poolmanager(self, connections: int, maxsize: int, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(connections, maxsize, *args, **{**options, **_tls()})
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        return super().proxy_manager_for(proxy, **options, **_tls())
+
+    def proxy_headers(self, _: str) -> dict[str, str]:
+        return self._credentials
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
+        url = URL(str(request.url))
+        route = route_to(url.origin())
+        self._credentials = dict(route.proxy_headers or {})
+        options["proxies"] = {url.scheme: str(route.proxy)} if route.proxy else {}
+        return super().send(request, *args, **options)
+
+
+def _tls() -> dict[str, Any]:
+    context = context_for_libraries()
+    return {"ssl_context": context} if context else {}
+
+
+def _retries(attempts: int, backoff: float) -> urllib3.Retry:
     """Return the rule that repeats requests after temporary failures, a POST too."""
     return urllib3.Retry(
         total=attempts - 1, backoff_factor=backoff, status_forcelist=_RETRIED, allowed_methods=None,

@@ -24,7 +24,7 @@ from mosaic_async.safe_json import parse
 from mosaic_async.sources.footprint import outline_of
 from mosaic_async.sources.item_files import OnBad, Scene, link_of, read_scenes, refuse
 from mosaic_async.sources.outlines import box_of
-from mosaic_async.sources.remote_json import bound_body, retries
+from mosaic_async.sources.remote_json import prepare
 from mosaic_async.sources.stac_query import Item, Search
 
 _TIMEOUT = 60.0
@@ -34,8 +34,8 @@ class _ApiIO(StacApiIO):
     """Requests pages whose size and nesting have an end."""
 
     def __init__(self, headers: Mapping[str, str], attempts: int) -> None:
-        super().__init__(headers=dict(headers), timeout=_TIMEOUT, max_retries=retries(attempts))
-        self.session.hooks["response"].append(bound_body)
+        super().__init__(headers=dict(headers), timeout=_TIMEOUT)
+        prepare(self.session, attempts)
 
     def json_loads(self, txt: str, *_: Any, **__: Any) -> dict[str, Any]:
         page = parse(txt)

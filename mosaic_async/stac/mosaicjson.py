@@ -18,7 +18,7 @@ from typing import Any
 from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.geo.cover import MAX_ZOOM, WORLD
 from mosaic_async.raster import whole_file
-from mosaic_async.sources.bad_scenes import BadScenes
+from mosaic_async.sources.bad_scenes import DEFAULT, BadScenes
 from mosaic_async.sources.footprint import outline_of, reach_of
 from mosaic_async.sources.item_files import OnBad, Scene
 from mosaic_async.sources.item_folder import paths_in, write_items
@@ -85,7 +85,7 @@ def create_mosaic(
     signer: Signer | None = None,
     headers: Mapping[str, str] | None = None,
     attempts: int = 5,
-    max_bad_scenes: int | str = 0,
+    max_bad_scenes: int | str = DEFAULT,
 ) -> CreatedMosaic:
     """Search for scenes and return a MosaicJSON of them. It blocks; run it in a thread beside a loop.
 

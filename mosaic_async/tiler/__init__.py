@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from mosaic_async.sources.signing import Signing
     from mosaic_async.tiler.local_rendering import Rendering
     from mosaic_async.tiler.pixels.selection import PIXEL_SELECTIONS
-    from mosaic_async.tiler.scenes.mosaic import Mosaic, open_mosaic
+    from mosaic_async.tiler.scenes.mosaic import Access, Mosaic, open_mosaic
 
-__all__ = ["PIXEL_SELECTIONS", "Mosaic", "Rendering", "Signing", "local_tiler", "open_mosaic", "serve"]
+__all__ = ["PIXEL_SELECTIONS", "Access", "Mosaic", "Rendering", "Signing", "local_tiler", "open_mosaic", "serve"]
 
 _ON_DEMAND = {
     "PIXEL_SELECTIONS": "mosaic_async.tiler.pixels.selection",
+    "Access": "mosaic_async.tiler.scenes.mosaic",
     "Mosaic": "mosaic_async.tiler.scenes.mosaic",
     "Rendering": "mosaic_async.tiler.local_rendering",
     "Signing": "mosaic_async.sources.signing",

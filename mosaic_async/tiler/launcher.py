@@ -14,9 +14,12 @@ from secrets import token_urlsafe
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import certifi
+
 from mosaic_async import errors
 from mosaic_async.errors import ResourceError, SourceError, UsageError
 from mosaic_async.geo.matrix import MatrixSet
+from mosaic_async.http.trust import trusted_files
 from mosaic_async.raster import whole_file
 from mosaic_async.raster.environment import undecided
 from mosaic_async.sources.bad_scenes import DEFAULT
@@ -170,6 +173,7 @@ async def serve(
     origins: Sequence[str] = (),
     limits: Limits = PUBLIC,
     shown: Sequence[str] | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> AsyncIterator[str]:
     """Run the processes for the block, and yield their common URL.
 
@@ -186,13 +190,15 @@ async def serve(
         origins: other sites whose pages may read the responses, such as `https://map.example`.
         limits: what one request may cost.
         shown: names of the bands that tiles will show; None: any.
+        headers: sent to the servers that the mosaic names as its `origins`, and to no others.
 
     Raises:
         ResourceError: the address is taken.
         SourceError: a process does not start.
     """
     async with _workshop() as workshop:
-        scenes = await workshop.open(mosaic, shown=shown)
+        workshop.headers = headers or {}
+        scenes = await workshop.open(mosaic, shown=shown, reading={"headers": dict(headers or {}), "origins": []})
         door = _Door(host=host, port=port, secret=secret, hosts=(host, *hosts), origins=tuple(origins))
         share = Share.of(None, workers)
         async with workshop.serving(scenes.hosts, door, share=share, signing=signing, limits=limits) as url:
@@ -323,6 +329,16 @@ def _cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or usual) / "mosaic-async"
 
 
+def _trust(folder: Path) -> dict[str, str]:
+    """Return the settings that let the processes, and GDAL in them, trust the certificates that this process trusts."""
+    if not (own := trusted_files()):
+        return {}
+    usual = [] if "SSL_CERT_FILE" in os.environ else [certifi.where()]
+    together = folder / "trusted.pem"
+    together.write_bytes(b"\n".join(Path(file).read_bytes() for file in (*usual, *own)))
+    return {"SSL_CERT_FILE": str(together), "GDAL_CURL_CA_BUNDLE": str(together)}
+
+
 def _of_place(hosts: Sequence[str]) -> dict[str, str]:
     """Return the settings that depend on where the scenes are."""
     if hosts:  # sidecar files would take a request each
@@ -335,7 +351,7 @@ async def _workshop() -> AsyncIterator[_Workshop]:
     """Yield a workshop that lasts for the block."""
     with TemporaryDirectory(prefix="mosaic-async-") as name:
         folder = Path(name)
-        environment = {**_ENVIRONMENT, **undecided(os.environ)}
+        environment = {**_ENVIRONMENT, **undecided(os.environ), **await asyncio.to_thread(_trust, folder)}
         program = Command(("-m", "mosaic_async.tiler.server"), log=folder / "tiler.log", environment=environment)
         nursery = Nursery(program)
         try:

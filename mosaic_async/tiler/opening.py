@@ -10,6 +10,7 @@ from typing import Any
 
 from mosaic_async.errors import MosaicError, RefusedError, ResourceError, SourceError, UsageError
 from mosaic_async.raster import whole_file
+from mosaic_async.sources.access import use
 from mosaic_async.tiler.local_rendering import Rendering
 from mosaic_async.tiler.own_grid import document_of, matrix_set_for
 from mosaic_async.tiler.scenes.mosaic import Access, Mosaic, open_mosaic
@@ -52,7 +53,11 @@ def _opened(
     reading: Mapping[str, Any],
 ) -> dict[str, Any]:
     path = Path(file)
-    mosaic = _found(source, path.parent, **reading) if source else _read(path)[0]
+    if source:
+        mosaic = _found(source, path.parent, **reading)
+    else:
+        mosaic, _ = _read(path)
+        use(reading.get("headers", {}), mosaic.origins, path.parent / GDAL_CONFIG)
     query, wanted = "", Rendering(**rendering) if rendering is not None else None
     if wanted is not None:
         query, shown = wanted.query(mosaic), wanted.shown(mosaic)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ SEARCH = {"datetime": "2020", "sortby": [{"field": "id", "direction": "asc"}]}
 
 
 @contextmanager
-def stac_api(*, absolute: bool = False, token: str | None = None, dated: bool = False) -> Iterator[str]:
+def stac_api(*, absolute: bool = False, token: str | None = None, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """Serve Paraná's items, one per page, at URLs without `.json`; their assets have relative or absolute hrefs."""
     items = {one["id"]: one for one in items_of(PARANA)}
     requests: list[web.Request] = []
@@ -73,7 +74,7 @@ def stac_api(*, absolute: bool = False, token: str | None = None, dated: bool = 
     app.router.add_post("/search", search)
     app.router.add_get("/collections/c/items/{name}", one)
     app.router.add_get("/files/{name}/{file}", file)
-    with running(app) as url:
+    with running(app, tls=tls) as url:
         yield url
 
 
