@@ -1,21 +1,7 @@
-"""What the counts of the big archives mean: value = scale * count + offset, one table of rules with their sources.
+"""What the counts of the big archives mean: value = scale * count + offset, one table of rules.
 
-The item's own scale and offset come first, but for a rule that overrules them. The rules, in their order:
-
-- `boa_offset_applied`: 0.0001, 0 for items that say so, as Earth Search's do. The counts lost the offset already,
-  whatever `raster:bands` states (github.com/cirrus-geo/cirrus-earth-search issue 21, Element84/earth-search issue 66).
-- `item`: scale and offset that the item states (stac-extensions.github.io/raster).
-- `landsat_mtl`: REFLECTANCE_MULT_BAND_n and REFLECTANCE_ADD_BAND_n of a Landsat MTL file among the properties, divided
-  by the sine of the sun's elevation (USGS LSDS-1574, section 5).
-- `sentinel-2_from_04.00`: 0.0001, -0.1 from processing baseline 04.00 on (sentiwiki.copernicus.eu/web/s2-products).
-- `sentinel-2_before_04.00`: 0.0001, 0 for earlier baselines.
-- `landsat_c2_surface`: 0.0000275, -0.2 for level 2 of Landsat Collection 2 (USGS LSDS-1619).
-- `landsat_c1_surface`: 0.0001, 0 for level 2 of Landsat Collection 1 (USGS LSDS-1368, LSDS-1370).
-- `landsat_8_9_level_1`: 0.00002, -0.1 for level 1 of Landsat 8 and 9, Collections 1 and 2, divided by the sine of the
-  sun's elevation (USGS LSDS-1574, section 5).
-- `hls`: 0.0001, 0 for Harmonized Landsat Sentinel-2 (its user guide 2.0).
-
-A Sentinel-2 item without a processing baseline counts by its date: 04.00 came into use on 25 January 2022.
+The item's own scale and offset come first, but for a rule that overrules them. `docs/archives.md` has the rules with
+their sources; a test compares it with this module.
 """
 
 from __future__ import annotations
@@ -38,6 +24,8 @@ _REFLECTIVE = re.compile(
     r"|pan|cirrus",
     re.IGNORECASE,
 )
+RULES_OF_ITEMS = ("boa_offset_applied", "item", "landsat_mtl")
+"""The rules by what an item says, which come before those of archives."""
 _PICTURE = re.compile(r"visual|tci|overview|preview|thumbnail|rendered", re.IGNORECASE)
 _LANDSAT = re.compile(r"L[COTEM]0([4-9])_L([12])\w\w_\d{6}_\d{8}_\d{8}_0([12])_")
 
@@ -54,7 +42,9 @@ class Meaning:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Rule:
+class Rule:
+    """What the counts of an archive mean where the item does not say it."""
+
     name: str
     holds: Callable[[Scene], bool]
     scale: float
@@ -76,7 +66,7 @@ def meaning_of(scene: Scene, asset: str, number: int) -> Meaning | None:
     is_reflective = _is_reflective(asset, band)
     if is_reflective and _is_corrected(scene.properties):
         return Meaning(own[0] if own else 1e-4, 0.0, "boa_offset_applied")
-    rule = next((rule for rule in _RULES if is_reflective and rule.holds(scene)), None)
+    rule = next((rule for rule in RULES if is_reflective and rule.holds(scene)), None)
     if own is not None:
         is_half = rule is not None and not rule.by_sun and band is not None and band.offset is None
         return Meaning(own[0], rule.offset, rule.name) if is_half and rule else Meaning(*own, "item")
@@ -140,34 +130,34 @@ def _is_hls(scene: Scene) -> bool:
     return re.match(r"HLS\.[LS]30\.", scene.id) is not None
 
 
-_RULES = (
-    _Rule(
+RULES = (
+    Rule(
         name="sentinel-2_from_04.00",
         holds=lambda scene: _is_sentinel_2(scene) and _is_from_04(scene),
         scale=1e-4,
         offset=-0.1,
     ),
-    _Rule(name="sentinel-2_before_04.00", holds=_is_sentinel_2, scale=1e-4, offset=0.0),
-    _Rule(
+    Rule(name="sentinel-2_before_04.00", holds=_is_sentinel_2, scale=1e-4, offset=0.0),
+    Rule(
         name="landsat_c2_surface",
         holds=lambda scene: _landsat(scene, level=2, collections="2"),
         scale=2.75e-5,
         offset=-0.2,
     ),
-    _Rule(
+    Rule(
         name="landsat_c1_surface",
         holds=lambda scene: _landsat(scene, level=2, collections="1"),
         scale=1e-4,
         offset=0.0,
     ),
-    _Rule(
+    Rule(
         name="landsat_8_9_level_1",
         holds=lambda scene: _landsat(scene, level=1, collections="1|2", sensors="89"),
         scale=2e-5,
         offset=-0.1,
         by_sun=True,
     ),
-    _Rule(name="hls", holds=_is_hls, scale=1e-4, offset=0.0),
+    Rule(name="hls", holds=_is_hls, scale=1e-4, offset=0.0),
 )
 
 

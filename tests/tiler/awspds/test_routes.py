@@ -30,7 +30,7 @@ from rio_tiler.io import STACReader
 from supermercado.burntiles import tile_extrema
 
 from mosaic_async.stac import create_mosaic
-from tests.cli.test_main import command
+from tests.cli.test_main import command, run
 from tests.loopback import free_port, wait_for
 from tests.tiler.awspds.bretagne import taken, write_scenes
 from tests.tiler.test_serving import COLOURS, coloured
@@ -203,6 +203,39 @@ def test_its_two_recipes_end_in_a_cog(recipe, bands, expected_of, endpoint, scen
             assert not pixels[:, ~valid].any()
             compared += valid.sum()
     assert compared > 3 * SIZE * SIZE
+
+
+COMMANDS = {
+    "median": (MEDIAN, ("--bands", "4,3,2", "--pixel-selection", "median", "--group-by", "none")),
+    "greenest": (GREENEST, ("--expression", "b4;b3;b2;(b5-b4)/(b5+b4)", "--pixel-selection", "lastband")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("recipe", "area", "zoom"),
+    [
+        ("greenest", CORNER, 10),
+        pytest.param("median", CORNER, 10, marks=pytest.mark.slow),
+        pytest.param("greenest", BRETAGNE, 9, marks=pytest.mark.slow),
+        pytest.param("median", BRETAGNE, 9, marks=pytest.mark.slow),
+    ],
+)
+def test_its_two_recipes_are_one_command_each_with_the_same_pixels(recipe, area, zoom, endpoint, scenes, tmp_path):
+    query, options = COMMANDS[recipe]
+    mosaic_of(create(endpoint, search(area))["tiles"][0] + urlencode(query), area, zoom, tmp_path / "theirs.tif")
+    (tmp_path / "search.json").write_text(json.dumps(search(area)))
+    run(
+        "build", tmp_path / "search.json", tmp_path / "ours.tif", "--items", scenes, "--seasons", "spring,summer",
+        "--bounds", *area, "-z", zoom, "--reflectance", "integer", "--color-formula", COLOURS, *options,
+    )  # fmt: skip
+    with rasterio.open(tmp_path / "theirs.tif") as theirs, rasterio.open(tmp_path / "ours.tif") as ours:
+        window = ours.window(*theirs.bounds).round()
+        valid = ours.dataset_mask(window=window) > 0
+        expected = theirs.read()
+        np.testing.assert_array_equal(ours.read(window=window)[:, valid], expected[:, valid])
+        assert not expected[:, ~valid].any()
+        assert valid.mean() > 0.1
+        assert valid.sum() > SIZE * SIZE / 2
 
 
 def test_its_country_is_asked_for_under_batch(endpoint, scenes):
