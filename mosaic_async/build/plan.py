@@ -65,6 +65,8 @@ class MosaicPlan:
     """What each profile that can hold such pixels costs; empty where bands and dtype are guessed."""
     memory: int
     """Maximum bytes that the run needs, the processes of its source included."""
+    usual_memory: int
+    """Bytes that it takes as a rule, with memory that processes share counted once."""
     seconds: float | None
     """Estimated from the time that tile took and the requested concurrency; None when it was empty."""
     requests: int
@@ -102,6 +104,7 @@ async def make_plan(job: Job, effort: Effort) -> MosaicPlan:
         tile_format = TileFormat(size=job.known_tile_size or 256, count=3, dtype="uint8")
     layout = prepare(job, effort, cover, tile_format)
     grid, encoding = layout.grid, layout.encoding
+    own = memory_needed(grid, encoding, tile_format, effort.in_flight)
     raw = math.ceil(grid.width * grid.height * encoding.pixel_bytes)
     try:
         costs = await asyncio.to_thread(profile_costs, job, cover, body, tile_format) if body else {}
@@ -126,7 +129,8 @@ async def make_plan(job: Job, effort: Effort) -> MosaicPlan:
         head_bytes=0 if job.collection else _head_bytes(grid, encoding),
         profiles=dict(costs),
         download_bytes=len(body) * cover.count if body else None,
-        memory=memory_needed(grid, encoding, tile_format, effort.in_flight) + job.source.memory,
+        memory=own + job.source.memory,
+        usual_memory=own + (job.source.usual_memory or job.source.memory),
         seconds=_download_seconds(seconds, cover.count, effort) if body else None,
         requests=client.requests,
         assumed=not body,

@@ -135,7 +135,7 @@ def plan_text(found: MosaicPlan) -> str:
         f"bounds      W {west:.5f} S {south:.5f} E {east:.5f} N {north:.5f}",
         f"parts       {found.parts:,} of {found.part_size:,} pixels",
         f"size        {_size(found.raw_bytes)} raw, about {_size(found.estimated_bytes)} as a file",
-        f"memory      {_size(found.memory)} at most",
+        f"memory      {_memory(found)}",
     ]
     if found.is_past_one_file:
         lines.append(f"headers     {_size(found.head_bytes)} in one file; --as-collection makes many with small ones")
@@ -150,6 +150,11 @@ def plan_text(found: MosaicPlan) -> str:
         for index, (name, cost) in enumerate(found.profiles.items())
     ]
     return "\n".join(lines)
+
+
+def _memory(found: MosaicPlan) -> str:
+    most = f"{_size(found.memory)} at most"
+    return most if found.usual_memory == found.memory else f"about {_size(found.usual_memory)}, {most}"
 
 
 def _resolution(found: MosaicPlan) -> str:

@@ -74,6 +74,8 @@ class TileSource:
     """What users should know, such as limits of the tiler that its answers do not show."""
     memory: int = 0
     """Bytes that processes of this machine, started for this run, take to answer; they count with the run's own."""
+    usual_memory: int = 0
+    """Bytes that they take as a rule, with memory that processes share counted once."""
     capacity: int | None = None
     """Requests that those processes can have under way: more would only wait. None: not known."""
 

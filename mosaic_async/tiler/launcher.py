@@ -47,6 +47,12 @@ _ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "2",  # glibc keeps what threads free; see github.com/developmentseed/titiler/issues/1477
 }
 """Settings of the tiler processes. The caller's environment overrides them, but for what changes pixels."""
+_STREAMING = ("first", "newest", "oldest", "highest", "lowest")
+"""Selections that hold one scene of a tile at a time."""
+_AT_A_PLACE = 32
+"""Scenes that a tile has at most, as a rule."""
+_VALUE = 3
+"""Bytes of a value of 16 bits with its validity."""
 _FORMATS = ("tif", "png", "jpg", "webp", "npy")
 
 
@@ -153,6 +159,7 @@ async def local_tiler(
                 bounds=scenes.bounds,
                 notes=((f"scenes are read from {', '.join(scenes.hosts)}",) if scenes.hosts else ()) + scenes.notes,
                 memory=share.total if memory else 0,
+                usual_memory=_usual(share, scenes, pixel_selection, tile_size) if memory else 0,
                 capacity=share.capacity if memory else None,
                 bands=scenes.bands,
                 origin=f"mosaic-async tiler: {look}",
@@ -205,6 +212,13 @@ async def serve(
             yield url
 
 
+def _usual(share: Share, scenes: _Scenes, selection: str, tile_size: int) -> int:
+    """Return the bytes that tilers take as a rule."""
+    bands = max(1, len(scenes.bands))
+    together = 1 if selection in _STREAMING else min(scenes.scenes, _AT_A_PLACE)
+    return share.usual(files=scenes.scenes * bands, held=together * bands * tile_size**2 * _VALUE)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Door:
     """Where the tilers listen, and to whom."""
@@ -230,6 +244,7 @@ class _Scenes:
     grid: MatrixSet | None
     """None: Web Mercator."""
     notes: tuple[str, ...]
+    scenes: int
     bands: tuple[BandLabel, ...]
 
 

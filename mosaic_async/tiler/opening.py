@@ -61,7 +61,8 @@ def _opened(
     query, wanted = "", Rendering(**rendering) if rendering is not None else None
     if wanted is not None:
         query, shown = wanted.query(mosaic), wanted.shown(mosaic)
-    agreed = survey(names_in(mosaic.document), shown, is_stac=mosaic.is_stac)
+    names = names_in(mosaic.document)
+    agreed = survey(names, shown, is_stac=mosaic.is_stac)
     own = matrix_set_for(mosaic, **grid) if grid else None
     written = {**mosaic.as_dict(), "survey": agreed.as_dict(), "grid": document_of(own) if own else None}
     whole_file.write(path, json.dumps(written))
@@ -75,6 +76,7 @@ def _opened(
         "bounds": mosaic.bounds,
         "grid": asdict(own) if own else None,
         "notes": mosaic.notes,
+        "scenes": len(names),
         "bands": [asdict(label) for label in wanted.labels(mosaic, agreed)] if wanted else [],
     }
 

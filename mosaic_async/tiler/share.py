@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from mosaic_async.tiler.forks import can_fork
+
 _MB = 2**20
 _LEAST = 192 * _MB
 """Bytes with which a process works well."""
@@ -22,6 +24,14 @@ _TILES = 2
 _ROOMY = 64 * _MB
 """Bytes of scenes with which that pays: for a tile with more than it may hold, scenes are read in strips, which takes
 longer."""
+_USUAL = 145 * _MB
+"""The same of a process as a rule, by what the system counts as resident (measured)."""
+_FORKED = 91 * _MB
+"""Bytes of a process that its forks share: imports and what they made (measured)."""
+_MAPPED = 50 * _MB
+"""Bytes of mapped libraries of a process that the run has mapped too (measured)."""
+_PER_FILE = 8 * _MB
+"""Bytes of the buffers of an open file, as a rule."""
 _LEAST_HELD = 8 * _MB
 _REQUESTS = 8
 """Requests that a process works on at once."""
@@ -82,6 +92,17 @@ class Share:
     @property
     def _free(self) -> int:
         return self.each - _FIXED - self.cache * _MB - self.buffers
+
+    def usual(self, *, files: int, held: int) -> int:
+        """Return the bytes that the processes take as a rule, with memory that they share counted once.
+
+        Args:
+            files: number of files that tiles read.
+            held: bytes of the scenes that a tile holds at once.
+        """
+        own = _USUAL + self.cache * _MB + min(self.buffers, files * _PER_FILE) + self.tiles * min(self.held, held)
+        shared = (self.processes - 1) * _FORKED if can_fork() else 0
+        return self.processes * (min(self.each, own) - _MAPPED) - shared
 
     @property
     def spare(self) -> int:

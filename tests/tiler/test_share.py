@@ -68,6 +68,15 @@ async def test_a_system_that_does_not_tell_is_no_error(monkeypatch, tmp_path):
     assert tree.peak == 0
 
 
+def test_the_usual_memory_grows_with_the_scenes_up_to_the_share_and_counts_shared_pages_once():
+    share = Share.of(512 * MB, 2)
+    few, many = share.usual(files=1, held=MB), share.usual(files=10_000, held=2**40)
+    assert few < many < share.total
+    alone = Share(1, share.each)
+    assert alone.usual(files=10_000, held=2**40) == share.each - 50 * MB
+    assert many < 2 * alone.usual(files=10_000, held=2**40)
+
+
 async def test_plan_and_report_count_the_tilers_and_the_system_agrees(tmp_path):
     area = (-55.0, -25.5, -54.3, -25.0)
     async with local_tiler(PARANA, bands=["B4", "B3"], pixel_selection="median", memory=400 * MB, workers=1) as source:
@@ -78,5 +87,6 @@ async def test_plan_and_report_count_the_tilers_and_the_system_agrees(tmp_path):
         processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
         found = sum(process.memory_full_info().pss for process in processes)
     assert plan.memory - alone.memory == 400 * MB
+    assert plan.usual_memory < plan.memory
     assert report.peak_memory == pytest.approx(found, rel=0.15)
     assert report.as_dict()["peak_memory"] > report.peak_rss * 0.5
