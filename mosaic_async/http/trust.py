@@ -5,7 +5,6 @@ It knows nothing of the requests.
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +34,9 @@ def trusting(file: str | Path | None) -> Iterator[None]:
 
 def trusted_files() -> list[str]:
     """Return the files of authorities beside or instead of the usual ones: of the environment, and of `trusting`."""
-    return [file for file in (os.environ.get("SSL_CERT_FILE"), _FILE.get()) if file]
+    paths = ssl.get_default_verify_paths()
+    of_environment = paths.cafile if paths.cafile != paths.openssl_cafile else None
+    return [file for file in (of_environment, _FILE.get()) if file]
 
 
 def context_for_libraries() -> ssl.SSLContext | None:
