@@ -19,6 +19,7 @@ from mosaic_async.http.trust import trusting
 from mosaic_async.redaction import learn
 from mosaic_async.safe_json import parse
 from mosaic_async.sources.access import origins_of
+from mosaic_async.sources.described import describes_tiles
 from mosaic_async.sources.opening import opened_source, with_secrets
 from mosaic_async.sources.placeholders import is_template
 from mosaic_async.sources.rendering import Rendering
@@ -100,10 +101,10 @@ def is_tile_url(source: str) -> bool:
         UsageError: no such file, or it is not JSON.
     """
     is_url = is_template(source) or re.match(r"https?://", source, re.IGNORECASE) is not None
-    return is_url or is_store(source) or _is_tilejson(Path(source))
+    return is_url or is_store(source) or _is_description(Path(source))
 
 
-def _is_tilejson(path: Path) -> bool:
+def _is_description(path: Path) -> bool:
     if not path.exists():
         raise UsageError(
             f"{path} not found",
@@ -117,7 +118,7 @@ def _is_tilejson(path: Path) -> bool:
         document = parse(path.read_bytes())
     except ValueError as error:
         raise UsageError(f"{path} is not JSON: {error}") from error
-    return isinstance(document, dict) and isinstance(document.get("tiles"), list | str)
+    return isinstance(document, dict) and describes_tiles(document)
 
 
 def _rendering(given: JobArguments) -> Rendering:

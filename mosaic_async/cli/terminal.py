@@ -108,7 +108,7 @@ def verify_text(report: VerifyReport) -> str:
     """Return what was checked, and the first differences."""
     words = {"equal": "equal to the published one", "differs": "NOT the published one", "absent": "not recorded"}
     lines = [
-        f"{report.output}: {'sound' if report.is_sound else 'DIFFERS'}",
+        f"{report.output}: {_verdict(report)}",
         f"digest      {words[report.digest]}",
         f"blocks      {report.blocks:,} decoded, {len(report.block_faults):,} differ",
     ]
@@ -123,6 +123,12 @@ def verify_text(report: VerifyReport) -> str:
     if max(len(report.block_faults), len(report.tile_faults)) > _SHOWN:
         lines.append("more with --json")
     return "\n".join(lines)
+
+
+def _verdict(report: VerifyReport) -> str:
+    if report.is_sound:
+        return "sound"
+    return "NOT READABLE" if report.header_fault else "DIFFERS"
 
 
 def plan_text(found: MosaicPlan) -> str:

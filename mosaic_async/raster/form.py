@@ -188,7 +188,10 @@ def _common_dtype(dtypes: Collection[str]) -> str:
     """
     found = next((name for name in _DTYPES if all(_holds(name, dtype) for dtype in dtypes)), None)
     if found is None:
-        raise TileError(f"no dtype holds the numbers of all tiles exactly: {', '.join(sorted(dtypes))}")
+        raise TileError(
+            f"no dtype holds the numbers of all tiles exactly: {', '.join(sorted(dtypes))}; "
+            "request tiles of one dtype, for example by an expression"
+        )
     return found
 
 

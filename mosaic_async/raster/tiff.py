@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mosaic_async.errors import StitchError
 
 SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION = 254, 256, 257, 258, 259
-TILE_WIDTH, TILE_HEIGHT, OFFSETS, COUNTS = 322, 323, 324, 325
+TILE_WIDTH, TILE_HEIGHT, OFFSETS, COUNTS, _STRIPS = 322, 323, 324, 325, 273
 TIEPOINT, METADATA = 33922, 42112
 DOCUMENT = frozenset({269, 270, 285, 305, 306, 315, 316, 33432})
 """Name, description, software, date, author and the like."""
@@ -91,6 +91,10 @@ class Image:
             raise StitchError(f"an image has no usable tag {code}") from error
 
 
+class _ForeignError(Exception):
+    """The file is sound for all that is known, and of a kind that this package does not write."""
+
+
 def is_big(path: Path) -> bool:
     """Return whether a file is a BigTIFF.
 
@@ -105,7 +109,7 @@ def read_images(path: Path) -> list[Image]:
     """Read the header of a COG: the full image and its mask, then each overview and its mask.
 
     Raises:
-        StitchError: the file is not a little-endian, tiled TIFF, or its header is damaged.
+        StitchError: the file is not a TIFF of this package's kind, or its header is damaged.
         OSError: the file cannot be read.
     """
     images: list[Image] = []
@@ -115,8 +119,10 @@ def read_images(path: Path) -> list[Image]:
                 is_mask = SUBFILE in tags and bool(tags[SUBFILE].integers()[0] & _IS_MASK)
                 level = sum(image.is_mask == is_mask for image in images)
                 images.append(_image(level, tags, is_mask=is_mask))
+    except _ForeignError as error:
+        raise StitchError(f"{path} is {error}, and not a file that this package has written") from error
     except (struct.error, LookupError, ValueError, ZeroDivisionError, EOFError) as error:
-        raise StitchError(f"{path} is not a tiled, little-endian TIFF, or its header is damaged") from error
+        raise StitchError(f"the header of {path} is damaged") from error
     return images
 
 
@@ -157,12 +163,14 @@ def _directories(file: BinaryIO) -> Iterator[dict[int, Tag]]:
     """Yield the tags of each image directory.
 
     Raises:
-        ValueError: the file is not a little-endian TIFF, or a directory follows itself.
+        ValueError: a directory follows itself.
+        _ForeignError: the file is of another kind.
         EOFError: a directory, or a value, lies outside the file.
     """
     magic = _read_at(file, 0, 4)
     if magic not in (b"II*\0", b"II+\0"):
-        raise ValueError(magic)
+        is_big_endian = magic in (b"MM\0*", b"MM\0+")
+        raise _ForeignError("a big-endian TIFF" if is_big_endian else "no TIFF by its first bytes")
     word = 8 if magic == b"II+\0" else 4
     offset = int.from_bytes(_read_at(file, word, word), "little")
     seen: set[int] = set()
@@ -200,6 +208,8 @@ def _image(level: int, tags: Mapping[int, Tag], *, is_mask: bool) -> Image:
     def size(code: int) -> int:
         return int(tags[code].integers()[0])
 
+    if TILE_WIDTH not in tags and _STRIPS in tags:
+        raise _ForeignError("a TIFF with strips in place of tiles")
     shape = (-(-size(HEIGHT) // size(TILE_HEIGHT)), -(-size(WIDTH) // size(TILE_WIDTH)))
     return Image(level, is_mask, tags, tags[OFFSETS].integers().reshape(shape), tags[COUNTS].integers().reshape(shape))
 

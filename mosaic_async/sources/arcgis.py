@@ -19,7 +19,7 @@ from mosaic_async.geo.cover import WORLD
 from mosaic_async.geo.grid_names import WEB_MERCATOR
 from mosaic_async.http.server_words import words_of
 from mosaic_async.redaction import one_line
-from mosaic_async.sources.description import Description
+from mosaic_async.sources.description import Description, is_url
 from mosaic_async.sources.grid_signs import is_web_mercator
 from mosaic_async.sources.mercator_levels import Level, levels_by_zoom
 from mosaic_async.sources.source import TileSource
@@ -53,6 +53,11 @@ def arcgis_source(described: Description, document: Mapping[str, Any]) -> TileSo
     if "error" in document:
         words = one_line(words_of(document), _MAX_WORDS)
         raise SourceError(f"{described.name} does not describe itself: {words}", hint="check the URL and its token")
+    if not is_url(described.location):
+        raise SourceError(
+            f"{described.name} describes a service of ArcGIS, and does not say where it is",
+            hint="pass the URL of the service, which ends in /MapServer or /ImageServer",
+        )
     parts = urlsplit(described.location)
     query = urlencode([(name, value) for name, value in parse_qsl(parts.query) if name.lower() != "f"])
     base = parts._replace(query="").geturl().rstrip("/")

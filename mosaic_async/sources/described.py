@@ -54,6 +54,17 @@ async def described_source(
     return _of_json(described, described.json_object, params)
 
 
+def describes_tiles(document: Mapping[str, Any]) -> bool:
+    """Return whether a JSON describes tiles: a TileJSON, OGC API Tiles, or a service of ArcGIS."""
+    is_tilejson = isinstance(document.get("tiles"), list | str)
+    is_tileset = isinstance(document.get("tilesets"), list) or ("links" in document and "dataType" in document)
+    return is_tilejson or is_tileset or _is_of_arcgis(document)
+
+
+def _is_of_arcgis(document: Mapping[str, Any]) -> bool:
+    return any(name in document for name in ("tileInfo", "mapName", "singleFusedMapCache", "pixelSizeX"))
+
+
 def _of_xml(described: Description, params: Mapping[str, str]) -> TileSource:
     head = described.body[:_HEAD].lower()
     if b"wms_capabilities" in head or b"wmt_ms_capabilities" in head:
@@ -71,7 +82,7 @@ def _of_xml(described: Description, params: Mapping[str, str]) -> TileSource:
 
 
 def _of_json(described: Description, document: Mapping[str, Any], params: Mapping[str, str]) -> TileSource:
-    if "tileInfo" in document or "mapName" in document or (is_service(described.location) and "tiles" not in document):
+    if _is_of_arcgis(document) or (is_service(described.location) and "tiles" not in document):
         found = arcgis_source(described, document)
     elif "tiles" not in document and any(True for _ in document.get("links") or ()):
         found = ogc_source(described, document)

@@ -5,7 +5,7 @@ It knows nothing of how the document is fetched.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -53,6 +53,7 @@ def wmts_source(described: Description, params: Mapping[str, str]) -> TileSource
     own = None if levels else _own_set(service, content, matrix_set, box)
     names = {one.zoom: one.name for one in own.matrices} if own else {}
     names |= {zoom: level.name for zoom, level in (levels or {}).items()}
+    choices = ", ".join(f"{name} {value}" for name, value in values.items() if value)
     return described.source(
         template,
         tile_size=levels[zooms[0]].tile_size if levels else None,
@@ -61,8 +62,16 @@ def wmts_source(described: Description, params: Mapping[str, str]) -> TileSource
         grid=WEB_MERCATOR if levels else _grid(service, matrix_set),
         matrix_set=own,
         matrices={zoom: quote(name, safe=":") for zoom, name in names.items()},
-        notes=(", ".join(f"{name} {value}" for name, value in values.items() if value),),
+        notes=(choices, *_limits(content, matrix_set, zooms)),
     )
+
+
+def _limits(content: Any, matrix_set: str, zooms: Sequence[int]) -> list[str]:
+    """Return what users should know of a layer that does not say at which zooms it has tiles."""
+    if not zooms or content.tilematrixsetlinks[matrix_set].tilematrixlimits:
+        return []
+    words = f"the layer states no limits, so its zooms are those of {matrix_set}, {zooms[0]} to {zooms[-1]}"
+    return [f"{words}; set the zoom if its data end before"]
 
 
 def _service(described: Description) -> Any:

@@ -19,6 +19,7 @@ from rasterio.io import MemoryFile
 
 from mosaic_async import SourceError, UsageError, VerifyReport, build_mosaic_sync, verify_mosaic
 from mosaic_async.build.verify import verify_file
+from mosaic_async.cli.terminal import verify_text
 from mosaic_async.raster.tiff import read_images
 from tests.cli.test_main import run
 from tests.conftest import PARANA
@@ -191,6 +192,25 @@ def test_what_is_not_a_geotiff_differs(tmp_path, content):
     report = verify_file(tmp_path / "bad.tif")
     assert not report.is_sound
     assert report.header_fault
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tiled": False}, "a TIFF with strips in place of tiles"),
+        ({"tiled": True, "ENDIANNESS": "BIG"}, "a big-endian TIFF"),
+        ({"driver": "PNG"}, "no TIFF by its first bytes"),
+    ],
+)
+def test_a_sound_file_of_another_kind_is_not_called_damaged(tmp_path, options, words):
+    given = {"driver": "GTiff", "width": 512, "height": 512, "count": 1, "dtype": "uint8", **options}
+    with rasterio.open(tmp_path / "foreign.tif", "w", **given) as dataset:
+        dataset.write(np.ones((1, 512, 512), "uint8"))
+    report = verify_file(tmp_path / "foreign.tif")
+    assert words in report.header_fault
+    assert "damaged" not in report.header_fault
+    assert "DIFFERS" not in verify_text(report)
+    assert not report.is_sound
 
 
 def test_any_damage_of_the_header_is_a_report_and_no_traceback(made, tmp_path):

@@ -274,6 +274,34 @@ async def test_a_cached_map_service_has_levels_that_may_begin_at_any_zoom(tmp_pa
                 await plan_mosaic(place, (46, 2, 47, 3.5))
 
 
+def test_descriptions_on_the_disk_are_sources_too_and_say_what_they_lack(tmp_path):
+    server = MapServer()
+    with running(server.app) as url:
+        item = {"rel": "item", "type": "image/png", "href": url + "/matrix/{tileMatrix}/{tileRow}/{tileCol}.png"}
+        files = {
+            "tiles": {"dataType": "map", "tileMatrixSetURI": SET.format("WebMercatorQuad"), "links": [item]},
+            "relative": {"dataType": "map", "links": [{**item, "href": "/{tileMatrix}/{tileRow}/{tileCol}"}]},
+            "service": arcgis(),
+            "image": {"name": "heights", "pixelSizeX": 10, "extent": {}},
+        }
+        for name, document in files.items():
+            (tmp_path / f"{name}.json").write_text(json.dumps(document))
+        run("build", tmp_path / "tiles.json", tmp_path / "out.tif", "--bounds", *AREA, "-z", ZOOM)
+        assert_is_the_map(tmp_path / "out.tif")
+        for name in ("service", "image"):
+            _, stderr = run("plan", tmp_path / f"{name}.json", "--bounds", *AREA, "-z", ZOOM, code=4)
+            assert "pass the URL of the service" in stderr
+        _, stderr = run("plan", tmp_path / "relative.json", "--bounds", *AREA, "-z", ZOOM, code=2)
+        assert "http" in stderr
+        server.documents["/wmts"] = capabilities(
+            layer("a", {"google": ""}, urls=f'<ResourceURL format="image/png" resourceType="tile" template="{url}'
+                  '/matrix/{{TileMatrix}}/{{TileRow}}/{{TileCol}}.png"/>'.replace("{{", "{").replace("}}", "}")),
+            matrix_set("google", URN, "{zoom}"),
+        )  # fmt: skip
+        _, stderr = run("plan", f"{url}/wmts", "--bounds", *AREA, "-z", ZOOM)
+        assert "no limits, so its zooms are those of google, 0 to 11; set the zoom" in stderr
+
+
 async def test_map_and_image_services_without_a_cache_draw_the_tiles(tmp_path):
     drawn = {**arcgis(), "singleFusedMapCache": False}
     image = {"name": "heights", "pixelSizeX": 611.496226281, "pixelType": "U8", "extent": drawn["fullExtent"]}
