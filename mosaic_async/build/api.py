@@ -14,6 +14,7 @@ from typing import Any
 from mosaic_async.build.blocking import blocking
 from mosaic_async.build.description import description_of
 from mosaic_async.build.job import Effort, Job, NotFound, OnError
+from mosaic_async.build.layout import TooWideError
 from mosaic_async.build.output_path import output_path
 from mosaic_async.build.plan import MosaicPlan, make_plan
 from mosaic_async.build.preflight import room_hint
@@ -384,7 +385,7 @@ def _sole(error: BaseException, output: Path, needed: int | None) -> BaseExcepti
         else:
             leaves.append(first)
     leaf = next((leaf for leaf in leaves if isinstance(leaf, MosaicError)), leaves[0])
-    if isinstance(leaf, ResourceError) and needed is not None:
+    if isinstance(leaf, ResourceError) and not isinstance(leaf, TooWideError) and needed is not None:
         return ResourceError(leaf.message, hint=room_hint(output.parent, needed))
     if not isinstance(leaf, OSError):
         return leaf

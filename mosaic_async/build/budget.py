@@ -35,14 +35,25 @@ def queue_size(tile_format: TileFormat) -> int:
     return max(1, min(QUEUE_SIZE, _QUEUE_BYTES // tile_format.nbytes))
 
 
-def memory_needed(grid: Grid, encoding: Encoding, tile_format: TileFormat, in_flight: int) -> int:
+def memory_needed(
+    grid: Grid, encoding: Encoding, tile_format: TileFormat, in_flight: int, parts: int = OPEN_PARTS
+) -> int:
     """Return the bytes that a run holds at most: canvases with overviews, bodies with their pixels, and the rest."""
     height, width = min(grid.part_size, grid.height), grid.widest_part
-    canvases = 1 if grid.is_single else OPEN_PARTS
+    canvases = 1 if grid.is_single else parts
     bodies = min(in_flight + queue_size(tile_format) + 1, grid.cover.count)
     cache = min(BLOCK_CACHE, grid.height * grid.width * encoding.pixel_bytes)
     pixels = canvases * height * width * encoding.pixel_bytes * 4 / 3
     return math.ceil(pixels + bodies * (tile_format.nbytes + tile_format.size**2) + cache + _BASE_MEMORY)
+
+
+def open_parts(grid: Grid, encoding: Encoding, tile_format: TileFormat, *, memory: int, in_flight: int) -> int:
+    """Return how many parts may be open at once, at most `OPEN_PARTS`; 0 if not even one fits into the memory.
+
+    The size of the parts is chosen for the first tile, and a later one may be wider.
+    """
+    counts = range(OPEN_PARTS, 0, -1)
+    return next((n for n in counts if memory_needed(grid, encoding, tile_format, in_flight, n) <= memory), 0)
 
 
 def choose_grid(

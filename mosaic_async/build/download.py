@@ -92,7 +92,7 @@ class Download:
         self.same_bytes = SameBytesTally()
         self._witness = Witness(job, client, lambda: self.ledger.any_placed() or blueprint.known)
         self._queue: asyncio.Queue[Ending | None] = asyncio.Queue(queue_size(parts.layout.tile_format))
-        self._orders = Orders(self.ledger.tiles, lambda: self.is_stopped)
+        self._orders = Orders(self.ledger.tiles, lambda: self.is_stopped, lambda: self.layout.open_parts(job, effort))
         self._turns: dict[Tile, asyncio.Lock] = {}
 
     @property
@@ -346,6 +346,7 @@ class Download:
         after = self.layout.encoding
         if after != before:
             self._on_event(TilesDiffer(tile, after.count, after.dtype, after.mask))
+            self.layout.check_memory(self._job, self._effort)
         return has_data
 
     async def _reject(self, arrival: Ending, error: TileError) -> Order | None:

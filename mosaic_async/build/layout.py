@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mosaic_async.build.budget import MAX_PART_BLOCKS, choose_grid
+from mosaic_async.build.budget import MAX_PART_BLOCKS, choose_grid, open_parts
 from mosaic_async.build.job import Effort, Job
+from mosaic_async.errors import ResourceError
 from mosaic_async.geo.cover import Cover
 from mosaic_async.geo.grid import COG_UNTILED_SIZE, Grid
 from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.form import TileFormat
 
 _MIN_BLOCK = 64
+
+
+class TooWideError(ResourceError):
+    """Tiles are wider than the memory was planned for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +29,24 @@ class Layout:
     tile_format: TileFormat
     encoding: Encoding
     grid: Grid
+
+    def open_parts(self, job: Job, effort: Effort) -> int:
+        """Return how many parts may be open at once; 0 if not even one fits into the memory."""
+        memory, in_flight = effort.memory - job.source.memory, effort.in_flight
+        return open_parts(self.grid, self.encoding, self.tile_format, memory=memory, in_flight=in_flight)
+
+    def check_memory(self, job: Job, effort: Effort) -> None:
+        """Check that a part of tiles that are wider than the first one fits into the memory.
+
+        Raises:
+            TooWideError: it does not.
+        """
+        if job.part_size is None and not self.open_parts(job, effort):
+            raise TooWideError(
+                f"tiles of {self.encoding.count} x {self.encoding.dtype} are wider than the first one, and their parts "
+                f"do not fit into memory of {effort.memory / 2**20:,.0f} MiB",
+                hint="raise ``memory``; the same call then resumes",
+            )
 
     def of_form(self, job: Job, tile_format: TileFormat) -> Layout:
         """Return the layout for tiles of another form, in the same places.

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from mosaic_async.build.budget import OPEN_PARTS
 from mosaic_async.build.part_record import EmptyKind
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Part
@@ -60,10 +59,14 @@ class Orders:
     Args:
         tiles: returns the tiles that a part needs, at least one.
         is_stopped: returns whether to hand out nothing new.
+        room: returns how many parts may be open at once; one is opened in any case.
     """
 
-    def __init__(self, tiles: Callable[[Part], list[Tile]], is_stopped: Callable[[], bool]) -> None:
+    def __init__(
+        self, tiles: Callable[[Part], list[Tile]], is_stopped: Callable[[], bool], room: Callable[[], int]
+    ) -> None:
         self._tiles = tiles
+        self._room = room
         self._is_stopped = is_stopped
         self._parts: Iterator[Part] = iter(())
         self._fresh: Iterator[Order] = iter(())
@@ -96,7 +99,7 @@ class Orders:
         if self._is_stopped():
             return None
         order = next(self._fresh, None)
-        if order is None and len(self.open) < OPEN_PARTS and (part := next(self._parts, None)) is not None:
+        if order is None and len(self.open) < max(1, self._room()) and (part := next(self._parts, None)) is not None:
             tiles = self._tiles(part)
             opened = self.open[part.name] = OpenPart(part, tiles, waiting=len(tiles))
             self._fresh = (Order(opened, tile) for tile in tiles)

@@ -209,7 +209,7 @@ def _image(level: int, tags: Mapping[int, Tag], *, is_mask: bool) -> Image:
         return int(tags[code].integers()[0])
 
     if TILE_WIDTH not in tags and _STRIPS in tags:
-        raise _ForeignError("a TIFF with strips in place of tiles")
+        raise _ForeignError("a TIFF with strips instead of tiles")
     shape = (-(-size(HEIGHT) // size(TILE_HEIGHT)), -(-size(WIDTH) // size(TILE_WIDTH)))
     return Image(level, is_mask, tags, tags[OFFSETS].integers().reshape(shape), tags[COUNTS].integers().reshape(shape))
 

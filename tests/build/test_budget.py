@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import resource
+from dataclasses import replace
 
 import pytest
 
 from mosaic_async.build import budget
-from mosaic_async.build.budget import choose_grid, memory_needed, peak_rss
+from mosaic_async.build.budget import OPEN_PARTS, choose_grid, memory_needed, open_parts, peak_rss
 from mosaic_async.errors import ResourceError
 from mosaic_async.geo.cover import Cover
 from mosaic_async.geo.grid import Grid
@@ -38,6 +39,20 @@ def test_the_peak_of_the_status_is_in_bytes(monkeypatch, tmp_path):
     path.write_text("VmPeak:\t  999 kB\nVmHWM:\t  12345 kB\n")
     monkeypatch.setattr(budget, "_STATUS", path)
     assert peak_rss() == 12345 * 1024
+
+
+def test_fewer_parts_are_open_where_a_later_tile_is_wider_than_the_first():
+    memory = memory_needed(GRID, ENCODING, TILE, 50)
+    counts = []
+    for dtype in ("uint8", "uint16", "float32", "float64"):
+        wide = replace(TILE, dtype=dtype)
+        count = open_parts(GRID, encoding := Encoding.of(wide), wide, memory=memory, in_flight=50)
+        if count:
+            assert memory_needed(GRID, encoding, wide, 50, count) <= memory
+        assert count == OPEN_PARTS or memory_needed(GRID, encoding, wide, 50, count + 1) > memory
+        counts.append(count)
+    assert counts == sorted(counts, reverse=True)
+    assert (counts[0], counts[-1]) == (OPEN_PARTS, 0)
 
 
 @pytest.mark.parametrize("memory", [2**28, 2**29, 2**30, 2**34])

@@ -20,7 +20,15 @@ from rasterio.features import geometry_mask
 from rasterio.io import MemoryFile
 from rio_cogeo.cogeo import cog_validate
 
-from mosaic_async import IncompleteError, StoppedError, TilesDiffer, build_mosaic, verify_mosaic
+from mosaic_async import (
+    IncompleteError,
+    ResourceError,
+    StoppedError,
+    TilesDiffer,
+    build_mosaic,
+    plan_mosaic,
+    verify_mosaic,
+)
 from mosaic_async.cli.terminal import report_text
 from mosaic_async.geo.cover import Cover, Tile
 from tests.loopback import running
@@ -347,6 +355,20 @@ async def test_gaps_in_single_bands_of_integers_need_a_nodata_value_where_tiles_
     assert "set a nodata value" in error.value.report.failed[0].reason
     await built(template, tmp_path / "out.tif", resume=False, nodata=-1)
     assert_holds(tmp_path / "out.tif", layer, "int16", 2)
+
+
+async def test_a_run_ends_before_wider_tiles_take_more_than_its_memory_and_resumes_with_more(
+    serve, tmp_path, monkeypatch
+):
+    template = serve(layer := Layer(*[data("uint8")] * 15, data("float64")))
+    begin_with(monkeypatch, FIRST)
+    options = {"zoom": ZOOM, "concurrency": 1}
+    memory = (await plan_mosaic(template, AREA, **options)).memory
+    with pytest.raises(ResourceError, match="wider than the first one"):
+        await build_mosaic(template, AREA, tmp_path / "out.tif", **options, memory=memory)
+    assert not (tmp_path / "out.tif").exists()
+    await build_mosaic(template, AREA, tmp_path / "out.tif", **options, memory=4 * memory)
+    assert_holds(tmp_path / "out.tif", layer, "float64")
 
 
 @pytest.mark.parametrize(

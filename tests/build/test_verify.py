@@ -197,7 +197,7 @@ def test_what_is_not_a_geotiff_differs(tmp_path, content):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"tiled": False}, "a TIFF with strips in place of tiles"),
+        ({"tiled": False}, "a TIFF with strips instead of tiles"),
         ({"tiled": True, "ENDIANNESS": "BIG"}, "a big-endian TIFF"),
         ({"driver": "PNG"}, "no TIFF by its first bytes"),
     ],
