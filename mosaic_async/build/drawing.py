@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from mosaic_async.build.blueprint import Blueprint
 from mosaic_async.build.cost import encoded_bytes
+from mosaic_async.build.identity import Identity
 from mosaic_async.build.job import Effort, Job
 from mosaic_async.build.layout import Layout, prepare
 from mosaic_async.build.preflight import bytes_needed
 from mosaic_async.build.probe import probe
-from mosaic_async.build.renewal import check_renewal
+from mosaic_async.build.renewal import Sample, check_renewal, keep_sample
 from mosaic_async.build.run_state import RunState
 from mosaic_async.build.scene_tally import SceneTally
+from mosaic_async.build.shared_folder import SharedFolder
 from mosaic_async.build.work_folder import WorkFolder
 from mosaic_async.errors import TileError
 from mosaic_async.events import OnEvent, PieceDropped
@@ -56,6 +59,52 @@ async def draw(
     layout = prepare(job, effort, cover, tile_format)
     disk = await _estimate_disk(layout, effort, work)
     return layout, RunState(tile_format=tile_format, part_blocks=layout.grid.part_blocks, disk=disk)
+
+
+async def draw_shared(
+    job: Job,
+    effort: Effort,
+    cover: Cover,
+    identity: Identity,
+    *,
+    client: Client,
+    work: WorkFolder,
+    folder: SharedFolder,
+    on_event: OnEvent,
+) -> tuple[Blueprint, RunState]:
+    """Return by what all processes that share a folder make the parts: the first one that knows it shares it.
+
+    Args:
+        job: what to build.
+        effort: how hard each process tries.
+        cover: the tiles of the job.
+        identity: of the job.
+        client: makes the requests.
+        work: a folder of this process, which keeps what arrives.
+        folder: the one that is shared; it is divided into parts now.
+        on_event: called with what happens.
+
+    Raises:
+        MosaicError: as for `draw`.
+    """
+    if shared := await folder.read_state():
+        work.state = shared
+        await work.save_sample(await folder.read_sample())
+    scenes = SceneTally()
+    layout, state = await draw(
+        job, effort, cover, identity.credentials, client=client, work=work, scenes=scenes, on_event=on_event
+    )
+    await keep_sample(work, identity.credentials)
+    sample = await work.read_sample()
+    if scenes:  # they are counted part by part, when the tiles are fetched for their parts
+        await work.spool.drop(list(work.spool))
+    if not shared:
+        own = {**state.as_dict(), "credentials": identity.credentials}
+        state = RunState.from_dict(await folder.share_state(own, sample))
+        layout = prepare(job, effort, cover, state.tile_format, state.part_blocks)
+    folder.divide(state.layout)
+    known = found.tile if (found := Sample.from_dict(sample)) else None
+    return Blueprint(job=job, effort=effort, layout=layout, label=identity.label, known=known), state
 
 
 def _known(work: WorkFolder, on_event: OnEvent) -> RunState | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,12 @@ class PartFiles:
             path.unlink(missing_ok=True)
 
     async def adopt(
-        self, parts: Iterable[Part], on_drop: OnDrop, *, stitched: Collection[str] = ()
+        self,
+        parts: Iterable[Part],
+        on_drop: OnDrop,
+        *,
+        stitched: Collection[str] = (),
+        on_tallies: Callable[[Mapping[str, Any]], None] = lambda _: None,
     ) -> dict[str, PartRecord]:
         """Return the record of each part that an earlier run left whole, by name; drop all other files.
 
@@ -102,16 +107,19 @@ class PartFiles:
             parts: of the output.
             on_drop: told of damaged parts.
             stitched: names of the parts that an unfinished output holds, so that their COGs may be gone.
+            on_tallies: called with what is kept beside the record of a part.
         """
         records: dict[str, PartRecord] = {}
         kept: set[Path] = set()
         for part in parts:
             try:
-                record = await asyncio.to_thread(self.verified, part, is_stitched=part.name in stitched)
+                found = await asyncio.to_thread(self._verified, part, is_stitched=part.name in stitched)
             except NotProvenError as error:
                 on_drop(f"part {part.name}", str(error))
                 continue
-            if record is not None:
+            if found is not None:
+                record, tallies = found
+                on_tallies(tallies)
                 records[part.name] = record
                 kept |= {self._record(part), *self._kept(part, record)}
         await asyncio.to_thread(self._sweep, kept)
@@ -121,8 +129,17 @@ class PartFiles:
         """Yield the records of all parts, whatever they say; it blocks."""
         return self.folder.rglob("*.json")
 
-    def verified(self, part: Part, *, is_stitched: bool = False) -> PartRecord | None:
+    def verified(self, part: Part) -> PartRecord | None:
         """Read a part's record, and require that its files are those that it was written for; it blocks.
+
+        Raises:
+            NotProvenError: they are not.
+        """
+        found = self._verified(part, is_stitched=False)
+        return found and found[0]
+
+    def _verified(self, part: Part, *, is_stitched: bool) -> tuple[PartRecord, Mapping[str, Any]] | None:
+        """Return what `verified` does, with what is kept beside the record.
 
         Raises:
             NotProvenError: they are not.
@@ -132,7 +149,7 @@ class PartFiles:
         except FileNotFoundError:
             return None
         digests = content.pop("files")
-        content.pop("tallies", None)
+        tallies = content.pop("tallies", {})
         for name, digest in digests.items():
             path = self._record(part).with_name(name)
             if is_stitched and path == self.cog(part) and not path.exists():
@@ -145,7 +162,8 @@ class PartFiles:
                 raise NotProvenError(f"{name} is damaged")
         missing = tuple(Tile(*tile) for tile in content.pop("missing"))
         form = content.pop("form")
-        return PartRecord(**content, missing=missing, form=form and TileFormat.from_dict(form))
+        record = PartRecord(**content, missing=missing, form=form and TileFormat.from_dict(form))
+        return record, tallies
 
     def _kept(self, part: Part, record: PartRecord) -> Collection[Path]:
         """List the files that a part may need later."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mosaic_async.build.blueprint import Blueprint
 from mosaic_async.build.budget import BLOCK_CACHE, peak_rss
@@ -212,6 +213,12 @@ class Run:
         else:
             await work.remove()
 
+    def _include(self, tallies: Mapping[str, Any]) -> None:
+        """Count what other processes know of the parts that they have made."""
+        if tallies:
+            self._scenes.include(SceneTally(tallies["scenes"]))
+            self._few_values.include(FewValues(tallies["values"]))
+
     def _note_dropped(self, name: str, reason: str) -> None:
         self._on_event(PieceDropped(name, reason))
 
@@ -226,7 +233,9 @@ class Run:
         ledger = download.ledger
         stitched = assembly.stitched if assembly else set()
         names = {part.name for part in grid.parts() if (part.row, part.col) in stitched}
-        download.resume(await work.parts.adopt(grid.parts(), self._note_dropped, stitched=names))
+        download.resume(
+            await work.parts.adopt(grid.parts(), self._note_dropped, stitched=names, on_tallies=self._include)
+        )
         resumed = len(ledger.records)
         if assembly:
             whole = {name: record.nbytes for name, record in ledger.records.items() if not record.missing}

@@ -42,10 +42,11 @@ class SceneTally:
         self._skipped = _counts(known.get("skipped"))
         self._tiles = int(known.get("tiles", 0))
         self._lacking = int(known.get("lacking", 0))
+        self._included: SceneTally | None = None
 
     def __bool__(self) -> bool:
         """Return whether any tile names its scenes."""
-        return bool(self._used or self._skipped)
+        return bool(self._used or self._skipped or self._included)
 
     def note(self, headers: Mapping[str, str]) -> list[str]:
         """Count the scenes that a tile's headers name; return those that could not be read for the first time.
@@ -67,8 +68,29 @@ class SceneTally:
         reasons = _as_many(_listed(headers.get("X-Skipped-Reasons")), skipped)
         return _add(self._skipped, {name: ("", reason) for name, reason in zip(skipped, reasons, strict=True)})
 
+    def include(self, other: SceneTally) -> None:
+        """Add to the report what another process has counted; `as_dict` leaves it out, because it is kept there."""
+        if other:
+            self._included = self._included or SceneTally()
+            self._included.add(other)
+
+    def add(self, other: SceneTally) -> None:
+        """Count what another tally has counted."""
+        self._tiles += other._tiles
+        self._lacking += other._lacking
+        for counts, more in ((self._used, other._used), (self._skipped, other._skipped)):
+            for name, found in more.items():
+                if name in counts or len(counts) < _KEPT:
+                    count = counts.setdefault(name, _Count(found.day))
+                    count.tiles += found.tiles
+                    count.note = count.note or found.note
+
     def report(self) -> SceneReport:
         """Return what was counted, the scenes of most tiles first."""
+        if self._included is not None:
+            total = SceneTally(self.as_dict())
+            total.add(self._included)
+            return total.report()
         days = sorted(count.day for count in self._used.values() if count.day)
         return SceneReport(
             total=len(self._used),

@@ -14,21 +14,17 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from mosaic_async.build.blueprint import Blueprint
 from mosaic_async.build.budget import BLOCK_CACHE, peak_rss
-from mosaic_async.build.drawing import draw
+from mosaic_async.build.drawing import draw_shared
 from mosaic_async.build.failed_tiles import way_out
 from mosaic_async.build.identity import Identity
 from mosaic_async.build.job import Effort, Job
-from mosaic_async.build.layout import Layout, prepare
+from mosaic_async.build.layout import Layout
 from mosaic_async.build.make_part import PartsMade, make_parts
 from mosaic_async.build.part_record import EMPTY
 from mosaic_async.build.preflight import check_files, check_room
 from mosaic_async.build.pulse import pulsing
-from mosaic_async.build.renewal import Sample, keep_sample
 from mosaic_async.build.run_client import RetryTally, pulse_of, run_client
-from mosaic_async.build.run_state import RunState
-from mosaic_async.build.scene_tally import SceneTally
 from mosaic_async.build.shard import Shard
 from mosaic_async.build.shared_folder import SharedFolder
 from mosaic_async.build.work_folder import WorkFolder
@@ -36,7 +32,6 @@ from mosaic_async.errors import IncompleteError, StoppedError
 from mosaic_async.events import MosaicReport, OnEvent, PieceDropped
 from mosaic_async.geo.cover import Cover
 from mosaic_async.geo.grid import Part
-from mosaic_async.http.client import Client
 from mosaic_async.raster.block_cache import small_block_cache
 
 
@@ -105,7 +100,12 @@ class ShardRun:
             run_client(self._job, self._effort, retried, on_event=on_event, on_proof=proved) as client,
             pulsing(partial(pulse_of, client), on_event, self._stop),
         ):
-            blueprint = await self._draw(client, cover, identity, folder, work)
+            blueprint, state = await draw_shared(
+                self._job, self._effort, cover, identity, client=client, work=work, folder=folder, on_event=on_event
+            )
+            self.disk_needed = state.disk
+            if state.disk and self._effort.check_disk:
+                await asyncio.to_thread(check_room, folder.path, state.disk)
             share = self._shard.parts(blueprint.layout.grid)
             made = await make_parts(
                 blueprint, share, client=client, work=work, published=folder, stop=self._stop, on_event=on_event
@@ -137,37 +137,6 @@ class ShardRun:
         """The name of the folder that this shard works in: two machines that have the same share do not share it."""
         host = "".join(letter if letter.isalnum() else "-" for letter in socket.gethostname())
         return f"{self._shard.index}-{self._shard.count}-{host}"
-
-    async def _draw(
-        self, client: Client, cover: Cover, identity: Identity, folder: SharedFolder, work: WorkFolder
-    ) -> Blueprint:
-        """Learn the layout that all shards have: the first one that knows it shares it."""
-        job, effort, on_event = self._job, self._effort, self._on_event
-        if shared := await folder.read_state():
-            work.state = shared
-            await work.save_sample(await folder.read_sample())
-        layout, state = await draw(
-            job,
-            effort,
-            cover,
-            identity.credentials,
-            client=client,
-            work=work,
-            scenes=SceneTally(),
-            on_event=on_event,
-        )
-        await keep_sample(work, identity.credentials)
-        sample = await work.read_sample()
-        if not shared:
-            own = {**state.as_dict(), "credentials": identity.credentials}
-            state = RunState.from_dict(await folder.share_state(own, sample))
-            layout = prepare(job, effort, cover, state.tile_format, state.part_blocks)
-        folder.divide(state.layout)
-        self.disk_needed = state.disk
-        if state.disk and effort.check_disk:
-            await asyncio.to_thread(check_room, folder.path, state.disk)
-        tile = found.tile if (found := Sample.from_dict(sample)) else None
-        return Blueprint(job=job, effort=effort, layout=layout, label=identity.label, known=tile)
 
     def _report(self, made: PartsMade, share: Sequence[Part], layout: Layout, seconds: float) -> MosaicReport:
         """Return what the shard did; its tiles are those that its parts count."""

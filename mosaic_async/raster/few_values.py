@@ -38,6 +38,13 @@ class FewValues:
             found = {band: _with_values_of(values, pixels[band], mask, nodata) for band, values in wanted.items()}
             self._bands = {**self._bands, **found}
 
+    def include(self, other: FewValues) -> None:
+        """Add what another process has collected."""
+        for band, values in other._bands.items():
+            own = self._bands.get(band, frozenset())
+            joined = None if own is None or values is None else own | values
+            self._bands = {**self._bands, band: joined if joined is not None and len(joined) <= MOST else None}
+
     @property
     def count(self) -> int:
         """The fewest different values that a band has; 0 if each band has a single one, or more than `MOST`."""
