@@ -13,8 +13,9 @@ from mosaic_async.raster import whole_file
 from mosaic_async.sources.access import use
 from mosaic_async.tiler.local_rendering import Rendering
 from mosaic_async.tiler.own_grid import document_of, matrix_set_for
+from mosaic_async.tiler.scenes.kept_survey import kept_survey
 from mosaic_async.tiler.scenes.mosaic import Access, Mosaic, open_mosaic
-from mosaic_async.tiler.scenes.survey import Survey, names_in, survey
+from mosaic_async.tiler.scenes.survey import Survey, names_in
 
 GDAL_CONFIG = "gdal.conf"
 """Name of GDAL's configuration in the folder of a run."""
@@ -62,7 +63,8 @@ def _opened(
     if wanted is not None:
         query, shown = wanted.query(mosaic), wanted.shown(mosaic)
     names = names_in(mosaic.document)
-    agreed = survey(names, shown, is_stac=mosaic.is_stac)
+    cache = Path(reading["cache"]) if reading.get("cache") else None
+    agreed = kept_survey(names, shown, is_stac=mosaic.is_stac, cache=cache)
     own = matrix_set_for(mosaic, **grid) if grid else None
     written = {**mosaic.as_dict(), "survey": agreed.as_dict(), "grid": document_of(own) if own else None}
     whole_file.write(path, json.dumps(written))

@@ -13,8 +13,9 @@ import rasterio
 from rasterio.transform import from_origin
 
 from mosaic_async.tiler import open_mosaic
-from mosaic_async.tiler.scenes import facts, kept_facts, mosaic
+from mosaic_async.tiler.scenes import facts, kept_facts, kept_survey, mosaic, survey
 from mosaic_async.tiler.scenes.kept_facts import KeptFacts
+from mosaic_async.tiler.scenes.scene import open_scene
 from tests.conftest import PARANA
 
 ITEM = next(path for path in sorted(PARANA.rglob("*.json")) if path.name != "collection.json")
@@ -23,7 +24,7 @@ ITEM = next(path for path in sorted(PARANA.rglob("*.json")) if path.name != "col
 @pytest.fixture(autouse=True)
 def reads(monkeypatch) -> list[str]:
     """The scenes whose facts are worked out; few files are worth it here, and a second old is old."""
-    monkeypatch.setattr(kept_facts, "_WORTH", 1)
+    monkeypatch.setattr(kept_facts, "WORTH", 1)
     monkeypatch.setattr(kept_facts, "_FRESH", 0)
     found: list[str] = []
     for name in ("facts_of_item", "facts_of_raster"):
@@ -159,8 +160,41 @@ def test_what_changed_just_now_and_small_folders_are_not_kept(tmp_path, monkeypa
     folder, cache = tmp_path / "scenes", tmp_path / "cache"
     folder.mkdir()
     item(folder / "1.json", 1)
-    for name, value in (("_WORTH", 2), ("_FRESH", 10**12)):
+    for name, value in (("WORTH", 2), ("_FRESH", 10**12)):
         with monkeypatch.context() as patch:
             patch.setattr(kept_facts, name, value)
             open_mosaic(folder, cache=cache)
         assert not cache.exists()
+
+
+def test_a_survey_is_kept_until_an_item_or_a_file_that_it_opened_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(kept_survey, "WORTH", 1)
+    made = []
+    real = survey.survey
+    monkeypatch.setattr(kept_survey, "survey", lambda *given, **options: made.append(given) or real(*given, **options))
+    folder, cache = tmp_path / "scenes", tmp_path / "cache"
+    folder.mkdir()
+    file = raster(folder / "one.tif")
+    names = [str(item(folder / f"{number}.json", number, href=str(file))) for number in range(3)]
+
+    def surveyed(wanted):
+        open_scene.cache_clear()
+        return kept_survey.kept_survey(names, wanted, is_stac=True, cache=cache)
+
+    first = surveyed(["B4"])
+    assert surveyed(["B4"]) == first == real(names, ["B4"], is_stac=True)
+    assert first.of("B4").dtype
+    assert len(made) == 1
+    surveyed(["B4", "B3"])
+    assert len(made) == 2
+    document = json.loads(Path(names[2]).read_text())
+    document["assets"]["B4"]["raster:bands"] = [{"data_type": "float32", "scale": 0.5, "offset": 1}]
+    Path(names[2]).write_text(json.dumps(document))
+    assert surveyed(["B4"]) == real(names, ["B4"], is_stac=True) != first
+    assert len(made) == 3
+    if first.files:
+        raster(file, left=700_060)
+        surveyed(["B4"])
+        assert len(made) == 4
+    (next((cache / "surveys").iterdir())).write_text("damaged")
+    assert surveyed(["B4"]) == real(names, ["B4"], is_stac=True)

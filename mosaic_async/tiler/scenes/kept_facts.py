@@ -23,7 +23,7 @@ _FORMAT = 1
 """Of the entries; increased when the same file has other facts than before."""
 _FRESH = 2 * 10**9
 """Nanoseconds in which a file may change twice without a trace: what changed so recently is not kept."""
-_WORTH = 100
+WORTH = 100
 """Files from which it pays to keep anything: to read 100 takes a third of a second."""
 _Stamp = list[int]
 
@@ -54,7 +54,11 @@ class KeptFacts:
         if cache is None:
             return cls(None, {})
         name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
-        file = cache / "facts" / f"{name}.json"
+        return cls.at(cache / "facts" / f"{name}.json")
+
+    @classmethod
+    def at(cls, file: Path) -> Self:
+        """Open what a file keeps, if it is there and whole; it blocks."""
         return cls(file, _read(file))
 
     def get(self, path: Path) -> Any:
@@ -81,9 +85,13 @@ class KeptFacts:
             if all(max(stamp[1:3]) < self._started - _FRESH for stamp in stamps.values()):
                 self._used[str(path)] = {"files": stamps, "facts": facts}
 
-    def save(self) -> None:
-        """Write what was used, if that differs from what was there; it blocks."""
-        if self._file is None or len(self._used) < _WORTH or self._used == self._known:
+    def save(self, *, least: int | None = None) -> None:
+        """Write what was used, if that differs from what was there; it blocks.
+
+        Args:
+            least: entries from which that pays; None: `WORTH`.
+        """
+        if self._file is None or len(self._used) < (WORTH if least is None else least) or self._used == self._known:
             return
         text = json.dumps({"about": _about(), "entries": self._used})
         with suppress(OSError):

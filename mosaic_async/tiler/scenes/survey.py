@@ -59,6 +59,8 @@ class Survey:
     """What a mosaic's scenes agree on, by name."""
 
     names: Mapping[str, Agreement] = field(default_factory=dict)
+    files: tuple[str, ...] = field(default=(), compare=False)
+    """Files that were opened for it."""
 
     def of(self, name: str) -> Agreement | None:
         """Return what is known of a name; None if it was not looked for."""
@@ -106,7 +108,9 @@ def survey(names: Sequence[str], wanted: Iterable[str] | None, *, is_stac: bool)
         opened = map if is_local(names[0]) else threads.map
         scenes = [scene for scene in opened(lambda name: _opened(name, is_stac=is_stac), names) if scene]
         looked_for = dict.fromkeys(_all_names(scenes) if wanted is None else wanted)
-        return Survey({name: _agreement(scenes, name, threads) for name in looked_for})
+        opened_files: list[str] = []
+        found = {name: _agreement(scenes, name, threads, opened_files) for name in looked_for}
+    return Survey(found, tuple(dict.fromkeys(opened_files)))
 
 
 def _sample(values: Sequence[_Value], most: int) -> list[_Value]:
@@ -136,9 +140,9 @@ def _opened(name: str, *, is_stac: bool) -> Scene | None:
     return None
 
 
-def _agreement(scenes: Sequence[Scene], name: str, threads: ThreadPoolExecutor) -> Agreement:
+def _agreement(scenes: Sequence[Scene], name: str, threads: ThreadPoolExecutor, opened: list[str]) -> Agreement:
     places = list(_places(scenes, name))
-    facts = _facts(places, threads)
+    facts = _facts(places, threads, opened)
     dtypes = {one.dtype for one in facts}
     if any(dtype.startswith(("c", "complex")) for dtype in dtypes):
         raise SourceError(
@@ -160,8 +164,14 @@ def _places(scenes: Sequence[Scene], name: str) -> Iterator[tuple[Scene, Place]]
             yield scene, find_bands(scene, name)
 
 
-def _facts(places: Sequence[tuple[Scene, Place]], threads: ThreadPoolExecutor) -> list[_Facts]:
-    """Return what items say, or what files say where an item is silent, or items differ in the number of bands."""
+def _facts(places: Sequence[tuple[Scene, Place]], threads: ThreadPoolExecutor, opened: list[str]) -> list[_Facts]:
+    """Return what items say, or what files say where an item is silent, or items differ in the number of bands.
+
+    Args:
+        places: where the scenes have the band.
+        threads: for files on servers.
+        opened: takes the names of the files that are opened.
+    """
     stated = [_stated(scene, place) for scene, place in places]
     agreed = len({one.width for one in stated if one}) < 2
     known = [one for one in stated if one and agreed]
@@ -169,7 +179,9 @@ def _facts(places: Sequence[tuple[Scene, Place]], threads: ThreadPoolExecutor) -
     files = [(scene.files[asset].href, bands) for scene, (asset, bands) in left]
     if files and not is_local(files[0][0]):
         files = _sample(files, _MAX_FILES)
+        opened += [href for href, _ in files]
         return known + [one for one in threads.map(_read, files) if one]
+    opened += [href for href, _ in files]
     return known + [one for one in map(_read, files) if one]
 
 
