@@ -264,7 +264,10 @@ class Run:
         """Make one file of the parts, or one folder."""
         layout = download.layout
         grid, records = layout.grid, download.ledger.records
-        parts = {(part.row, part.col): work.parts.cog(part) for part in grid.parts() if records[part.name].nbytes}
+        with_data = [part for part in grid.parts() if records[part.name].nbytes]
+        if grid.in_parts:  # polygons may have cut out all that a part has
+            with_data = [part for part in with_data if records[part.name].blocks]
+        parts = {(part.row, part.col): work.parts.cog(part) for part in with_data}
         if not parts:
             raise _NothingToKeepError(
                 "no tile has a single valid pixel", hint="compare the area with what the source covers"

@@ -44,12 +44,15 @@ def describe_collection(folder: Path, grid: Grid, report: MosaicReport) -> Itera
         report: of the run; it has the final name.
     """
     cogs = sorted((folder / "parts").rglob("*.tif"))
-    names = [cog.relative_to(folder).as_posix() for cog in cogs]
-    parts = []
+    names, parts = [], []
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for name, part in zip(names, pool.map(partial(_part, report=report), cogs), strict=True):
+        for cog, part in zip(cogs, pool.map(partial(_part, report=report), cogs), strict=True):
+            if part.geometry.is_empty:  # a polygon has cut out all of its pixels
+                continue
+            name = cog.relative_to(folder)
+            names.append(name.as_posix())
             parts.append(part)
-            yield str(Path(name).with_suffix(".json")), as_json(_document(part.item))
+            yield name.with_suffix(".json").as_posix(), as_json(_document(part.item))
     yield "collection.json", as_json(_document(_collection(cogs[0], names, parts, report)))
     if mosaic := _mosaic(names, [part.geometry for part in parts], grid, report):
         yield "mosaic.json", as_json(mosaic)

@@ -9,15 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import shapely
-from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
-from rasterio.features import shapes
 from rasterio.io import DatasetReader
 from rasterio.warp import transform
 from rasterio.windows import Window
 from shapely.affinity import translate
-from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from mosaic_async.sources.outlines import within_the_world
@@ -39,8 +36,8 @@ class DataOutline:
 
     geometry: BaseGeometry
     """Polygons in degrees, cut at ±180."""
-    bbox: tuple[float, float, float, float]
-    """West, south, east, north in degrees; west exceeds east across the antimeridian."""
+    bbox: tuple[float, float, float, float] | None
+    """West, south, east, north in degrees; west exceeds east across the antimeridian; None without data."""
     valid_percent: float
     """Of all pixels."""
 
@@ -48,6 +45,8 @@ class DataOutline:
 def data_outline(dataset: DatasetReader) -> DataOutline:
     """Return where a raster has valid pixels; it reads the mask of every pixel."""
     squares, side, valid = _squares(dataset)
+    if not valid:
+        return DataOutline(shapely.Polygon(), None, 0.0)
     raw = _in_degrees(dataset, squares, side)
     frame = _in_degrees(dataset, np.ones_like(squares), side)
     west, south, east, north = frame.bounds
@@ -82,12 +81,19 @@ def _in_degrees(dataset: DatasetReader, squares: NDArray[np.uint8], side: int) -
     """Return the outlines of squares with data, without holes, with longitudes that may run past ±180."""
     middle, _ = _degrees(dataset, np.array([[dataset.width / 2, dataset.height / 2]]))[0]
     rings = []
-    for found, value in shapes(squares, transform=Affine.scale(side)):
-        if value:
-            ring = shapely.segmentize(shape(found).exterior, side)
-            corners = np.minimum(shapely.get_coordinates(ring), (dataset.width, dataset.height))
-            rings.append(_polygon(_degrees(dataset, corners), middle))
+    for region in shapely.get_parts(_regions(squares)):
+        ring = shapely.segmentize(region.exterior, 1)
+        corners = np.minimum(side * shapely.get_coordinates(ring), (dataset.width, dataset.height))
+        rings.append(_polygon(_degrees(dataset, corners), middle))
     return shapely.union_all(rings)
+
+
+def _regions(squares: NDArray[np.uint8]) -> BaseGeometry:
+    """Return the squares with data as polygons, in columns and rows of squares: the union of what each row has."""
+    edges = np.diff(np.pad(squares.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    rows, lefts = np.nonzero(edges > 0)
+    _, rights = np.nonzero(edges < 0)
+    return shapely.union_all(shapely.box(lefts, rows, rights, rows + 1))
 
 
 def _degrees(dataset: DatasetReader, corners: NDArray[np.float64]) -> NDArray[np.float64]:

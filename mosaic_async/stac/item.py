@@ -70,8 +70,8 @@ def describe(path: Path, name: str, href: str, scenes: SceneReport) -> Described
         outline = data_outline(dataset)
         item = pystac.Item(
             id=name,
-            geometry=json.loads(shapely.to_geojson(outline.geometry)),
-            bbox=list(outline.bbox),
+            geometry=json.loads(shapely.to_geojson(outline.geometry)) if outline.bbox else None,
+            bbox=list(outline.bbox) if outline.bbox else None,
             properties={"created": _now(), "processing:software": software()},
             stac_extensions=[PROCESSING],
             **moments(scenes),

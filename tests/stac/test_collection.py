@@ -26,6 +26,7 @@ from shapely.geometry import shape
 from mosaic_async import UsageError, WorkFolderError, build_mosaic, verify_mosaic
 from mosaic_async.build import run
 from mosaic_async.stac import collection
+from mosaic_async.tiler import local_tiler
 from tests.build.test_unlike_tiles import LAYERS, OPTIONS, TILES, Layer, begin_with
 from tests.fake_tiler import Pattern
 from tests.loopback import running
@@ -367,7 +368,7 @@ async def test_a_projection_without_a_code_and_a_world_in_degrees_are_indexed_to
             assert_outline_holds_data(json.loads(path.with_suffix(".json").read_text()), path)
     item = json.loads(parts_of(tmp_path / "own")[0].with_suffix(".json").read_text())
     found = pyproj.CRS.from_wkt(item["properties"]["proj:wkt2"])
-    assert found.to_dict()["proj"] == "laea"
+    assert found.coordinate_operation.method_name == "Lambert Azimuthal Equal Area"
     assert item["properties"]["proj:code"] is None
     assert json.loads((tmp_path / "own" / "collection.json").read_text()).get("summaries", {}).get("proj:code") is None
 
@@ -403,3 +404,59 @@ async def test_an_item_follows_its_file_also_after_a_kill_between_the_two(serve,
     report = await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, stac=True, **SMALL)
     assert (report.requests, tiler.requests) == (0, 16)
     assert left_behind(tmp_path) == ["one.json", "one.tif"]
+
+
+@pytest.mark.parametrize("nodata", [None, 255.0])
+async def test_a_part_of_which_a_polygon_leaves_no_pixel_has_no_item(serve, tmp_path, monkeypatch, nodata):
+    """A spike thinner than a pixel reaches into the tile beside: it is fetched, and holds no pixel's centre."""
+    tiler, one, folder = serve(), tmp_path / "one.tif", tmp_path / "many"
+    spike = [[-2.7, 41.3], [-0.5, 41.3], [-0.5, 42.00001], [2.5, 42.00001], [2.5, 42.00002], [-0.5, 42.00002]]
+    area = {"type": "Polygon", "coordinates": [[*spike, [-0.5, 42.9], [-2.7, 42.9], [-2.7, 41.3]]]}
+    options = {"zoom": ZOOM, "clip": True, "nodata": nodata, **SMALL}
+    await build_mosaic(tiler.template, area, one, **options)
+    report = await build_mosaic(tiler.template, area, folder, collection=True, **options)
+    assert report.tiles_placed == 2
+    assert_same_pixels(one, folder, monkeypatch)
+    found = pystac.Collection.from_file(str(folder / "collection.json"))
+    assert [item.id for item in found.get_items()] == ["many-0-0"]
+    with MosaicBackend(str(folder / "mosaic.json")) as mosaic:
+        assert {name for names in mosaic.mosaic_def.tiles.values() for name in names} == {"parts/0-0/0-0.tif"}
+    await build_mosaic(tiler.template, area, one, **options, stac=True, overwrite=True)
+
+
+async def test_scenes_that_a_tiler_names_give_the_days_and_the_links_without_their_signatures(serve, tmp_path):
+    scenes = {
+        "X-Assets": "https://stac.example/a.json?sig=hush,/scenes/b.json,c",
+        "X-Assets-Dates": "2020-05-18,2020-06-03,2020-05-20",
+    }
+    body = serve().body
+
+    async def named(tile, _):
+        return web.Response(body=body(tile), content_type="image/tiff", headers=scenes)
+
+    folder = tmp_path / "many"
+    await build_mosaic(serve(mood=named).template, ODD, folder, zoom=ZOOM, collection=True, **SMALL)
+    found = pystac.Collection.from_file(str(folder / "collection.json"))
+    near, far = sorted(link.href for link in found.links if link.rel == "derived_from")
+    assert far.startswith("https://stac.example/a.json")
+    assert "hush" not in str(found.to_dict())
+    assert (folder / near).resolve() == Path("/scenes/b.json")
+    assert [str(day.date()) for day in found.extent.temporal.intervals[0]] == ["2020-05-18", "2020-06-03"]
+    item = next(found.get_items())
+    assert item.datetime is None
+    assert str(item.common_metadata.start_datetime.date()) == "2020-05-18"
+    item.stac_extensions = []
+    item.validate()
+
+
+@pytest.mark.slow
+async def test_titiler_renders_the_pixels_of_the_file(serve, tmp_path):
+    """The short form is rio-tiler's mosaic reader, which TiTiler uses."""
+    one, again = tmp_path / "one.tif", tmp_path / "again.tif"
+    await build_mosaic(serve().template, AREA, one, zoom=ZOOM, **SMALL)
+    await build_mosaic(serve().template, AREA, tmp_path / "many", zoom=ZOOM, collection=True, **SMALL)
+    for name in ("mosaic.json", "index.gti.gpkg"):
+        async with local_tiler(tmp_path / "many" / name, tile_size=256, resampling="nearest") as tiler:
+            await build_mosaic(tiler, AREA, again, zoom=ZOOM, overwrite=True)
+        for found, expected in zip(pixels_and_mask(again), pixels_and_mask(one), strict=True):
+            assert np.array_equal(found, expected)
