@@ -30,7 +30,7 @@ from mosaic_async.raster.encoding import (
     OverviewChoice,
     Values,
 )
-from mosaic_async.raster.form import TileFormat
+from mosaic_async.raster.form import RGB, TileFormat
 from mosaic_async.raster.packing import DECODINGS, check_decoding
 from mosaic_async.raster.tile import MAX_BORDER
 from mosaic_async.redaction import scrub
@@ -234,10 +234,18 @@ def _labelled(encoding: Encoding, labels: Sequence[BandLabel]) -> Encoding:
     names = tuple(label.name for label in labels)
     return replace(
         encoding,
+        colorinterp=_colours(names) or encoding.colorinterp,
         descriptions=names if any(names) else encoding.descriptions,
         scales=encoding.scales if set(scales) == {(1.0, 0.0)} else scales,
         units=tuple(label.unit or "" for label in labels),
     )
+
+
+def _colours(names: Sequence[str | None]) -> tuple[str, ...]:
+    """Return what each band means if they are a colour picture, by the names that STAC has for them."""
+    if any(names.count(colour) != 1 for colour in RGB):
+        return ()
+    return tuple(name if name in RGB else "undefined" for name in names)
 
 
 @dataclass(frozen=True, kw_only=True)

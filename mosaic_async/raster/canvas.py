@@ -6,7 +6,7 @@ time may use a canvas.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
@@ -32,6 +32,7 @@ from mosaic_async.raster.fitting import converted, fit, is_fit, read_stored
 from mosaic_async.raster.form import RGB, Mask, Pixels
 from mosaic_async.raster.halving import halve, is_exact
 from mosaic_async.raster.readback import check_blocks
+from mosaic_async.raster.statistics import of_levels
 
 _CRS = "EPSG:3857"
 _SIDE = 512
@@ -181,12 +182,20 @@ class Canvas:
             mask = self._dataset.dataset_mask(window=window)
             self._dataset.write_mask(np.where(outside, np.uint8(0), mask), window=window)
 
-    def seal(self, path: Path, *, tags: Mapping[str, str] | None = None, top: Path | None = None) -> None:
+    def seal(
+        self,
+        path: Path,
+        *,
+        tags: Mapping[str, str] | None = None,
+        of_bands: Sequence[Mapping[str, str]] | None = None,
+        top: Path | None = None,
+    ) -> None:
         """Make each overview from the level above it, write the COG in one pass, then close the canvas.
 
         Args:
             path: the COG; it appears whole or not at all.
-            tags: GDAL metadata for its header.
+            tags: GDAL metadata for its header; None where the header is not used.
+            of_bands: GDAL metadata of each band; None: the statistics of its pixels, if the header is used.
             top: the file for a lossless copy of the smallest level, from which the levels above are made.
 
         Raises:
@@ -198,6 +207,8 @@ class Canvas:
                 self._dataset.update_tags(**(tags or {}))
                 self._dataset.close()
                 self._make_overviews()
+                if tags is not None:
+                    self._describe(self._statistics() if of_bands is None else of_bands)
                 with whole_file.aside(path) as partial:
                     self._encode(partial)
                     if top is not None:
@@ -288,6 +299,18 @@ class Canvas:
             with rasterio.open(self._memory.name, "r+") as dataset:
                 factors = [2**level for level in range(1, self.levels + 1)]
                 dataset.build_overviews(factors, Resampling[encoding.overview_resampling])
+
+    def _statistics(self) -> Sequence[Mapping[str, str]]:
+        """Return the statistics of each band; indices of colours have none."""
+        if self.encoding.palette is not None:
+            return []
+        size = {"height": self.height, "width": self.width, "levels": self.levels}
+        return of_levels(self._memory.name, bands=self.encoding.count, **size)
+
+    def _describe(self, of_bands: Sequence[Mapping[str, str]]) -> None:
+        with rasterio.open(self._memory.name, "r+") as dataset:
+            for index, tags in enumerate(of_bands, start=1):
+                dataset.update_tags(index, **tags)
 
     def _halve_down(self) -> None:
         """Make each level from the level above it, as a file whose name makes GDAL treat it as an overview."""
