@@ -23,7 +23,8 @@ from mosaic_async.build.shard import Shard
 from mosaic_async.build.shard_run import ShardRun
 from mosaic_async.build.verify import SAMPLE, VerifyReport, verify
 from mosaic_async.errors import MosaicError, ResourceError, UsageError
-from mosaic_async.events import Event, MosaicReport, OnEvent
+from mosaic_async.events import MosaicReport, OnEvent
+from mosaic_async.events.listeners import listening
 from mosaic_async.geo.area import Area
 from mosaic_async.geo.matrix import MatrixSet
 from mosaic_async.http.emptiness import spelled
@@ -79,6 +80,7 @@ async def build_mosaic(
     shard: str | None = Effort.shard,
     stop: asyncio.Event | None = None,
     on_event: OnEvent | None = None,
+    progress: bool = False,
 ) -> MosaicReport:
     """Fetch all tiles of an area and write one validated Cloud Optimized GeoTIFF.
 
@@ -148,7 +150,8 @@ async def build_mosaic(
             it builds what is missing and writes the output. `concurrency` and `rate` are those of this process:
             divide what the server may get by N.
         stop: set it to end early: requests under way arrive and are kept, then `StoppedError` is raised.
-        on_event: called with each `Event`; it must be quick.
+        on_event: called with each `Event`; it must be quick. The logger `mosaic_async` has the incidents too.
+        progress: show a progress bar, of the notebook or of the terminal.
 
     Returns:
         What the run did.
@@ -208,15 +211,15 @@ async def build_mosaic(
             empty=await asyncio.to_thread(spelled, empty),
             collection=collection,
         )
-        told = on_event or _ignore
-        if effort.shard is None:
-            run: Run | ShardRun = Run(job, effort, path, told, stop, describe=describe)
-        else:
-            run = ShardRun(job, effort, path, Shard.parse(effort.shard), on_event=told, stop=stop)
-        try:
-            return await run.build()
-        except (BaseExceptionGroup, OSError, ResourceError) as error:
-            raise _sole(error, path, run.disk_needed) from error
+        with listening(on_event, progress=progress) as hear:
+            if effort.shard is None:
+                run: Run | ShardRun = Run(job, effort, path, hear, stop, describe=describe)
+            else:
+                run = ShardRun(job, effort, path, Shard.parse(effort.shard), on_event=hear, stop=stop)
+            try:
+                return await run.build()
+            except (BaseExceptionGroup, OSError, ResourceError) as error:
+                raise _sole(error, path, run.disk_needed) from error
 
 
 async def plan_mosaic(
@@ -364,10 +367,6 @@ async def verify_mosaic(
 
 def _area(area: Sequence[float] | Mapping[str, Any], grid: MatrixSet | None) -> Area:
     return Area.parse(area) if grid is None else Area.parse(area, latitudes=grid.latitudes)
-
-
-def _ignore(event: Event) -> None:
-    """Ignore an event."""
 
 
 build_mosaic_sync = blocking(build_mosaic)

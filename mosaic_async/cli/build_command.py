@@ -23,6 +23,7 @@ from mosaic_async.cli.progress import Progress
 from mosaic_async.cli.running import run
 from mosaic_async.cli.search_options import search_options, sign_option
 from mosaic_async.cli.signals import Interrupted
+from mosaic_async.cli.stderr_lines import hint, is_json, log_format_option
 from mosaic_async.cli.terminal import report_text, shard_text
 from mosaic_async.errors import IncompleteError, UsageError
 from mosaic_async.events import MosaicReport
@@ -87,6 +88,7 @@ from mosaic_async.events import MosaicReport
 )
 @click.option("-q", "--quiet", is_flag=True, help="Hide the progress bar and the messages about tiles.")
 @click.option("-v", "--verbose", is_flag=True, help="Print every retry.")
+@log_format_option
 def build(source: str, output: Path, **options: Any) -> None:
     """Build OUTPUT, one COG of all tiles that touch the area; with --as-collection, a folder of COGs.
 
@@ -96,7 +98,9 @@ def build(source: str, output: Path, **options: Any) -> None:
     options["resume"] = not options.pop("fresh")
     if options["tiles"]:
         check_not_own(options["tiles"], output)
-    with Progress(quiet=options.pop("quiet"), verbose=options.pop("verbose")) as progress:
+    context = click.get_current_context()
+    how = {name: options.pop(name) for name in ("quiet", "verbose")}
+    with Progress(**how, as_json=is_json(context)) as progress:
         given = JobArguments.of(options)
         with found(source, given) as mosaic:
             listed = _scenes(mosaic, given) if scenes else {}
@@ -108,7 +112,7 @@ def build(source: str, output: Path, **options: Any) -> None:
     click.echo(json.dumps(report.as_dict()) if as_json else text)
     if report.tiles_failed and shard is None:
         kept = f"{output.name}.work is kept: re-run the same command with --overwrite to retry the failed tiles"
-        click.echo(f"hint: {kept}, or delete the folder to accept the holes", err=True)
+        hint(context, f"{kept}, or delete the folder to accept the holes")
 
 
 def _scenes(source: str | Path, given: JobArguments) -> Any:

@@ -6,6 +6,7 @@ nothing of what the commands do.
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 from types import TracebackType
@@ -20,6 +21,7 @@ from mosaic_async.cli.options import flags_of
 from mosaic_async.cli.plan_command import plan
 from mosaic_async.cli.serve_command import serve
 from mosaic_async.cli.signals import Interrupted
+from mosaic_async.cli.stderr_lines import hint, is_json, json_line
 from mosaic_async.cli.verify_command import verify
 from mosaic_async.errors import MosaicError, StoppedError
 from mosaic_async.redaction import scrub
@@ -37,8 +39,8 @@ class _Main(click.Group):
             flags = flags_of(self.get_command(ctx, ctx.invoked_subcommand or ""))
             _end(ctx, f"error: {error.message}", error.hint_in(flags), error.exit_code)
         except Interrupted as interrupted:
-            hint = "re-run the same command to resume" if ctx.invoked_subcommand == "build" else None
-            _end(ctx, _interruption(interrupted), hint, interrupted.exit_code)
+            way_out = "re-run the same command to resume" if ctx.invoked_subcommand == "build" else None
+            _end(ctx, _interruption(interrupted), way_out, interrupted.exit_code)
 
 
 def print_unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -53,10 +55,13 @@ def _interruption(interrupted: Interrupted) -> str:
     return ": ".join([word, *words])
 
 
-def _end(ctx: click.Context, message: str, hint: str | None, code: int) -> NoReturn:
+def _end(ctx: click.Context, message: str, way_out: str | None, code: int) -> NoReturn:
+    if is_json(ctx):
+        click.echo(json_line("end", message, logging.ERROR, {"hint": way_out, "exit_code": code}), err=True)
+        ctx.exit(code)
     click.echo(message, err=True)
-    if hint:
-        click.echo(f"hint: {hint}", err=True)
+    if way_out:
+        hint(ctx, way_out)
     ctx.exit(code)
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import replace
 from typing import Self
 
 from mosaic_async.cli.bar import Bar
+from mosaic_async.cli.stderr_lines import json_line
 from mosaic_async.events import (
     Event,
     RunStarted,
@@ -30,12 +32,14 @@ class Progress:
     Args:
         quiet: hide all but the answer to a signal.
         verbose: show every line.
+        as_json: write lines as JSON, and no bar.
         every: seconds between two lines about the progress, where no bar is drawn.
     """
 
-    def __init__(self, *, quiet: bool, verbose: bool, every: float = BETWEEN_LINES) -> None:
-        self._bar = Bar(sys.stderr, is_shown=not quiet)
-        self._narrator = Narrator(None if self._bar.is_shown else every)
+    def __init__(self, *, quiet: bool, verbose: bool, as_json: bool = False, every: float = BETWEEN_LINES) -> None:
+        self._as_json = as_json
+        self._bar = Bar(sys.stderr, is_shown=not (quiet or as_json))
+        self._narrator = Narrator(None if self._bar.is_shown else every, rest="--verbose prints them all")
         self._quiet = quiet
         self._least = logging.DEBUG if verbose else logging.INFO
         self._bytes = 0
@@ -87,13 +91,16 @@ class Progress:
         """
         self._again = f"; {signal} again to quit now"
         if not self.is_downloading:
-            self._bar.write(f"stopping{self._again}")
+            self._write(Line(kind="stopping", text=f"stopping{self._again}", level=logging.INFO))
 
     def _show(self, line: Line) -> None:
         if line.kind == "stopping":
-            self._bar.write(line.text + self._again)
+            self._write(replace(line, text=line.text + self._again))
         elif line.level >= self._least and not self._quiet:
-            self._bar.write(line.text)
+            self._write(line)
+
+    def _write(self, line: Line) -> None:
+        self._bar.write(json_line(line.kind, line.text, line.level, line.values) if self._as_json else line.text)
 
     def _advance(self) -> None:
         rate = f"{self._bytes / 1e6 / (self._bar.elapsed or 1):.1f} MB/s"

@@ -55,11 +55,15 @@ class Narrator:
 
     Args:
         every: seconds between two lines about the progress; None: no such lines.
+        rest: where to find the lines of a kind beyond the first ten.
         clock: seconds that never decrease; replaced in tests.
     """
 
-    def __init__(self, every: float | None = BETWEEN_LINES, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, every: float | None = BETWEEN_LINES, *, rest: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._every = every
+        self._rest = rest
         self._clock = clock
         self._meter = Meter(clock)
         self._last = clock()
@@ -81,7 +85,7 @@ class Narrator:
             yield line
             return
         if self._counts[line.kind] == _LINES + 1 and line.level > logging.DEBUG:
-            hidden = f"{line.kind}: further lines are hidden; --verbose prints them all"
+            hidden = f"{line.kind}: further lines are hidden; {self._rest}"
             yield Line(kind=line.kind, text=hidden, level=line.level)
         yield Line(kind=line.kind, text=line.text, level=logging.DEBUG, values=line.values)
 
