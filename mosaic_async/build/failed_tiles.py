@@ -16,7 +16,7 @@ from mosaic_async.build.work_folder import failed_path, work_path
 from mosaic_async.errors import UsageError
 from mosaic_async.events import MosaicReport, TileFailed, zxy
 from mosaic_async.geo.cover import MAX_ZOOM, Tile
-from mosaic_async.geo.matrix import TileMatrix
+from mosaic_async.geo.matrix import MatrixSet, TileMatrix, web_mercator
 from mosaic_async.raster import whole_file
 from mosaic_async.safe_json import parse
 
@@ -80,7 +80,7 @@ def check_not_own(tiles: Path, output: Path) -> None:
         )
 
 
-def read_tiles(path: Path) -> list[Tile]:
+def read_tiles(path: Path, grid: MatrixSet | None = None) -> list[Tile]:
     """Read a list of tiles: `failed.geojson`, a report, or a text with one z/x/y per line; `#` begins a comment.
 
     Raises:
@@ -92,7 +92,7 @@ def read_tiles(path: Path) -> list[Tile]:
         raise UsageError(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} lists no tiles", hint="write one z/x/y per line, or pass a failed.geojson") from error
-    tiles = [_tile(path, name) for name in dict.fromkeys(names)]
+    tiles = [_tile(path, name, grid) for name in dict.fromkeys(names)]
     if len({tile.z for tile in tiles}) != 1:
         raise UsageError(f"{path} lists {'tiles of several zooms' if tiles else 'no tiles'}")
     return tiles
@@ -107,10 +107,11 @@ def _names(text: str) -> Iterable[str]:
     return [str(failure["tile"]) for failure in document["failed"]]
 
 
-def _tile(path: Path, name: str) -> Tile:
+def _tile(path: Path, name: str, grid: MatrixSet | None) -> Tile:
     match = _LINE.fullmatch(name[:100])
     z, x, y = map(int, match.groups()) if match else (-1, 0, 0)
-    if not (0 <= z <= MAX_ZOOM and x < 2**z and y < 2**z):
+    matrix = None if not 0 <= z <= MAX_ZOOM else web_mercator(z) if grid is None else grid.matrix(z)
+    if matrix is None or x >= matrix.columns or y >= matrix.rows:
         raise UsageError(f"{path}: {name.strip()[:100]!r} is not a tile", hint="write z/x/y")
     return Tile(x, y, z)
 

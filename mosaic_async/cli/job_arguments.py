@@ -21,8 +21,9 @@ from mosaic_async.cli.parsing import (
 )
 from mosaic_async.cli.search_options import SEARCH
 from mosaic_async.errors import UsageError
-from mosaic_async.geo.listed_tiles import area_of_tiles
+from mosaic_async.geo.listed_tiles import area_in_matrix, area_of_tiles
 from mosaic_async.sources.bad_scenes import DEFAULT
+from mosaic_async.sources.matrix_sets import matrix_set
 
 _Area = Sequence[float] | dict[str, Any]
 
@@ -102,14 +103,14 @@ def _tiles(options: dict[str, Any]) -> dict[str, Any] | None:
     path: Path | None = options.pop("tiles")
     if path is None:
         return None
-    listed = read_tiles(path)
+    grid = matrix_set(options["tms"]) if options.get("tms") else None
+    listed = read_tiles(path, grid)
     zoom = listed[0].z
     if options["zoom"] not in (None, zoom):
         raise UsageError(f"{path} lists tiles of zoom {zoom}", hint="leave --zoom out")
-    if options.get("tms"):
-        raise UsageError("--tiles lists tiles of Web Mercator", hint="set --bounds or --area instead, beside --tms")
     options["zoom"] = zoom
-    return area_of_tiles(listed)
+    is_other = grid is not None and not grid.is_mercator
+    return area_in_matrix(listed, grid.matrix(zoom)) if grid and is_other else area_of_tiles(listed)
 
 
 def _area(bounds: tuple[float, ...] | None, file: str | None, tiles: dict[str, Any] | None) -> _Area:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from mosaic_async import build_mosaic
 from tests.build.test_tile_grids import SCENES
+from tests.cli.test_main import run
 from tests.loopback import running
 
 QUAD = TileMatrixSet.custom(
@@ -119,3 +120,16 @@ async def test_every_way_to_state_a_tile_of_another_grid_gives_the_same_pixels(n
                 found.append((dataset.read().tobytes(), dataset.transform, set(maps.hits)))
     assert len(found[0][2]) >= 2
     assert all(one == found[0] for one in found)
+
+
+def test_the_command_fetches_a_list_of_tiles_of_another_grid(tmp_path):
+    maps = Maps(SETS["Europe"], 1)
+    (tmp_path / "set.json").write_text(SETS["Europe"].model_dump_json(exclude_none=True))
+    (tmp_path / "tiles.txt").write_text("1/2/1\n1/3/1\n1/5/4  # far from the others\n")
+    common = ("--tiles", tmp_path / "tiles.txt", "--tms", tmp_path / "set.json")
+    with running(maps.app) as url:
+        run("build", url + "/xyz/{x}/{y}?z={z}", tmp_path / "out.tif", *common)
+        assert set(maps.hits) == {(2, 1), (3, 1), (5, 4)}
+        (tmp_path / "tiles.txt").write_text("1/99/1\n")
+        _, stderr = run("plan", url + "/xyz/{x}/{y}?z={z}", *common, code=2)
+        assert "'1/99/1' is not a tile" in stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mercantile
+import numpy as np
 import pytest
 import shapely
 import shapely.geometry
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from mosaic_async.geo import listed_tiles
 from mosaic_async.geo.area import Area
 from mosaic_async.geo.cover import Cover
-from mosaic_async.geo.listed_tiles import area_of_tiles
+from mosaic_async.geo.listed_tiles import area_in_matrix, area_of_tiles
+from mosaic_async.geo.matrix import Tile, TileMatrix
 
 
 def held(tiles):
@@ -40,6 +42,32 @@ def test_tiles_on_both_sides_of_the_antimeridian_are_kept(monkeypatch, cells):
     monkeypatch.setattr(listed_tiles, "_MAX_CELLS", cells)
     tiles = [mercantile.Tile(x, y, 9) for x in (0, 1, 510, 511) for y in (200, 203)]
     assert held(tiles) == set(tiles)
+
+
+MATRICES = {
+    "degrees": TileMatrix(
+        zoom=4, crs="EPSG:4326", left=-180, top=90, width=11.25, height=11.25, columns=32, rows=16, is_south_up=True
+    ),
+    "LAEA": TileMatrix(
+        zoom=1, crs="EPSG:3035", left=2_500_123.5, top=5_000_077, width=90e3, height=70e3, columns=40, rows=50
+    ),
+    "polar": TileMatrix(
+        zoom=0, crs="EPSG:3413", left=-2_000_000, top=2_000_000, width=250e3, height=250e3, columns=16, rows=16
+    ),
+    "UTM": TileMatrix(
+        zoom=9, crs="EPSG:32633", left=300_000, top=5_500_000, width=2560, height=2560, columns=99, rows=99
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_tiles_of_any_grid_are_exactly_the_tiles_of_their_area(name):
+    matrix, rng = MATRICES[name], np.random.default_rng(5)
+    for count in (1,) if name == "polar" else (1, 4, 40):  # boxes all around a pole are wider than the world
+        places = rng.integers(0, (matrix.columns, matrix.rows), (count, 2)) // (1 if count == 4 else 2)
+        tiles = {Tile(int(x), int(y), matrix.zoom) for x, y in places}
+        area = area_in_matrix(sorted(tiles), matrix)
+        assert set(Cover.of(Area.parse(area, latitudes=90), matrix).outward()) == tiles
 
 
 def test_neighbours_become_one_polygon_as_shapely_s_union_does():
