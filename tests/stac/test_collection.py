@@ -116,7 +116,7 @@ def assert_valid_stac(folder: Path) -> None:
     assert all(not Path(link.href).is_absolute() for link in found.links if link.rel == "item")
     items = list(found.get_items())
     assert len(items) == len(parts_of(folder)) > 0
-    for thing in (found, *items[:2]):
+    for thing in (found, items[-1]):
         thing.stac_extensions, kept = [], thing.stac_extensions
         thing.validate()  # the core alone: extensions' schemas are not in the package
         thing.stac_extensions = kept
@@ -162,7 +162,7 @@ async def test_a_collection_is_the_file_through_every_door(serve, tmp_path, monk
     assert_valid_cogs(folder)
     assert_valid_stac(folder)
     assert_same_pixels(one, folder, monkeypatch)
-    assert_one_mosaic_for_rio_tiler(one, folder, list(mercantile.tiles(*AREA, zooms=[ZOOM])))
+    assert_one_mosaic_for_rio_tiler(one, folder, list(mercantile.tiles(*AREA, zooms=[ZOOM]))[::5])
     blocks = set(pages_of(one)[0])
     for path in parts_of(folder):
         assert set(pages_of(path)[0]) <= blocks, "they are those of the file, byte for byte"
@@ -406,7 +406,7 @@ async def test_an_item_follows_its_file_also_after_a_kill_between_the_two(serve,
     assert left_behind(tmp_path) == ["one.json", "one.tif"]
 
 
-@pytest.mark.parametrize("nodata", [None, 255.0])
+@pytest.mark.parametrize("nodata", [pytest.param(None, marks=pytest.mark.slow), 255.0])
 async def test_a_part_of_which_a_polygon_leaves_no_pixel_has_no_item(serve, tmp_path, monkeypatch, nodata):
     """A spike thinner than a pixel reaches into the tile beside: it is fetched, and holds no pixel's centre."""
     tiler, one, folder = serve(), tmp_path / "one.tif", tmp_path / "many"
