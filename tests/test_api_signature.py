@@ -26,12 +26,13 @@ NOT_OF_A_PLAN = {
     "resume",
 } | {
     "shard",
+    "crew",
     "stop",
     "on_event",
     "progress",
 }
 build, plan = main.commands["build"], main.commands["plan"]
-NOT_OPTIONS = {"source", "area", "output", "stop", "on_event", "progress"}
+NOT_OPTIONS = {"source", "area", "output", "crew", "stop", "on_event", "progress"}
 
 
 def test_a_plan_takes_all_that_decides_what_it_says_with_the_same_names_defaults_and_types():
@@ -42,7 +43,7 @@ def test_a_plan_takes_all_that_decides_what_it_says_with_the_same_names_defaults
 
 def test_every_parameter_is_a_field_of_the_job_or_of_the_effort_with_its_default():
     fields = {field.name: field for value in (Job, Effort) for field in dataclasses.fields(value)}
-    passed_on = {"headers", "params", "secrets", "ca", "output", "stop", "on_event", "progress"}
+    passed_on = {"headers", "params", "secrets", "ca", "output", "crew", "stop", "on_event", "progress"}
     assert set(fields) == set(BUILD) - passed_on
     for name, field in fields.items():
         if field.default is not dataclasses.MISSING:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mosaic_async.build.blocking import blocking
+from mosaic_async.build.crew import Crew
+from mosaic_async.build.crew_run import CrewRun
 from mosaic_async.build.description import description_of
 from mosaic_async.build.job import Effort, Job, NotFound, OnError
 from mosaic_async.build.layout import TooWideError
@@ -78,6 +80,7 @@ async def build_mosaic(
     overwrite: bool = Effort.overwrite,
     resume: bool = Effort.resume,
     shard: str | None = Effort.shard,
+    crew: Crew | None = None,
     stop: asyncio.Event | None = None,
     on_event: OnEvent | None = None,
     progress: bool = False,
@@ -149,6 +152,7 @@ async def build_mosaic(
             shares use, from any number of processes or machines at once. When they have ended, the same call without
             it builds what is missing and writes the output. `concurrency` and `rate` are those of this process:
             divide what the server may get by N.
+        crew: other processes that build the parts, as `mosaic_async.cluster.crew_at` yields them; None: this one.
         stop: set it to end early: requests under way arrive and are kept, then `StoppedError` is raised.
         on_event: called with each `Event`; it must be quick. The logger `mosaic_async` has the incidents too.
         progress: show a progress bar, of the notebook or of the terminal.
@@ -212,8 +216,11 @@ async def build_mosaic(
             collection=collection,
         )
         with listening(on_event, progress=progress) as hear:
-            if effort.shard is None:
-                run: Run | ShardRun = Run(job, effort, path, hear, stop, describe=describe)
+            run: Run | ShardRun | CrewRun
+            if crew is not None:
+                run = CrewRun(job, effort, path, crew, on_event=hear, stop=stop, describe=describe)
+            elif effort.shard is None:
+                run = Run(job, effort, path, hear, stop, describe=describe)
             else:
                 run = ShardRun(job, effort, path, Shard.parse(effort.shard), on_event=hear, stop=stop)
             try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from mosaic_async.build.job import Effort, Job
 from mosaic_async.build.layout import Layout
@@ -21,3 +22,5 @@ class Blueprint:
     """Of the job's identity, which its pieces are proved by."""
     known: Tile | None = None
     """A tile that had data, which tells a tile that is not found from a source that is gone; None: unknown."""
+    first: Mapping[Tile, bytes] = field(default_factory=dict)
+    """Bodies that have arrived already and are proved; an empty one stands for a tile without data."""

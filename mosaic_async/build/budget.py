@@ -56,6 +56,11 @@ def open_parts(grid: Grid, encoding: Encoding, tile_format: TileFormat, *, memor
     return next((n for n in counts if memory_needed(grid, encoding, tile_format, in_flight, n) <= memory), 0)
 
 
+def least_memory() -> int:
+    """Return the bytes below which no run fits, whatever its tiles are."""
+    return _BASE_MEMORY + BLOCK_CACHE
+
+
 def choose_grid(
     grid: Grid,
     encoding: Encoding,

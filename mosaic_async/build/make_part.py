@@ -23,7 +23,7 @@ from mosaic_async.build.run_state import RunState
 from mosaic_async.build.scene_tally import SceneTally
 from mosaic_async.build.work_folder import WorkFolder
 from mosaic_async.events import OnEvent, PieceDropped, RunStarted, SameBytes, TileFailed
-from mosaic_async.geo.grid import Part
+from mosaic_async.geo.grid import Part, part_name
 from mosaic_async.http.client import Client
 from mosaic_async.raster.few_values import FewValues
 
@@ -80,6 +80,9 @@ async def make_part(
     work = await WorkFolder.open(folder, blueprint.label, on_drop=lambda *piece: on_event(PieceDropped(*piece)))
     retried, proved = RetryTally(on_event), work.arrivals.prove
     try:
+        grid = blueprint.layout.grid
+        for tile in blueprint.first.keys() & grid.tiles(part):
+            await work.spool.write(tile, blueprint.first[tile], file=part_name(*grid.touches(tile)[0]))
         async with run_client(blueprint.job, blueprint.effort, retried, on_event=on_event, on_proof=proved) as client:
             made = await make_parts(
                 blueprint, [part], client=client, work=work, published=published, stop=stop, on_event=on_event

@@ -14,6 +14,7 @@ from mosaic_async.build.api import build_mosaic
 from mosaic_async.build.failed_tiles import check_not_own
 from mosaic_async.build.job import NOT_FOUND, ON_ERROR, Effort
 from mosaic_async.cli import extras
+from mosaic_async.cli.dask_option import crew_of
 from mosaic_async.cli.found_scenes import found
 from mosaic_async.cli.job_arguments import JobArguments
 from mosaic_async.cli.opened_source import is_tile_url, opened
@@ -81,6 +82,11 @@ from mosaic_async.events import MosaicReport
 @search_options
 @sign_option
 @click.option(
+    "--dask",
+    metavar="ADDRESS|N",
+    help="Build the parts on a Dask cluster: the scheduler's address, or a number of processes of this machine.",
+)
+@click.option(
     "--scenes",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -94,7 +100,7 @@ def build(source: str, output: Path, **options: Any) -> None:
 
     Re-run the same command to resume a run that was interrupted or incomplete.
     """
-    as_json, scenes = options.pop("as_json"), options.pop("scenes")
+    as_json, scenes, dask = options.pop("as_json"), options.pop("scenes"), options.pop("dask")
     options["resume"] = not options.pop("fresh")
     if options["tiles"]:
         check_not_own(options["tiles"], output)
@@ -104,7 +110,7 @@ def build(source: str, output: Path, **options: Any) -> None:
         given = JobArguments.of(options)
         with found(source, given) as mosaic:
             listed = _scenes(mosaic, given) if scenes else {}
-            report = _build(mosaic, output, given, progress, as_json=as_json)
+            report = _build(mosaic, output, given, progress, as_json=as_json, dask=dask)
     if scenes:
         write_whole(scenes, json.dumps(listed))
     shard = options["shard"]
@@ -121,13 +127,17 @@ def _scenes(source: str | Path, given: JobArguments) -> Any:
     return extras.stac().scenes_of(source, given.area, headers=given.access["headers"])
 
 
-def _build(source: str | Path, output: Path, given: JobArguments, progress: Progress, *, as_json: bool) -> MosaicReport:
+def _build(
+    source: str | Path, output: Path, given: JobArguments, progress: Progress, *, as_json: bool, dask: str | None
+) -> MosaicReport:
     """Run the library; an incomplete run prints its report too."""
     stop = asyncio.Event()
 
     async def work() -> MosaicReport:
-        async with opened(source, given) as tiles:
-            return await build_mosaic(tiles, given.area, output, stop=stop, on_event=progress, **given.library)
+        async with opened(source, given) as tiles, crew_of(dask, source, given) as crew:
+            return await build_mosaic(
+                tiles, given.area, output, crew=crew, stop=stop, on_event=progress, **given.library
+            )
 
     def stop_softly(number: signal.Signals) -> bool:
         """Stop the run where it waits for tiles only: those in flight are worth waiting for."""

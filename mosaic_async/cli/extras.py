@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from mosaic_async.errors import UsageError
+from mosaic_async.sources.extras import required
 
 _OF_TILER = ("cogeo_mosaic", "rio_tiler", "titiler.mosaic", "uvicorn")
 """What the tiler's own processes import, and this one does not."""
@@ -43,6 +44,15 @@ def vector() -> Any:
             hint="pip install 'mosaic-async[vector]', or write the area as GeoJSON",
         ) from error
     return module
+
+
+def cluster() -> Any:
+    """Return `mosaic_async.cluster`.
+
+    Raises:
+        UsageError: the extra `dask` is not installed.
+    """
+    return required("mosaic_async.cluster", extra="dask", what="--dask")
 
 
 def stac() -> Any:

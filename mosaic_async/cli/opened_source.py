@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -70,16 +71,30 @@ async def _rendered(
     elif given.dialect:
         raise UsageError("--dialect does not apply to the embedded tiler", hint="leave --dialect out, or set --tiler")
     else:
-        home = source.parent if isinstance(source, Path) else None
-        access = {
-            "signing": extras.tiler().Signing(unsigned=True) if given.sign else None,
-            "headers": given.access["headers"],
-            "origins": origins_of([given.search.get("api") or ""]),
-        }
-        own = {"max_bad_scenes": given.max_bad_scenes, "home": home}
         memory = given.library.get("memory", Effort.memory) // 2  # the other half is the run's
-        async with extras.tiler().local_tiler(name, **given.rendering, **size, **own, **access, memory=memory) as local:
+        async with extras.tiler().local_tiler(name, **_tiler_options(source, given, size), memory=memory) as local:
             yield local
+
+
+def tiler_on_workers(source: str | Path, given: JobArguments) -> tuple[str, dict[str, Any]] | None:
+    """Return the scenes and the options of the embedded tiler, for others to start it; None if it is not needed."""
+    if given.tiler or is_tile_url(str(source)):
+        return None
+    size = given.library.get("tile_size")
+    name = str(source) if re.match(r"[a-z0-9]+://", str(source)) else str(Path(source).absolute())
+    return name, _tiler_options(source, given, {"tile_size": size} if size else {})
+
+
+def _tiler_options(source: str | Path, given: JobArguments, size: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        **given.rendering,
+        **size,
+        "max_bad_scenes": given.max_bad_scenes,
+        "home": source.parent if isinstance(source, Path) else None,
+        "signing": extras.tiler().Signing(unsigned=True) if given.sign else None,
+        "headers": given.access["headers"],
+        "origins": origins_of([given.search.get("api") or ""]),
+    }
 
 
 async def _by_tiler(tiler: str, source: str, given: JobArguments, size: Mapping[str, int]) -> TileSource:

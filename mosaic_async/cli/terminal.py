@@ -37,6 +37,7 @@ def report_text(report: MosaicReport) -> str:
         + _same_bytes_text(report.same_bytes)
         + _values_text(report)
         + _scenes_text(report.scenes)
+        + "".join(f"\n{one.worker}: {_counted(one.parts, 'part')}, {one.tiles:,} tiles" for one in report.workers)
     )
 
 

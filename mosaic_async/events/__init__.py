@@ -245,6 +245,16 @@ class SameBytes:
     """Of the picture's bytes, in hexadecimal, for a rule of ``empty``."""
 
 
+@dataclass(frozen=True)
+class WorkerShare:
+    """What one worker of a cluster has built."""
+
+    worker: str
+    """Its address."""
+    parts: int
+    tiles: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class MosaicReport:
     """What a run did."""
@@ -295,6 +305,8 @@ class MosaicReport:
     averages without the user's choice; 0 otherwise."""
     tile_dtypes: tuple[str, ...] = ()
     """Those of the tiles, if they differ: their numbers are kept, so 255 of uint8 is not 65535 of uint16."""
+    workers: tuple[WorkerShare, ...] = ()
+    """Who has built how much, if workers of a cluster did."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON types; tiles are written z/x/y."""
@@ -312,6 +324,7 @@ class MosaicReport:
         same_bytes = SameBytes(**found) if (found := values.get("same_bytes")) else None
         settled = {"output": Path(values["output"]), "bounds": (west, south, east, north), "failed": tuple(failed)}
         settled |= {"same_bytes": same_bytes, "tile_dtypes": tuple(values.get("tile_dtypes", ()))}
+        settled |= {"workers": tuple(WorkerShare(**share) for share in values.get("workers", ()))}
         return cls(**{**values, **settled, "scenes": SceneReport(**scenes)})
 
 
