@@ -27,7 +27,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from mosaic_async.redaction import scrub
+from mosaic_async.safety.redaction import scrub
 
 _PARAMETER = re.compile(r"``(\w+(?:=\w+)?)``")
 

@@ -14,7 +14,7 @@ from blockbuster import blockbuster_ctx
 from hypothesis import Phase, settings
 from rasterio._env import del_gdal_config  # not public, and the only way to take a setting back
 
-from mosaic_async import redaction
+from mosaic_async.safety import redaction
 from tests.fake_tiler import FakeTiler
 
 # The same examples in every run; `--hypothesis-profile random` looks for new ones.

@@ -6,7 +6,6 @@ Nothing here prints or touches the loop's policy. Exceptions that leave are of `
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,14 @@ from mosaic_async.build.crew import Crew
 from mosaic_async.build.crew_run import CrewRun
 from mosaic_async.build.description import description_of
 from mosaic_async.build.job import Effort, Job, NotFound, OnError
-from mosaic_async.build.layout import TooWideError
 from mosaic_async.build.output_path import output_path
 from mosaic_async.build.plan import MosaicPlan, make_plan
-from mosaic_async.build.preflight import room_hint
 from mosaic_async.build.run import Run
 from mosaic_async.build.shard import Shard
 from mosaic_async.build.shard_run import ShardRun
+from mosaic_async.build.sole_error import sole_error
 from mosaic_async.build.verify import SAMPLE, VerifyReport, verify
-from mosaic_async.errors import MosaicError, ResourceError, UsageError
+from mosaic_async.errors import ResourceError, UsageError
 from mosaic_async.events import MosaicReport, OnEvent
 from mosaic_async.events.listeners import listening
 from mosaic_async.geo.area import Area
@@ -32,7 +30,7 @@ from mosaic_async.geo.matrix import MatrixSet
 from mosaic_async.http.emptiness import spelled
 from mosaic_async.http.limits import Concurrency
 from mosaic_async.raster.encoding import MaskMode, OverviewChoice
-from mosaic_async.redaction import learn
+from mosaic_async.safety.redaction import learn
 from mosaic_async.sources.matrix_sets import matrix_set_for
 from mosaic_async.sources.opening import opened_source
 from mosaic_async.sources.source import TileSource
@@ -226,7 +224,7 @@ async def build_mosaic(
             try:
                 return await run.build()
             except (BaseExceptionGroup, OSError, ResourceError) as error:
-                raise _sole(error, path, run.disk_needed) from error
+                raise sole_error(error, path, run.disk_needed) from error
 
 
 async def plan_mosaic(
@@ -369,7 +367,7 @@ async def verify_mosaic(
         ) as found:
             return await verify(path, found, effort, sample=sample, seed=seed)
     except (BaseExceptionGroup, OSError) as error:
-        raise _sole(error, path, None) from error
+        raise sole_error(error, path, None) from error
 
 
 def _area(area: Sequence[float] | Mapping[str, Any], grid: MatrixSet | None) -> Area:
@@ -378,23 +376,3 @@ def _area(area: Sequence[float] | Mapping[str, Any], grid: MatrixSet | None) -> 
 
 build_mosaic_sync = blocking(build_mosaic)
 """`build_mosaic` for code that does not await; it also works inside a running loop, as in Jupyter."""
-
-
-def _sole(error: BaseException, output: Path, needed: int | None) -> BaseException:
-    """Return the one error that ended a run: ours before others, the disk's in our words, and never a group."""
-    leaves: list[BaseException] = []
-    pending = [error]
-    while pending:
-        first = pending.pop(0)
-        if isinstance(first, BaseExceptionGroup):
-            pending += first.exceptions
-        else:
-            leaves.append(first)
-    leaf = next((leaf for leaf in leaves if isinstance(leaf, MosaicError)), leaves[0])
-    if isinstance(leaf, ResourceError) and not isinstance(leaf, TooWideError) and needed is not None:
-        return ResourceError(leaf.message, hint=room_hint(output.parent, needed))
-    if not isinstance(leaf, OSError):
-        return leaf
-    is_full = leaf.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    hint = room_hint(output.parent, needed) if is_full else "check the permissions of the folder"
-    return ResourceError(f"{leaf.filename or output}: {leaf.strerror or leaf}", hint=hint)

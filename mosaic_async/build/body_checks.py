@@ -20,7 +20,7 @@ from mosaic_async.http.request import Answer
 from mosaic_async.http.server_words import words_in
 from mosaic_async.raster.form import TileFormat
 from mosaic_async.raster.tile import driver_of, known_driver
-from mosaic_async.redaction import one_line
+from mosaic_async.safety.redaction import one_line
 
 MAX_SIDE = 4096
 """Pixels per side of a first tile; a larger one is a bomb or not a tile."""

@@ -33,7 +33,7 @@ class Crew(Protocol):
         """Return the bytes that a part may take on any of the workers.
 
         Raises:
-            ResourceError: there are no workers, or one is too small for any part.
+            ResourceError: no worker comes, or one is too small for any part.
         """
 
     async def make(

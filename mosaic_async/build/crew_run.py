@@ -11,13 +11,13 @@ from pathlib import Path
 
 from mosaic_async.build.crew import Crew, CrewResult
 from mosaic_async.build.description import Describe
+from mosaic_async.build.drawing import draw_shared
 from mosaic_async.build.identity import Identity
 from mosaic_async.build.job import Effort, Job
 from mosaic_async.build.preflight import check_room
 from mosaic_async.build.run import Run
 from mosaic_async.build.run_client import RetryTally, run_client
 from mosaic_async.build.shard import Shard
-from mosaic_async.build.drawing import draw_shared
 from mosaic_async.build.shared_folder import SharedFolder
 from mosaic_async.build.work_folder import WorkFolder
 from mosaic_async.errors import UsageError

@@ -36,7 +36,7 @@ from mosaic_async.events import OnEvent, PartSealed, PieceDropped, SceneSkipped,
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid import Part, part_name
 from mosaic_async.http.client import Answer, Check, Client
-from mosaic_async.redaction import scrub
+from mosaic_async.safety.redaction import scrub
 
 _SWEEP_SHARE = 4
 """A second pass makes this many times fewer requests at once: the server of parked tiles is in trouble."""

@@ -18,7 +18,7 @@ from mosaic_async.events import MosaicReport, TileFailed, zxy
 from mosaic_async.geo.cover import MAX_ZOOM, Tile
 from mosaic_async.geo.matrix import MatrixSet, TileMatrix, web_mercator
 from mosaic_async.raster import whole_file
-from mosaic_async.safe_json import parse
+from mosaic_async.safety.safe_json import parse
 
 _LINE = re.compile(r"\s*(\d+)[/\s,]+(\d+)[/\s,]+(\d+)\s*")
 

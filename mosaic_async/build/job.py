@@ -33,7 +33,7 @@ from mosaic_async.raster.encoding import (
 from mosaic_async.raster.form import RGB, TileFormat
 from mosaic_async.raster.packing import DECODINGS, check_decoding
 from mosaic_async.raster.tile import MAX_BORDER
-from mosaic_async.redaction import scrub
+from mosaic_async.safety.redaction import scrub
 from mosaic_async.sources.band_label import BandLabel
 from mosaic_async.sources.coverage import check_coverage, check_zooms
 from mosaic_async.sources.placeholders import check_grid_of

@@ -16,7 +16,7 @@ from mosaic_async.build.collection_folder import check_replaceable
 from mosaic_async.build.publication import publication_path
 from mosaic_async.build.work_folder import work_path
 from mosaic_async.errors import UsageError
-from mosaic_async.safe_json import parse
+from mosaic_async.safety.safe_json import parse
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/|/vsi[a-z0-9_]+/")
 """One slash is enough: that is what `Path` leaves of `s3://bucket`. A single letter is a drive."""

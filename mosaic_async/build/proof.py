@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mosaic_async.safe_json import read
+from mosaic_async.safety.safe_json import read
 
 _CHUNK = 2**20
 """Bytes that are in memory while a file is read."""

@@ -9,7 +9,7 @@ from mosaic_async.events import OnEvent, Pulse, ServerTrouble, TileRetried
 from mosaic_async.http.client import Client
 from mosaic_async.http.emptiness import EmptyRules
 from mosaic_async.http.wire import OnProof
-from mosaic_async.redaction import scrub
+from mosaic_async.safety.redaction import scrub
 
 _MAX_REASONS = 100
 _SHOWN_REASONS = 20

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from mosaic_async.events import SceneCount, SceneReport
-from mosaic_async.redaction import one_line
+from mosaic_async.safety.redaction import one_line
 
 SHOWN = 500
 """Scenes of each kind that a report lists; a country has tens of thousands."""

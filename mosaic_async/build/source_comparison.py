@@ -31,7 +31,7 @@ from mosaic_async.raster.fitting import encoding_of, fit, mask_mode
 from mosaic_async.raster.form import Mask, Pixels, Reading
 from mosaic_async.raster.tile import is_blank, learn, read
 from mosaic_async.raster.tolerance import Codec, difference
-from mosaic_async.safe_json import parse
+from mosaic_async.safety.safe_json import parse
 from mosaic_async.sources.source import TileSource
 
 _Result = TypeVar("_Result")

@@ -17,7 +17,7 @@ from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.grid_names import DEGREES, crs_named
 from mosaic_async.geo.matrix import TileMatrix
 from mosaic_async.geo.systems import is_degrees, system
-from mosaic_async.redaction import one_line
+from mosaic_async.safety.redaction import one_line
 from mosaic_async.sources.source import TILE_HEADER
 
 _LEAST_SIDE = 128

@@ -61,10 +61,4 @@ def stac() -> Any:
     Raises:
         UsageError: the extra `stac` is not installed.
     """
-    try:
-        from mosaic_async import stac as room  # noqa: PLC0415 - the extra may be missing
-    except ImportError as error:
-        raise UsageError(
-            f"searches for scenes require the extra `stac` ({error})", hint="pip install 'mosaic-async[stac]'"
-        ) from error
-    return room
+    return required("mosaic_async.stac", extra="stac", what="a search for scenes")

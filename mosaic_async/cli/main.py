@@ -24,7 +24,7 @@ from mosaic_async.cli.signals import Interrupted
 from mosaic_async.cli.stderr_lines import hint, is_json, json_line
 from mosaic_async.cli.verify_command import verify
 from mosaic_async.errors import MosaicError, StoppedError
-from mosaic_async.redaction import scrub
+from mosaic_async.safety.redaction import scrub
 
 
 class _Main(click.Group):

@@ -17,8 +17,8 @@ from mosaic_async.cli.job_arguments import JobArguments
 from mosaic_async.cli.parsing import split_list
 from mosaic_async.errors import UsageError
 from mosaic_async.http.trust import trusting
-from mosaic_async.redaction import learn
-from mosaic_async.safe_json import parse
+from mosaic_async.safety.redaction import learn
+from mosaic_async.safety.safe_json import parse
 from mosaic_async.sources.access import origins_of
 from mosaic_async.sources.described import describes_tiles
 from mosaic_async.sources.opening import opened_source, with_secrets

@@ -15,7 +15,7 @@ import click
 
 from mosaic_async.errors import ResourceError, UsageError
 from mosaic_async.raster import whole_file
-from mosaic_async.safe_json import parse
+from mosaic_async.safety.safe_json import parse
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 HEADERS_VARIABLE = "MOSAIC_ASYNC_HEADERS"

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from mosaic_async.redaction import scrub
+from mosaic_async.safety.redaction import scrub
 
 FORMATS = ("text", "json")
 _KEY = "mosaic_async.log_format"

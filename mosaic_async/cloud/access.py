@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from mosaic_async.cloud.extras import imported
 from mosaic_async.errors import ResourceError
-from mosaic_async.redaction import learn
+from mosaic_async.safety.redaction import learn
 
 _ATTEMPTS = 5
 _DEFAULT_REGION = "us-east-1"

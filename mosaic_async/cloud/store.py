@@ -14,7 +14,7 @@ from typing import Any
 from mosaic_async.cloud.access import Access
 from mosaic_async.cloud.extras import imported
 from mosaic_async.errors import MosaicError, ResourceError, UsageError
-from mosaic_async.redaction import one_line
+from mosaic_async.safety.redaction import one_line
 
 _DENIED = frozenset({"403", "AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
 _MISSING = frozenset({"404", "NoSuchKey"})

@@ -94,11 +94,10 @@ class DaskCrew:
         """Return the bytes that a part may take on any of the workers.
 
         Raises:
-            ResourceError: there are no workers, or one is too small for any part.
+            ResourceError: no worker comes, or one is too small for any part.
         """
-        with _talking(), suppress(TimeoutError):
-            await self._client.wait_for_workers(1, timeout=_ARRIVAL)
         with _talking():
+            await self._wait_for_a_worker()
             limits: dict[str, tuple[int | None, int]] = await self._client.run(memory_of)
         if not limits:
             raise ResourceError("the Dask cluster has no workers", hint="start some with `dask worker`, then re-run")
@@ -116,6 +115,12 @@ class DaskCrew:
                 hint=f"start workers with --memory-limit {needed}MiB or more, or with fewer --nthreads",
             )
         return least
+
+    async def _wait_for_a_worker(self) -> None:
+        for _ in range(int(_ARRIVAL / _LOOK)):
+            if await self._client.nthreads():
+                return
+            await asyncio.sleep(_LOOK)
 
     async def make(
         self,
@@ -209,7 +214,7 @@ class DaskCrew:
                 if progress.deaths[part.name] >= _DEATHS:
                     raise ResourceError(
                         f"workers die again and again over part {part.name}: {error}",
-                        hint="give them more memory; finished parts are kept, and the same call resumes from here",
+                        hint="start them with more memory; the same call resumes with the finished parts",
                     ) from error
             except FutureCancelledError as error:
                 if self._client.status != "running":

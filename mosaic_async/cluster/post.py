@@ -55,7 +55,7 @@ class Outbox:
         return note
 
     def close(self, part: str, requests: int, nbytes: int) -> None:
-        """Note that a part has ended, after so many requests and bytes."""
+        """Note that a part has ended, and what it took."""
         self._pulses.pop(part, None)
         self._ended = Pulse(0, self._ended.requests + requests, self._ended.bytes_received + nbytes)
 

@@ -26,7 +26,7 @@ from mosaic_async.events import (
     zxy,
 )
 from mosaic_async.events.meter import Meter
-from mosaic_async.redaction import scrub
+from mosaic_async.safety.redaction import scrub
 
 BETWEEN_LINES = 30.0
 """Seconds between two lines about the progress."""

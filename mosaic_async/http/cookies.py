@@ -9,7 +9,7 @@ from __future__ import annotations
 import aiohttp
 from yarl import URL
 
-from mosaic_async.redaction import learn
+from mosaic_async.safety.redaction import learn
 
 _SHORTEST_SECRET = 8
 """Characters; shorter values are flags, and too common as words to be removed from texts."""

@@ -17,8 +17,8 @@ from mosaic_async.http.outcome import Outcome, hint_of, of_status, reason_of
 from mosaic_async.http.server_words import words_in
 from mosaic_async.http.trust import trusted
 from mosaic_async.http.user_agent import USER_AGENT
-from mosaic_async.redaction import learn_request, one_line, scrub
-from mosaic_async.safe_json import parse
+from mosaic_async.safety.redaction import learn_request, one_line, scrub
+from mosaic_async.safety.safe_json import parse
 
 TIMEOUT = 60.0
 """Seconds per attempt; a mosaic of a search takes as long as the search."""

@@ -30,7 +30,7 @@ from mosaic_async.http.trust import trusted
 from mosaic_async.http.user_agent import USER_AGENT
 from mosaic_async.http.watched_response import DroppedError, WatchedResponse, watched_by
 from mosaic_async.http.wire import OnProof, Wire, Wires
-from mosaic_async.redaction import learn_request, one_line, scrub
+from mosaic_async.safety.redaction import learn_request, one_line, scrub
 
 MAX_BODY = 256 * 2**20
 """Bytes; larger than any sensible tile or document."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from mosaic_async.safe_json import parse
+from mosaic_async.safety.safe_json import parse
 
 _MOST = 2**16
 """Bytes of a body that are searched."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from mosaic_async.raster import whole_file
-from mosaic_async.safe_json import parse
+from mosaic_async.safety.safe_json import parse
 
 SUFFIX = ".journal"
 

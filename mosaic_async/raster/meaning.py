@@ -12,7 +12,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import DatasetReader
 
 from mosaic_async.raster.form import RGB, Mask, Palette, Pixels, Reading, TileFormat, same_nan
-from mosaic_async.redaction import one_line
+from mosaic_async.safety.redaction import one_line
 
 _PICTURES = frozenset(("PNG", "JPEG", "WEBP"))
 """Formats that say themselves which band is the mask; a transparent colour is a mask and not a nodata value."""

@@ -22,7 +22,7 @@ from mosaic_async.raster import meaning, png
 from mosaic_async.raster.environment import decoding
 from mosaic_async.raster.form import Mask, Pixels, Reading, TileFormat
 from mosaic_async.raster.packing import unpack, unpacked_form
-from mosaic_async.redaction import one_line
+from mosaic_async.safety.redaction import one_line
 
 _MAGIC = (
     (b"II*\0", "GTiff"),

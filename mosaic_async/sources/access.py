@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mosaic_async.errors import UsageError
-from mosaic_async.redaction import learn_request
+from mosaic_async.safety.redaction import learn_request
 
 _granted: dict[str, dict[str, str]] = {}
 

@@ -18,7 +18,7 @@ from mosaic_async.geo.area import Bounds
 from mosaic_async.geo.cover import WORLD
 from mosaic_async.geo.grid_names import WEB_MERCATOR
 from mosaic_async.http.server_words import words_of
-from mosaic_async.redaction import one_line
+from mosaic_async.safety.redaction import one_line
 from mosaic_async.sources.description import Description, is_url
 from mosaic_async.sources.grid_signs import is_web_mercator
 from mosaic_async.sources.mercator_levels import Level, levels_by_zoom

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from mosaic_async.errors import SourceError, UsageError
-from mosaic_async.redaction import scrub
+from mosaic_async.safety.redaction import scrub
 
 DEFAULT = "10"
 """Scenes that may be left out by default."""

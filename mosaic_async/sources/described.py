@@ -13,7 +13,7 @@ from typing import Any
 
 from mosaic_async.errors import SourceError
 from mosaic_async.http.server_words import words_in
-from mosaic_async.redaction import one_line
+from mosaic_async.safety.redaction import one_line
 from mosaic_async.sources.arcgis import arcgis_source, as_json, is_service
 from mosaic_async.sources.description import Description, is_url
 from mosaic_async.sources.ogc_tiles import next_link, ogc_source

@@ -19,8 +19,8 @@ from yarl import URL
 from mosaic_async.errors import RequestError, SourceError
 from mosaic_async.http.client import Client, Pace
 from mosaic_async.http.request import is_same_place
-from mosaic_async.redaction import scrub
-from mosaic_async.safe_json import parse
+from mosaic_async.safety.redaction import scrub
+from mosaic_async.safety.safe_json import parse
 from mosaic_async.sources.placeholders import on_each_server
 from mosaic_async.sources.source import TileSource
 

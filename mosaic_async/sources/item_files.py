@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mosaic_async.errors import SourceError, UsageError
-from mosaic_async.safe_json import parse
+from mosaic_async.safety.safe_json import parse
 from mosaic_async.sources.stac_files import is_item, linked_documents, read_document, resolve_href, text_of
 from mosaic_async.sources.stac_query import Item
 

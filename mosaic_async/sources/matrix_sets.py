@@ -17,8 +17,8 @@ from mosaic_async.errors import UsageError
 from mosaic_async.geo.grid_names import WEB_MERCATOR, crs_named, crs_of_set
 from mosaic_async.geo.matrix import MatrixSet, TileMatrix
 from mosaic_async.http.request import is_same_place
-from mosaic_async.redaction import one_line
-from mosaic_async.safe_json import parse
+from mosaic_async.safety.redaction import one_line
+from mosaic_async.safety.safe_json import parse
 from mosaic_async.sources.description import Description, is_url
 from mosaic_async.sources.placeholders import without_placeholders
 from mosaic_async.sources.source import TileSource

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.http.json_call import exchange
-from mosaic_async.redaction import scrub
+from mosaic_async.safety.redaction import scrub
 from mosaic_async.sources.dialects import DIALECTS, Dialect, from_openapi, is_tile_path
 
 REGISTER = r"/(searches|mosaic)/register$"

@@ -18,7 +18,7 @@ from yarl import URL
 
 from mosaic_async.http.route import route_to
 from mosaic_async.http.trust import context_for_libraries
-from mosaic_async.safe_json import parse
+from mosaic_async.safety.safe_json import parse
 from mosaic_async.sources.access import headers_for, origins_of
 
 MAX_BODY = 64 * 2**20

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from mosaic_async.errors import SourceError
 from mosaic_async.http.user_agent import USER_AGENT
-from mosaic_async.redaction import learn_request
+from mosaic_async.safety.redaction import learn_request
 from mosaic_async.sources.remote_json import get_json
 from mosaic_async.sources.stac_query import Item
 

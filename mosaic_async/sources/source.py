@@ -16,7 +16,7 @@ from mosaic_async.errors import UsageError
 from mosaic_async.geo.area import Bounds
 from mosaic_async.geo.cover import Tile
 from mosaic_async.geo.matrix import MatrixSet, TileMatrix, web_mercator
-from mosaic_async.redaction import learn, learn_request
+from mosaic_async.safety.redaction import learn, learn_request
 from mosaic_async.sources.band_label import BandLabel
 from mosaic_async.sources.grid_signs import grid_in_url, is_web_mercator
 from mosaic_async.sources.packed import has_classes, packing_of

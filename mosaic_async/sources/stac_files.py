@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from mosaic_async.errors import SourceError
-from mosaic_async.redaction import scrub
-from mosaic_async.safe_json import parse, read_text
+from mosaic_async.safety.redaction import scrub
+from mosaic_async.safety.safe_json import parse, read_text
 
 _LEADING_TO_ITEMS = ("item", "child")
 

@@ -20,8 +20,8 @@ import mercantile
 
 from mosaic_async.errors import SourceError, UsageError
 from mosaic_async.http.json_call import Reply, exchange
-from mosaic_async.redaction import scrub
-from mosaic_async.safe_json import read
+from mosaic_async.safety.redaction import scrub
+from mosaic_async.safety.safe_json import read
 from mosaic_async.sources.dialects import DIALECTS, TMS, Dialect, Params
 from mosaic_async.sources.openapi import REGISTER, Endpoint, dialect_named, kind_of, open_endpoint, spoken_by
 from mosaic_async.sources.placeholders import is_template

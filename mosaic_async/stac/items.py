@@ -19,8 +19,8 @@ from requests import RequestException
 from shapely.geometry import shape
 
 from mosaic_async.errors import SourceError, UsageError
-from mosaic_async.redaction import learn_request, scrub
-from mosaic_async.safe_json import parse
+from mosaic_async.safety.redaction import learn_request, scrub
+from mosaic_async.safety.safe_json import parse
 from mosaic_async.sources.footprint import outline_of
 from mosaic_async.sources.item_files import OnBad, Scene, link_of, read_scenes, refuse
 from mosaic_async.sources.outlines import box_of

@@ -22,7 +22,7 @@ from shapely.geometry.base import BaseGeometry
 
 from mosaic_async.errors import SourceError
 from mosaic_async.geo.area import Area
-from mosaic_async.redaction import scrub
+from mosaic_async.safety.redaction import scrub
 from mosaic_async.sources.footprint import outline_of
 from mosaic_async.sources.item_files import read_scenes
 from mosaic_async.sources.outlines import box_of

@@ -14,7 +14,7 @@ from mosaic_async.cloud.concatenation import abort_uploads, concatenate
 from mosaic_async.cloud.store import Store, TakenError
 from mosaic_async.cloud.stretches import Kept, Stretch
 from mosaic_async.errors import ResourceError, UsageError
-from mosaic_async.redaction import scrub
+from mosaic_async.safety.redaction import scrub
 from tests.object_server import Identity, ObjectServer, moto_server, seaweed_server
 
 MIB = 2**20

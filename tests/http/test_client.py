@@ -12,7 +12,7 @@ from aiohttp import web
 
 from mosaic_async.errors import RequestError, SourceError, TileError, UsageError
 from mosaic_async.http.client import USER_AGENT, Client, Clock, Pace
-from mosaic_async.redaction import scrub
+from mosaic_async.safety.redaction import scrub
 from tests.moods import Cut
 
 TILE = (3, 4, 2)

@@ -21,7 +21,7 @@ from mosaic_async.http.outcome import reason_of
 from mosaic_async.http.request import is_same_place
 from mosaic_async.http.server_words import words_in
 from mosaic_async.http.trust import trusted
-from mosaic_async.redaction import learn_request, one_line
+from mosaic_async.safety.redaction import learn_request, one_line
 from mosaic_async.sources.stores.store import UnreadableError, stamp_of
 
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)

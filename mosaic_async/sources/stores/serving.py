@@ -13,7 +13,7 @@ from secrets import token_urlsafe
 from aiohttp import web
 
 from mosaic_async.geo.cover import Tile
-from mosaic_async.redaction import learn
+from mosaic_async.safety.redaction import learn
 from mosaic_async.sources.source import TILE_HEADER, TileSource
 from mosaic_async.sources.stores.store import Store, UnreadableError
 

@@ -24,7 +24,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.convertors import Convertor, register_url_convertor
 
 from mosaic_async.errors import UsageError
-from mosaic_async.safe_json import parse
+from mosaic_async.safety.safe_json import parse
 from mosaic_async.sources.footprint import outline_of, reach_of
 from mosaic_async.sources.outlines import box_of, capped_cells, cell_count, within_the_world
 from mosaic_async.sources.seasons import SEASONS

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from rasterio.features import bounds as bounds_of
 from rio_tiler.io.stac import fetch
 
-from mosaic_async.safe_json import read
+from mosaic_async.safety.safe_json import read
 from mosaic_async.sources.footprint import reach_of, states_grid
 from mosaic_async.sources.outlines import Box, boxes_of
 from mosaic_async.sources.remote_json import get_json

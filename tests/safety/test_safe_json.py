@@ -13,7 +13,7 @@ from mosaic_async.build.failed_tiles import read_tiles
 from mosaic_async.build.work_folder import WorkFolder
 from mosaic_async.cli.main import main
 from mosaic_async.errors import SourceError, UsageError
-from mosaic_async.safe_json import parse, read, read_text
+from mosaic_async.safety.safe_json import parse, read, read_text
 from mosaic_async.sources.opening import from_tilejson
 from mosaic_async.sources.stac_files import read_document
 from mosaic_async.tiler.scenes.mosaic import open_mosaic
@@ -46,7 +46,7 @@ def test_what_is_not_gzipped_as_its_name_says_is_a_value_error(tmp_path, data):
 
 
 def test_a_packed_file_without_end_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("mosaic_async.safe_json._MAX_UNPACKED", 10_000)
+    monkeypatch.setattr("mosaic_async.safety.safe_json._MAX_UNPACKED", 10_000)
     (tmp_path / "bomb.json.gz").write_bytes(gzip.compress(b" " * 10_001))
     (tmp_path / "fits.json.gz").write_bytes(gzip.compress(b" " * 9_998 + b"{}"))
     assert read(tmp_path / "fits.json.gz") == {}

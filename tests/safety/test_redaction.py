@@ -11,13 +11,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mosaic_async import redaction
 from mosaic_async.cli.main import print_unexpected
 from mosaic_async.errors import SourceError, TileError
 from mosaic_async.http.outcome import Outcome
 from mosaic_async.http.request import AttemptError
 from mosaic_async.http.server_words import words_in
-from mosaic_async.redaction import learn, learn_request, one_line, scrub, secrets_of
+from mosaic_async.safety import redaction
+from mosaic_async.safety.redaction import learn, learn_request, one_line, scrub, secrets_of
 
 SPELLINGS = {
     "raw": str,
