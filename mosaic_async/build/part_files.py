@@ -7,9 +7,12 @@ canvas, so that only those tiles are needed to finish it. It knows nothing of wh
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,10 @@ from mosaic_async.raster.form import TileFormat
 
 _SQUARE = 16
 """Parts per side whose files share a folder: at most 1,024 files, and few folders."""
+_BATCH = 512
+"""Parts that are examined before anything else has a turn."""
+_Proved = tuple[PartRecord, Mapping[str, Any]]
+"""The record of a part, and what is kept beside it."""
 _OURS = re.compile(r"\d+-\d+\.(json|tif|top\.tif|canvas\.tif)(\..*)?")
 
 
@@ -111,23 +118,35 @@ class PartFiles:
         """
         records: dict[str, PartRecord] = {}
         kept: set[Path] = set()
-        for part in parts:
-            try:
-                found = await asyncio.to_thread(self._verified, part, is_stitched=part.name in stitched)
-            except NotProvenError as error:
-                on_drop(f"part {part.name}", str(error))
-                continue
-            if found is not None:
-                record, tallies = found
-                on_tallies(tallies)
-                records[part.name] = record
-                kept |= {self._record(part), *self._kept(part, record)}
+        left = iter(parts)
+        while batch := list(islice(left, _BATCH)):
+            found = await asyncio.to_thread(self._examined, batch, stitched)
+            for part, proof in zip(batch, found, strict=True):
+                if isinstance(proof, NotProvenError):
+                    on_drop(f"part {part.name}", str(proof))
+                elif proof is not None:
+                    record, tallies = proof
+                    on_tallies(tallies)
+                    records[part.name] = record
+                    kept |= {self._record(part), *self._kept(part, record)}
         await asyncio.to_thread(self._sweep, kept)
         return records
 
     def records(self) -> Iterator[Path]:
         """Yield the records of all parts, whatever they say; it blocks."""
         return self.folder.rglob("*.json")
+
+    def _examined(self, parts: Sequence[Part], stitched: Collection[str]) -> list[_Proved | NotProvenError | None]:
+        """Read and check many parts at once, with all cores: most of it is reading and hashing."""
+
+        def examine(part: Part) -> _Proved | NotProvenError | None:
+            try:
+                return self._verified(part, is_stitched=part.name in stitched)
+            except NotProvenError as error:
+                return error
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(examine, parts))
 
     def verified(self, part: Part) -> PartRecord | None:
         """Read a part's record, and require that its files are those that it was written for; it blocks.
@@ -138,7 +157,7 @@ class PartFiles:
         found = self._verified(part, is_stitched=False)
         return found and found[0]
 
-    def _verified(self, part: Part, *, is_stitched: bool) -> tuple[PartRecord, Mapping[str, Any]] | None:
+    def _verified(self, part: Part, *, is_stitched: bool) -> _Proved | None:
         """Return what `verified` does, with what is kept beside the record.
 
         Raises:

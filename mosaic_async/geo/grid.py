@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from affine import Affine
@@ -228,6 +229,13 @@ class Grid:
 
     def parts(self) -> Iterator[Part]:
         """Yield the parts that have tiles, row by row."""
+        return iter(self._parts)
+
+    @cached_property
+    def _parts(self) -> tuple[Part, ...]:
+        return tuple(self._parts_with_tiles())
+
+    def _parts_with_tiles(self) -> Iterator[Part]:
         for row in range(math.ceil(self.height / self.part_size)):
             for col in range(self._part_columns):
                 part = self.part(row, col)
@@ -241,10 +249,14 @@ class Grid:
         end = self.width if col == self._part_columns - 1 else col_off + self.part_size
         return Part(row, col, row_off, col_off, height, end - col_off)
 
-    @cached_property
+    @property
     def part_count(self) -> int:
         """Number of parts that have tiles."""
-        return sum(1 for _ in self.parts())
+        return len(self._parts)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what decides the rest, so that a pickle stays small."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def tiles(self, part: Part) -> list[Tile]:
         """Return the tiles that touch a part, in quadkey order, so that neighbours follow each other."""
