@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -227,3 +228,47 @@ def test_a_killed_shard_is_repeated_and_the_command_without_one_stitches(serve, 
     CliRunner().invoke(main, [*map(str, args[:2]), str(tmp_path / "alone.tif"), *map(str, args[3:])])
     assert output.read_bytes() == (tmp_path / "alone.tif").read_bytes()
     assert left_behind(tmp_path) == ["alone.tif", "out.tif"]
+
+
+def _no_links(*_, **__):
+    raise OSError(errno.EPERM, "no second names here")
+
+
+async def test_where_the_file_system_has_no_links_files_are_copied_and_the_first_layout_still_wins(
+    serve, tmp_path, monkeypatch
+):
+    tiler, output = serve(), tmp_path / "out.tif"
+    monkeypatch.setattr(os, "link", _no_links)
+    reports = await shards_of(tiler, output, "0/2", "1/2")
+    assert [report.parts_total for report in reports] == [8, 8]
+    assert (await finished(tiler, output)).parts_resumed == 16
+
+
+async def test_a_published_part_that_is_damaged_is_built_again_by_its_shard(serve, tmp_path):
+    tiler, output = serve(), tmp_path / "out.tif"
+    await shard_of(tiler, output, "0/2")
+    path = min((tmp_path / "out.tif.work" / "parts").rglob("*[0-9].tif"))
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.write_bytes(data)
+    report = await shard_of(tiler, output, "0/2")
+    assert (report.parts_resumed, report.requests) == (7, 1)
+    assert (await finished(tiler, output)).parts_resumed == 8
+
+
+async def test_an_output_of_one_part_is_the_part_that_the_shard_with_it_has_made(serve, tmp_path):
+    tiler, output, options = serve(), tmp_path / "out.tif", {"part_size": None, "creation_options": None}
+    reports = await shards_of(tiler, output, "0/2", "1/2", **options)
+    assert sorted(report.parts_total for report in reports) == [0, 1]
+    assert (await finished(tiler, output, **options)).requests == 0
+
+
+async def test_the_cogs_of_a_collection_are_those_of_one_run(serve, tmp_path):
+    tiler, options = serve(), {"part_size": 512, "collection": True, "creation_options": {"BLOCKSIZE": "128"}}
+    await shards_of(tiler, tmp_path / "out", "0/2", "1/2", **options)
+    report = await build_mosaic(tiler.template, AREA, tmp_path / "out", **WHOLE | options)
+    await build_mosaic(tiler.template, AREA, tmp_path / "alone", **WHOLE | options)
+    made, alone = ({path.name: path for path in (tmp_path / name).rglob("*.tif")} for name in ("out", "alone"))
+    assert report.requests == 0
+    assert len(made) == 4
+    assert all(alone[name].read_bytes() == path.read_bytes() for name, path in made.items())
