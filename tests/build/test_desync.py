@@ -10,7 +10,7 @@ import pytest
 import rasterio
 
 import mosaic_async.build.run_client
-from mosaic_async import IncompleteError, TilePlaced, build_mosaic
+from mosaic_async import IncompleteError, PartSealed, TilePlaced, build_mosaic
 from mosaic_async.build.part_files import PartFiles
 from mosaic_async.errors import ResourceError, SourceError
 from mosaic_async.http.client import Client, Clock
@@ -90,6 +90,30 @@ async def test_a_part_that_is_sealed_before_the_stray_shows_is_made_again(tmp_pa
     placed = [event.tile for event in events if isinstance(event, TilePlaced)]
     assert len(placed) == len(set(placed)) == report.tiles_placed == report.tiles_total
     assert report.parts_total > 1
+
+
+@pytest.mark.parametrize("is_repeated", [True, False])
+async def test_a_shard_publishes_no_part_that_its_connections_have_not_proved(tmp_path, is_repeated):
+    """As above, and the shard ends when two parts are sealed, of which the first one is wrong."""
+    tiler, sealed = tiler_of("png"), []
+    output, shard = tmp_path / "out.tif", asyncio.current_task()
+
+    def end(event):
+        if isinstance(event, PartSealed):
+            sealed.append(event)
+            if len(sealed) == 2:
+                shard.cancel()
+
+    stray = ahead(answer(tiler.body((8, 0, 0))))
+    with Desync(tiler, stray, turns=range(4, 5)).running() as server:
+        shard = asyncio.create_task(build(server, output, 1, on_event=end, shard="0/1"))
+        assert isinstance((await asyncio.gather(shard, return_exceptions=True))[0], asyncio.CancelledError)
+        assert server.strays
+        assert not list((tmp_path / "out.tif.work" / "parts").rglob("*.json"))
+        if is_repeated:
+            await build(server, output, 1, shard="0/1")
+        await build(server, output, 4)
+    assert_is_the_world(output, tiler, AREA, ZOOM)
 
 
 @pytest.mark.parametrize("announces", [True, False])
