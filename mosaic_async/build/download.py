@@ -179,9 +179,11 @@ class Download:
 
     async def _widen_parts(self) -> None:
         """Make the parts again that were sealed before the first of the widest tiles; most from their own pixels."""
-        while not self.is_stopped and (narrow := self._narrow_parts()):
+        while not self.is_stopped and (narrow := self.narrow_parts()):
             lost: list[Part] = []
-            for part in narrow:
+            for part in reversed(narrow):  # so that an output that holds them can be cut off behind what it has left
+                if self.is_stopped:
+                    return
                 form = self.ledger.records[part.name].form
                 if form is not None and await self._parts.can_remake(part, form):
                     record = self.ledger.remake(part, *await self._parts.remake(part, form))
@@ -194,7 +196,7 @@ class Download:
                 await self._pass(self._effort.in_flight)
                 await self._replace_doubtful()
 
-    def _narrow_parts(self) -> list[Part]:
+    def narrow_parts(self) -> list[Part]:
         """Return the parts that are not encoded as the others."""
         forms = {name: record.form for name, record in self.ledger.records.items() if record.nbytes and record.form}
         narrow = {form for form in set(forms.values()) if self._parts.is_narrow(form)}

@@ -57,7 +57,7 @@ async def draw(
         return prepare(job, effort, cover, known.tile_format, known.part_blocks), known
     tile_format = await probe(job, cover, client, work, effort=effort, scenes=scenes, on_event=on_event)
     layout = prepare(job, effort, cover, tile_format)
-    disk = await _estimate_disk(layout, effort, work)
+    disk = await _estimate_disk(layout, work)
     return layout, RunState(tile_format=tile_format, part_blocks=layout.grid.part_blocks, disk=disk)
 
 
@@ -118,7 +118,7 @@ def _known(work: WorkFolder, on_event: OnEvent) -> RunState | None:
         return None
 
 
-async def _estimate_disk(layout: Layout, effort: Effort, work: WorkFolder) -> int | None:
+async def _estimate_disk(layout: Layout, work: WorkFolder) -> int | None:
     """Estimate from the first tile what the run writes."""
     grid = layout.grid
     tile = next(filter(work.spool.has_body, grid.cover.outward()), None)
@@ -128,6 +128,5 @@ async def _estimate_disk(layout: Layout, effort: Effort, work: WorkFolder) -> in
             encoded = await asyncio.to_thread(
                 encoded_bytes, body, layout.tile_format, layout.encoding, grid.cover.count
             )
-            keeps_parts = effort.allowed_failures(grid.cover.count) > 0
-            return bytes_needed(grid, layout.encoding, encoded=encoded, body=len(body), keeps_parts=keeps_parts)
+            return bytes_needed(grid, layout.encoding, encoded=encoded, body=len(body))
     return None

@@ -93,14 +93,21 @@ class PartWriter:
     async def seal(self, part: Part, *, tags: Mapping[str, str]) -> Cog:
         """Write the part's COG and return what it holds; no file is written where the part has no data.
 
+        If the output holds the part as it was before, with a hole for instance, it does without that from now on.
+
         Args:
             part: whose tiles are all placed, or missing for good.
             tags: GDAL metadata for the only part of an output, which may be the output itself.
 
         Raises:
+            StitchError: the part does not fit to the others.
             ResourceError: it cannot be written.
         """
-        return await _in(self._sealing, self._seal, part, tags)
+        cog = await _in(self._sealing, self._seal, part, tags)
+        if self._assembly is not None and self._assembly.has_stitched((part.row, part.col)):
+            path = self._files.cog(part) if cog.nbytes and self._has_encoding_of_output(cog) else None
+            await _in(self._stitching, self._assembly.compare, (part.row, part.col), path)
+        return cog
 
     async def stitch(self, part: Part, cog: Cog) -> None:
         """Append a part that lacks no tile to the output, or note that it has no data; its record is kept already.
@@ -110,7 +117,7 @@ class PartWriter:
             ResourceError: the output cannot be written.
         """
         assembly = self._assembly
-        if assembly is not None and (cog.form is None or self._encoding_of(cog.form) == assembly.encoding):
+        if assembly is not None and self._has_encoding_of_output(cog):
             path = self._files.cog(part) if cog.nbytes else None
             await _in(self._stitching, assembly.add, (part.row, part.col), path)
 
@@ -218,6 +225,11 @@ class PartWriter:
             self.layout = self.layout.of_form(self._job, joined)
         except UsageError as error:
             raise TileError(f"the tile is unlike the tiles before it, and {error}") from error
+
+    def _has_encoding_of_output(self, cog: Cog) -> bool:
+        return self._assembly is not None and (
+            cog.form is None or self._encoding_of(cog.form) == self._assembly.encoding
+        )
 
     def _encoding_of(self, form: TileFormat) -> Encoding:
         return self.layout.of_form(self._job, form).encoding

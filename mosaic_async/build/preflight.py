@@ -21,7 +21,7 @@ _SPARE_FILES = 40
 """Files beside connections: the work folder, GDAL with PROJ's database, the loop."""
 
 
-def bytes_needed(grid: Grid, encoding: Encoding, *, encoded: int, body: int, keeps_parts: bool) -> int:
+def bytes_needed(grid: Grid, encoding: Encoding, *, encoded: int, body: int) -> int:
     """Estimate the most bytes that a run has on the disk.
 
     Args:
@@ -29,7 +29,6 @@ def bytes_needed(grid: Grid, encoding: Encoding, *, encoded: int, body: int, kee
         encoding: how it is stored.
         encoded: bytes of the output, estimated.
         body: bytes of one tile's body.
-        keeps_parts: whether the parts may have to stay beside the output, so that its holes can be filled.
     """
     tiles_per_side = grid.part_size // grid.tile_size + 1
     bodies = min(grid.cover.count, OPEN_PARTS * tiles_per_side**2) * body
@@ -38,7 +37,7 @@ def bytes_needed(grid: Grid, encoding: Encoding, *, encoded: int, body: int, kee
     smaller = 4**grid.part_levels
     tops = grid.width * grid.height * encoding.pixel_bytes / smaller
     upper = encoded / 4 / smaller + tops / 3  # the levels above the parts, and what these are made from
-    stitching = (2 if keeps_parts else _STITCHING) * encoded + upper
+    stitching = _STITCHING * encoded + upper
     return int(_MARGIN * (tops + max(encoded + bodies, stitching)))
 
 
@@ -60,13 +59,15 @@ def check_room(folder: Path, needed: int) -> None:
     """Check that the disk has room for what a run still writes; it blocks.
 
     Args:
-        folder: where it writes; what is already there counts as written.
+        folder: where it writes; what is already there counts as written, unless it has another name beside the folder,
+            as an output with holes has, which stays until the next one is made.
         needed: bytes in all.
 
     Raises:
         ResourceError: the disk has less.
     """
-    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    files = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    there = sum(file.st_size for file in files if file.st_nlink == 1)
     free = shutil.disk_usage(folder).free
     if free + there < needed:
         raise ResourceError(

@@ -148,7 +148,8 @@ class Run:
             )
             resumed = await self._download(download, grid, work, assembly)
         ledger = download.ledger
-        is_stopped = download.is_stopped and len(ledger.records) < grid.part_count
+        is_whole = len(ledger.records) == grid.part_count and not download.narrow_parts()
+        is_stopped = download.is_stopped and not is_whole
         is_finished = ledger.is_complete and not is_stopped
         if is_finished:
             with self._stage("finish"):

@@ -6,8 +6,11 @@ It blocks, so it is called in a thread. It does not know tiles or servers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from rasterio._err import CPLE_BaseError
@@ -23,8 +26,8 @@ from mosaic_async.raster.insertion import can_insert
 from mosaic_async.raster.journal import Place
 from mosaic_async.raster.pattern import Pattern, size_of
 from mosaic_async.raster.readback import check_places
-from mosaic_async.raster.stitch import Front
-from mosaic_async.raster.unfinished import Run, Unfinished
+from mosaic_async.raster.stitched import Stitched
+from mosaic_async.raster.unfinished import Run
 
 OnProgress = Callable[[int, int], None]
 """Called with the bytes that the output holds, and the bytes that it will hold."""
@@ -56,7 +59,7 @@ class Assembly:
         self._waiting: dict[Place, Path | None] = {}
         with self._writing():
             self._pattern = Pattern(grid, encoding, folder / "upper")
-            self._output = Unfinished.find(folder, label, self._layout)
+            self._stitched = Stitched(folder, label, self._layout)
             self._can_insert = can_insert(folder)
         last = max(self.stitched, default=(-1, -1))
         self._rest = iter([place for part in grid.parts() if (place := (part.row, part.col)) > last])
@@ -80,18 +83,22 @@ class Assembly:
     @property
     def is_foreign(self) -> bool:
         """Whether what is stitched is encoded in another way than parts are now."""
-        return bool(self._output.segments) and self._output.model != self._pattern.name
+        return not self._stitched.models <= {self._pattern.name}
 
     @property
     def stitched(self) -> set[Place]:
         """The parts whose blocks are in the output; their files may be gone."""
-        return set(self._output.segments)
+        return self._stitched.places
+
+    def has_stitched(self, place: Place) -> bool:
+        """Return whether a part is stitched; any thread may call this."""
+        return self._stitched.holder(place) is not None
 
     def resume(self, parts: Mapping[Place, Path | None]) -> None:
         """Take over finished parts of an earlier run; arguments and errors as for `add`."""
         with self._writing():
             for place, path in parts.items():
-                if path is None or place not in self._output.segments or path.exists():
+                if path is None or place not in self.stitched or path.exists():
                     self._take(place, path)
 
     def add(self, place: Place, path: Path | None) -> None:
@@ -110,11 +117,28 @@ class Assembly:
             while self._grows and self._due in self._waiting:
                 path = self._waiting.pop(self._due)
                 if path is not None:
-                    if not self._output.segments:
-                        self._output.begin(0, self._pattern.name)
-                    runs = self._runs(self._pattern.blocks_in(self._due, path), is_first=not self._output.segments)
-                    self._output.append(self._due, runs, spent=path)
+                    output = self._stitched.output
+                    if not output.segments:
+                        output.begin(0, self._pattern.name)
+                    runs = self._runs(self._pattern.blocks_in(self._due, path), is_first=not output.segments)
+                    output.append(self._due, runs, spent=partial(path.unlink, missing_ok=True))
                 self._due = next(self._rest, None)
+
+    def compare(self, place: Place, path: Path | None) -> None:
+        """Do without the blocks of a part that was made again, before it is declared, unless they are the same.
+
+        So no part that is declared finished is stitched as it was before.
+
+        Args:
+            place: of the part.
+            path: its COG; None if it has no data any more, or is encoded in another way.
+
+        Raises:
+            StitchError: the part does not fit to the others.
+            ResourceError: a file cannot be read, or the journal cannot be written.
+        """
+        with self._writing():
+            self._compare(place, path)
 
     def drop(self, place: Place) -> None:
         """Do without a part that was made again in another encoding.
@@ -124,8 +148,7 @@ class Assembly:
         """
         self._waiting.pop(place, None)
         with self._writing():
-            if place in self._output.segments:
-                self._output.drop(place)
+            self._stitched.drop(place)
 
     def withdraw(self, place: Place) -> None:
         """Forget a part whose file is about to be deleted; it comes again, and may be as it was.
@@ -140,17 +163,21 @@ class Assembly:
     def can_extract(self, place: Place, encoding: Encoding) -> bool:
         """Return whether the output holds a part in this encoding."""
         with self._writing():
-            return place in self._output.segments and self._output.model == self._pattern.name_of(encoding)
+            holder = self._stitched.holder(place)
+            return holder is not None and holder.model == self._pattern.name_of(encoding)
 
     def extract(self, part: Part, encoding: Encoding, path: Path) -> None:
         """Write the full image of a stitched part as a file of its own.
 
         Raises:
-            StitchError: the output is cut short.
+            StitchError: the output is cut short, or lacks the part.
             ResourceError: the disk is full.
         """
+        run = self._stitched.source((part.row, part.col))
+        if run is None:
+            raise StitchError(f"the output lacks part {part.name}", hint="re-run to fetch its tiles again")
         with self._writing():
-            self._pattern.write_part(part, self._output.blocks_of((part.row, part.col)), encoding, path)
+            self._pattern.write_part(part, run, encoding, path)
 
     def finish(
         self,
@@ -166,7 +193,7 @@ class Assembly:
             parts: the COGs of the parts that have data, by row and column; beside each lies its lossless smallest
                 level. A file that is missing must be one of those `stitched`.
             tags: GDAL metadata of the output.
-            keep_parts: whether what is left of the parts is kept, for another output; then this one is a copy.
+            keep_parts: whether a later run makes another output of the same parts; then this one shares their bytes.
             on_progress: called with the bytes that the output holds, and with its size.
 
         Raises:
@@ -174,70 +201,70 @@ class Assembly:
             ResourceError: the disk is full.
         """
         with self._writing():
-            made = self._complete(parts, tags, on_progress, keep=keep_parts)
+            made = self._complete(parts, tags, on_progress)
+            made = _linked(made) if keep_parts else made
         check_places(made, self.encoding.images(self._grid.levels))
         return made
 
-    def _complete(
-        self, parts: Mapping[Place, Path], tags: Mapping[str, str], on_progress: OnProgress, *, keep: bool
-    ) -> Path:
-        order = sorted(parts)
-        output = self._output
-        there = [] if self.is_foreign else list(output.segments)
-        is_copy = keep or (bool(there) and (output.is_mixed or there != order[: len(there)]))
-        if is_copy:
-            there = []
-        rest = {place: self._source(place, parts[place]) for place in order[len(there) :]}
-        runs = {place: self._runs(run, is_first=place == order[0]) for place, run in rest.items()}
-        body = sum(output.segments[place].size for place in there) + sum(map(size_of, runs.values()))
+    def _complete(self, parts: Mapping[Place, Path], tags: Mapping[str, str], on_progress: OnProgress) -> Path:
+        order, stitched = sorted(parts), self._stitched
+        self._check_stitched(parts)
+        stitched.put_in_order(order)
+        output, runs = stitched.output, self._missing_runs(order, parts)
         tops = {place: path.with_suffix(".top.tif") for place, path in parts.items()}
-        front = self._pattern.front(tops, tags, body)
-        progress = _Progress(front.size + body, on_progress)
-        if is_copy:
-            output = output.beside()
-        if not there:
-            output.begin(front.size, self._pattern.name)
+        front = self._pattern.front(tops, tags, output.size + sum(map(size_of, runs.values())))
+        if not stitched.make_room(front.size, self._pattern.name):
+            runs = self._missing_runs(order, parts)
+        progress = _Progress(front.size + output.size + sum(map(size_of, runs.values())), on_progress)
         progress.add(output.size)
         for place, run in runs.items():
-            output.append(place, run, spent=None if is_copy else parts[place], on_copy=progress.add)
+            output.append(place, run, spent=stitched.spend(place, parts[place]), on_copy=progress.add)
         output.flush()
-        return self._put(front, output, progress)
-
-    def _put(self, front: Front, output: Unfinished, progress: _Progress) -> Path:
-        """Write the front before the parts; copy them where it has no room, and none can be made."""
-        if output.base == 0:
-            with suppress(OSError):
-                output.insert_front(front.size)
-        if output.base != front.size:
-            parts, output = output, output.beside()
-            output.begin(front.size, self._pattern.name)
-            for place in parts.segments:
-                output.append(place, [parts.blocks_of(place)])
         with output.front() as file:
             front.write(file, output.segments.values(), progress.add)
+        stitched.end()
         return output.path
+
+    def _check_stitched(self, parts: Mapping[Place, Path]) -> None:
+        """Do without what is stitched and is no longer in the output, or is there in another form."""
+        self._stitched.flush()
+        if self.is_foreign:
+            self._stitched.begin_anew(self._pattern.name)
+        for place in self.stitched:
+            if place not in parts or parts[place].exists():
+                self._take(place, parts.get(place))
+        self._stitched.flush()
+
+    def _missing_runs(self, order: Sequence[Place], parts: Mapping[Place, Path]) -> dict[Place, list[Run]]:
+        """Return what is still to be appended."""
+        missing = [place for place in order if place not in self._stitched.output.segments]
+        sources = {place: self._source(place, parts[place]) for place in missing}
+        return {place: self._runs(run, is_first=place == order[0]) for place, run in sources.items()}
 
     def _take(self, place: Place, path: Path | None) -> None:
         """Note a finished part; one that comes again may no longer be what the output holds."""
         is_past = self._due is None or place < self._due
-        if place in self._output.segments:
-            if path is None or self.is_foreign:
-                self._output.drop(place)
-            else:
-                self._output.replace(place, self._pattern.blocks_in(place, path))
+        self._compare(place, path)
+        holder = self._stitched.holder(place)
+        if holder is not None and path is not None:
+            holder.spend(place, partial(path.unlink, missing_ok=True))
         elif not is_past:
             self._waiting[place] = path
         elif path is not None:
-            self._output.is_mixed = True
+            self._stitched.mix()
+
+    def _compare(self, place: Place, path: Path | None) -> None:
+        holder = self._stitched.holder(place)
+        if holder and (self.is_foreign or not path or not holder.holds(place, self._pattern.blocks_in(place, path))):
+            self._stitched.drop(place)
 
     def _source(self, place: Place, path: Path) -> Run:
-        """Return where the blocks of a part are: in its file, or, if that is gone, in the unfinished output."""
+        """Return where the blocks of a part are: in its file, or, if that is gone, in what is stitched."""
         if path.exists():
             return self._pattern.blocks_in(place, path)
-        if place not in self._output.segments or self.is_foreign:
+        if (run := self._stitched.source(place)) is None:
             raise StitchError(f"{path} is missing", hint="re-run to fetch its tiles again")
-        path, blocks = self._output.blocks_of(place)
-        return path, blocks[~blocks["is_empty"]]
+        return run
 
     def _runs(self, run: Run, *, is_first: bool) -> list[Run]:
         return self._pattern.with_empties(run) if is_first else [run]
@@ -252,7 +279,7 @@ class Assembly:
     @property
     def _grows(self) -> bool:
         """Whether parts can be appended now."""
-        return self._can_insert and not (self._output.is_mixed or self.is_foreign)
+        return self._can_insert and self._stitched.can_grow and not self.is_foreign
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -278,6 +305,17 @@ class _Progress:
         if self._done - self._told >= self._total / 100 or self._done == self._total:
             self._told = self._done
             self._on_progress(self._done, self._total)
+
+
+def _linked(made: Path) -> Path:
+    """Return another name for a finished file, which can be renamed while the file keeps the first one."""
+    other = made.with_suffix(".linked.tif")
+    other.unlink(missing_ok=True)
+    try:
+        os.link(made, other)
+    except OSError:  # the file system has one name per file
+        shutil.copyfile(made, other)
+    return other
 
 
 def is_output(grid: Grid) -> bool:

@@ -13,8 +13,9 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Self
 
@@ -27,12 +28,14 @@ from mosaic_async.raster.journal import SUFFIX, Entry, Journal, Place
 
 BATCH = 64 * 2**20
 """Bytes, or a 16th of a smaller file: so much is copied before the disk is flushed and spent files are deleted."""
-_PREFIX = "stitch-"
+_PREFIX, _ASIDE = "stitch-", "-aside"
 
 OnCopy = Callable[[int], None]
 """Called with the bytes that were just copied."""
 Run = tuple[Path, Blocks]
 """A file, and the blocks to take from it."""
+Spent = Callable[[], None]
+"""Called to delete what was copied, once the disk holds the copy."""
 
 
 @dataclass(frozen=True)
@@ -71,32 +74,41 @@ class Unfinished:
     Args:
         path: the file.
         base: bytes before the first part.
-        journal: None for a file that is of no use to a later run.
+        journal: of the file; it is written by `begin`.
     """
 
-    def __init__(self, path: Path, base: int, journal: Journal | None = None) -> None:
+    def __init__(self, path: Path, base: int, journal: Journal) -> None:
         self.path = path
         self.base = base
         self.segments: dict[Place, Segment] = {}
-        """In the order of the output."""
-        self.is_mixed = False
-        """Whether the file holds anything that is not of the output, so that it has to be copied."""
+        """As they follow each other in the file."""
         self._journal = journal
         self._size = 0
         self._unflushed: dict[Place, Segment] = {}
-        self._spent: dict[Place, Path] = {}
+        self._spent: dict[Place, Spent] = {}
 
     @classmethod
-    def find(cls, folder: Path, label: str, layout: str) -> Self:
-        """Return what an earlier run of a job left, proved by its bytes, which this reads; drop other jobs' files.
+    def find(cls, folder: Path, label: str, layout: str) -> tuple[Self, Self]:
+        """Return the output as an earlier run of a job left it, and the parts that it had put aside.
+
+        Both are proved by their bytes, which this reads. The files of other jobs are deleted.
 
         Raises:
             OSError: a file cannot be read.
         """
-        path = folder / f"{_PREFIX}{layout[:16]}.tif"
+        paths = [folder / f"{_PREFIX}{layout[:16]}{end}.tif" for end in ("", _ASIDE)]
         for other in folder.glob(f"{_PREFIX}*"):
-            if other.with_suffix(".tif") != path:
+            if other.with_suffix(".tif") not in paths:
                 other.unlink(missing_ok=True)
+        output, aside = (cls._found(path, label, layout) for path in paths)
+        for place in reversed([place for place in aside.segments if place in output.segments]):
+            aside.drop(place)  # a kill between copying it and deleting it here
+        if not aside.segments:
+            aside.remove()
+        return output, aside
+
+    @classmethod
+    def _found(cls, path: Path, label: str, layout: str) -> Self:
         journal = Journal.read(path.with_suffix(SUFFIX))
         if journal is None or (journal.label, journal.layout) != (label, layout) or not path.exists():
             return cls(path, 0, Journal(path=path.with_suffix(SUFFIX), label=label, layout=layout, model="", base=0))
@@ -104,9 +116,16 @@ class Unfinished:
         found._adopt(journal)
         return found
 
-    def beside(self) -> Unfinished:
-        """Return a new file beside this one, for a copy that no later run takes over."""
-        return Unfinished(self.path.with_name(f"{self.path.stem}-copy.tif"), 0)
+    @property
+    def is_shared(self) -> bool:
+        """Whether the file has another name, as that of an output with holes has, and must not be changed."""
+        return self.path.exists() and self.path.stat().st_nlink > 1
+
+    @property
+    def is_gapless(self) -> bool:
+        """Whether the parts follow each other, and nothing else is in the file."""
+        ends = accumulate((segment.size for segment in self.segments.values()), initial=0)
+        return [*(segment.start for segment in self.segments.values()), self._size] == list(ends)
 
     @property
     def size(self) -> int:
@@ -116,7 +135,7 @@ class Unfinished:
     @property
     def model(self) -> str:
         """A name for how the parts are encoded."""
-        return self._journal.model if self._journal else ""
+        return self._journal.model
 
     def begin(self, base: int, model: str) -> None:
         """Begin an empty file.
@@ -128,23 +147,23 @@ class Unfinished:
         Raises:
             OSError: a file cannot be written.
         """
-        self.base, self.segments, self._size, self.is_mixed = base, {}, 0, False
-        if self._journal is not None:
-            self._journal.base, self._journal.model = base, model
-            self._journal.begin()
+        self.base, self.segments, self._size = base, {}, 0
+        self._journal.base, self._journal.model = base, model
+        self._journal.begin()
+        self.path.unlink(missing_ok=True)  # it may be shared
         with self._open() as file:
             os.ftruncate(file, base)
         whole_file.flush(self.path.parent)
 
     def append(
-        self, place: Place, runs: Sequence[Run], *, spent: Path | None = None, on_copy: OnCopy = lambda _: None
+        self, place: Place, runs: Sequence[Run], *, spent: Spent = lambda: None, on_copy: OnCopy = lambda _: None
     ) -> None:
         """Copy the blocks of a part.
 
         Args:
             place: of the part.
             runs: where its blocks are, in the order of the output.
-            spent: a file that is deleted once the disk holds the blocks.
+            spent: called once the disk holds the blocks.
             on_copy: told of what is copied.
 
         Raises:
@@ -155,8 +174,7 @@ class Unfinished:
             segment = copied(runs, file, self.base, self._size, on_copy)
             self.segments[place] = self._unflushed[place] = segment
             self._size += segment.size
-            if spent is not None:
-                self._spent[place] = spent
+            self._spent[place] = spent
             if sum(segment.size for segment in self._unflushed.values()) >= min(BATCH, self._size // 16):
                 self._flush(file)
 
@@ -170,29 +188,73 @@ class Unfinished:
             with self._open() as file:
                 self._flush(file)
 
-    def replace(self, place: Place, run: Run) -> None:
-        """Take a part that was made again: spend its file if it has the same blocks, or else drop the old ones.
+    def holds(self, place: Place, run: Run) -> bool:
+        """Return whether the blocks of a part that was made again are those in the file; this reads them.
 
         Raises:
-            OSError: a file cannot be read or written.
+            OSError: a file cannot be read.
         """
         segment, (path, blocks) = self.segments[place], run
-        if Segment(segment.start, blocks, digests_in(path, blocks)).content == segment.content:
-            self._spent[place] = path
-        else:
-            self.drop(place)
+        return Segment(segment.start, blocks, digests_in(path, blocks)).content == segment.content
+
+    def common(self, order: Sequence[Place]) -> int:
+        """Return how many parts of the file are, one directly after the other, the first ones of an order."""
+        end = number = 0
+        for due, (place, segment) in zip(order, self.segments.items(), strict=False):
+            if (place, segment.start) != (due, end):
+                break
+            number, end = number + 1, end + segment.size
+        return number
+
+    def spend(self, place: Place, spent: Spent) -> None:
+        """Call this once the disk holds a part."""
+        self._spent[place] = spent
 
     def drop(self, place: Place) -> None:
-        """Note that the blocks of a part are no longer those of the output.
+        """Do without the blocks of a part; the file is cut off behind the last of the others.
 
         Raises:
-            OSError: the journal cannot be written.
+            OSError: the journal or the file cannot be written.
         """
         del self.segments[place]
         self._spent.pop(place, None)
-        self.is_mixed = True
-        if self._unflushed.pop(place, None) is None and self._journal is not None:
+        if self._unflushed.pop(place, None) is None:
             self._journal.drop(place)
+        self._cut()
+
+    def move(self, place: Place, target: Unfinished) -> None:
+        """Append the last part to another file, and drop it here once the disk holds it there.
+
+        Raises:
+            StitchError: the file ends too early.
+            OSError: a file cannot be read or written.
+        """
+        if not target.segments:
+            target.begin(0, self.model)
+        path, blocks = self.blocks_of(place)
+        target.append(place, [(path, blocks[~blocks["is_empty"]])], spent=partial(self.drop, place))
+
+    def share(self, other: Unfinished) -> None:
+        """Let another file hold the same parts, which are the same bytes on the disk.
+
+        Raises:
+            OSError: the files cannot be linked.
+        """
+        other.remove()
+        os.link(self.path, other.path)
+        os.link(self._journal.path, other._journal.path)
+        other._journal = replace(self._journal, path=other._journal.path, parts=dict(self._journal.parts))
+        other.base, other.segments, other._size = self.base, dict(self.segments), self._size
+
+    def remove(self) -> None:
+        """Delete the file.
+
+        Raises:
+            OSError: it cannot be deleted.
+        """
+        self.segments, self._size = {}, 0
+        self.path.unlink(missing_ok=True)
+        self._journal.path.unlink(missing_ok=True)
 
     def blocks_of(self, place: Place) -> Run:
         """Return where in the file the blocks of a part are."""
@@ -205,8 +267,7 @@ class Unfinished:
         Raises:
             OSError: the file system cannot, or the disk is full.
         """
-        if self._journal is not None:
-            self._journal.announce_front(size)
+        self._journal.announce_front(size)
         with self._open() as file:
             insert_at_start(file, size)
         self.base = size
@@ -232,11 +293,16 @@ class Unfinished:
 
     def _flush(self, file: int) -> None:
         os.fsync(file)
-        if self._journal is not None:
-            self._journal.add({place: segment.entry(place) for place, segment in self._unflushed.items()})
-        for path in self._spent.values():
-            path.unlink(missing_ok=True)
-        self._unflushed, self._spent = {}, {}
+        self._journal.add({place: segment.entry(place) for place, segment in self._unflushed.items()})
+        spent, self._unflushed, self._spent = self._spent, {}, {}
+        for delete in spent.values():
+            delete()
+
+    def _cut(self) -> None:
+        """Cut off what lies behind the last part, unless another name has it, too."""
+        self._size = max((segment.start + segment.size for segment in self.segments.values()), default=0)
+        if not self.is_shared and self.path.stat().st_size != self.base + self._size:
+            os.truncate(self.path, self.base + self._size)
 
     def _adopt(self, journal: Journal) -> None:
         """Take over the segments whose bytes are in the file, and cut off what was not finished."""
@@ -244,11 +310,7 @@ class Unfinished:
             proved = self._proved(journal, base or 0)
             if len(proved) >= len(self.segments):
                 self.base, self.segments = base or 0, proved
-        ends = [0, *(segment.start + segment.size for segment in self.segments.values())]
-        self._size = ends[-1]
-        self.is_mixed = [segment.start for segment in self.segments.values()] != ends[:-1]
-        with self._open() as file:
-            os.ftruncate(file, self.base + self._size)
+        self._cut()
 
     def _proved(self, journal: Journal, base: int) -> dict[Place, Segment]:
         """Return the segments that are where the journal says, if the first one starts at `base`."""

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from mosaic_async import PartSealed, ResourceError, StitchProgress, build_mosaic
 from mosaic_async.build import run
+from mosaic_async.build.part_files import PartFiles
 from mosaic_async.raster import assembly, unfinished
 from mosaic_async.raster.assembly import Assembly
 from mosaic_async.raster.insertion import can_insert
@@ -123,11 +124,12 @@ def block_of(path, column, row):
     return path.read_bytes()[start : start + size]
 
 
-async def test_parts_are_kept_while_the_output_has_holes(serve, tmp_path):
-    async def failing(tile, hit):
-        return web.Response(status=400) if tile == BAD else None
+async def hole(tile, hit):
+    return web.Response(status=400) if tile == BAD else None
 
-    tiler, output = serve(mood=failing), tmp_path / "out.tif"
+
+async def test_parts_are_kept_while_the_output_has_holes(serve, tmp_path):
+    tiler, output = serve(mood=hole), tmp_path / "out.tif"
     report = await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, max_failures=1, **SMALL_PARTS)
     assert report.tiles_failed == 1
     work = tmp_path / "out.tif.work"
@@ -136,6 +138,37 @@ async def test_parts_are_kept_while_the_output_has_holes(serve, tmp_path):
     requests = tiler.requests
     await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, overwrite=True, **SMALL_PARTS)
     assert tiler.requests - requests <= 4
+    assert_is_the_world(output, tiler, AREA, ZOOM)
+
+
+async def test_an_output_with_holes_shares_the_disk_with_what_its_next_run_needs(serve, tmp_path):
+    tiler, output = serve(mood=hole), tmp_path / "out.tif"
+    for number in range(2):
+        await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, max_failures=1, overwrite=number > 0, **SMALL_PARTS)
+        (stitched,) = (tmp_path / "out.tif.work").glob("stitch-*.tif")
+        assert stitched.samefile(output)
+        assert not list((tmp_path / "out.tif.work" / "parts").rglob("?-?.tif"))
+
+
+async def test_a_part_whose_hole_is_filled_is_never_taken_from_the_output_that_had_the_hole(
+    serve, tmp_path, monkeypatch
+):
+    """A kill right after its record was written, and its file was lost: the tile that failed is requested again."""
+    tiler, output = serve(mood=hole), tmp_path / "out.tif"
+    await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, max_failures=1, **SMALL_PARTS)
+    tiler.mood, declare, left = None, PartFiles.declare, []
+
+    def dying(files, part, record):
+        declare(files, part, record)
+        left.append(files.cog(part))
+        raise OSError(5, "as a kill does")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PartFiles, "declare", dying)
+        with pytest.raises(ResourceError):
+            await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, overwrite=True, **SMALL_PARTS)
+    left[0].unlink()
+    await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, overwrite=True, **SMALL_PARTS)
     assert_is_the_world(output, tiler, AREA, ZOOM)
 
 

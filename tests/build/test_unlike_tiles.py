@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import io
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import pairwise
 
 import imagecodecs
@@ -309,6 +309,23 @@ async def test_a_run_that_stops_before_the_widest_tile_resumes_to_the_same_file(
     assert await built(template, path) == whole
     assert_holds(path, layer, *kind)
     assert layer.hits.total() <= 16 + 8  # one per run asks whether the connection is in step, or learns again
+
+
+@pytest.mark.parametrize("requests", [15, 16, 17])
+async def test_a_run_that_is_stopped_when_all_parts_are_there_but_some_are_narrow_resumes(serve, tmp_path, requests):
+    """The widest tile is in the last part, so the parts before it are made again when it is sealed."""
+    template = serve(layer := Layer(*by_row(grey_png(8), grey_png(8), grey_png(8), rgba_png)))
+    whole = await built(template, tmp_path / "whole.tif")
+    layer.stop, layer.requests_left = asyncio.Event(), requests
+    with suppress(StoppedError):
+        await built(template, path := tmp_path / "out.tif", stop=layer.stop)
+    layer.hits.clear()
+    if path.exists():
+        assert requests > 16
+    else:
+        assert await built(template, path) == whole
+        assert layer.hits.total() <= 2
+    assert path.read_bytes() == whole
 
 
 def by_row(*makers):

@@ -24,6 +24,7 @@ from mosaic_async.geo.grid import Grid
 from mosaic_async.geo.matrix import web_mercator
 from mosaic_async.raster.canvas import Canvas
 from mosaic_async.raster.encoding import Encoding
+from mosaic_async.raster.journal import Journal
 from mosaic_async.raster.plates import Model, Plate
 from mosaic_async.raster.tile import TileFormat
 from mosaic_async.raster.unfinished import Unfinished
@@ -106,8 +107,9 @@ def seal_parts(grid: Grid, encoding: Encoding, folder: Path, tags=None) -> dict[
 def stitch(plates: list[Plate], blank: Path, output: Path, *, width: int, height: int) -> None:
     model = Model.read(blank)
     runs = [(plate.path, model.blocks_of(plate, width=width, height=height)) for plate in plates]
+    journal = Journal(path=output.with_suffix(".journal"), label="", layout="", model="", base=0)
     for index, run in enumerate(runs):
-        Unfinished(output, 0).append((0, index), [run])
+        Unfinished(output, 0, journal).append((0, index), [run])
 
 
 def same_for_all_part_sizes(encoding: Encoding, folder: Path, **grid_options) -> tuple[Path, Path]:
@@ -320,8 +322,8 @@ def test_jpeg_parts_of_different_quality_are_an_error(tmp_path):
 
 def test_a_part_that_was_cut_short_is_an_error(tmp_path):
     grid, encoding = grid_of(), encoding_of("deflate", "uint8", 3, "internal")
-    build(grid, encoding, tmp_path / "many", keep_parts=True)
-    part = tmp_path / "many" / "2-2.tif"
+    build(grid, encoding, tmp_path / "many")
+    part = seal_parts(grid, encoding, tmp_path / "parts")[2, 2]
     part.write_bytes(part.read_bytes()[:-100])
     plates = [Plate(part, level=0, row=0, col=0)]
     with pytest.raises(StitchError, match="ends before its last block"):
