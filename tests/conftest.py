@@ -14,14 +14,19 @@ from blockbuster import blockbuster_ctx
 from hypothesis import Phase, settings
 from rasterio._env import del_gdal_config  # not public, and the only way to take a setting back
 
+from mosaic_async.build import identity
 from mosaic_async.safety import redaction
 from tests.fake_tiler import FakeTiler
+from tests.forks import DIGEST_ROUNDS
 
 # The same examples in every run; `--hypothesis-profile random` looks for new ones.
 PHASES = set(Phase) - {Phase.explain}
 settings.register_profile("same", derandomize=True, deadline=None, phases=PHASES)
 settings.register_profile("random", deadline=None, phases=PHASES)
 settings.load_profile("same")
+
+REAL_ROUNDS = identity._ROUNDS
+identity._ROUNDS = DIGEST_ROUNDS
 
 # A shell that runs the tests in the background has interrupts ignored, and what they start would ignore them too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
@@ -61,6 +66,12 @@ def forget_secrets() -> Iterator[None]:
     """Let no test hide words that another one called a secret."""
     yield
     redaction._known.clear()
+
+
+@pytest.fixture
+def real_digests(monkeypatch) -> None:
+    """Make the digests of identities those of a real run, which takes 20 ms for each."""
+    monkeypatch.setattr(identity, "_ROUNDS", REAL_ROUNDS)
 
 
 @pytest.fixture

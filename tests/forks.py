@@ -27,6 +27,8 @@ from typing import Any, Self
 
 FLAGS = ("-W", "error", "-W", "ignore::PendingDeprecationWarning")
 ROOT = Path(__file__).parents[1]
+DIGEST_ROUNDS = 100
+"""Of the digests of identities in tests: two digests of a real run take a fifth of the CPU of a small one."""
 
 
 class Running:
@@ -198,6 +200,7 @@ def _warm() -> None:
     rasterio = importlib.import_module("rasterio")
     with rasterio.Env():
         pass
+    importlib.import_module("mosaic_async.build.identity")._ROUNDS = DIGEST_ROUNDS
 
 
 if __name__ == "__main__":

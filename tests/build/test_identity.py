@@ -36,6 +36,7 @@ SQUARE = {"type": "Polygon", "coordinates": [[[0, 0], [10, 0], [10, 5], [0, 5], 
 SLOPES = {"type": "Polygon", "coordinates": [[[0, 0], [10, 0], [5, 5], [0, 0]]]}
 
 
+@pytest.mark.usefixtures("real_digests")
 @pytest.mark.parametrize(
     ("area", "begin", "is_kept"),
     [((-4.0, 38.0, 4.0, 44.0), "29aed6f906f7e7ad", True), (SQUARE, "ecb7d5e03ebd68a3", True), (SLOPES, "7ea5b", False)],
