@@ -16,6 +16,7 @@ from rasterio._env import del_gdal_config  # not public, and the only way to tak
 
 from mosaic_async.build import identity
 from mosaic_async.safety import redaction
+from tests import effort
 from tests.fake_tiler import FakeTiler
 from tests.forks import DIGEST_ROUNDS
 
@@ -44,6 +45,11 @@ TRACED_SETS = 2
 """Sets of parameters per test whose lines count for the coverage: more rarely reach new lines, and tracing is dear."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    effort.select(config)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist's, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     sets: Counter[str] = Counter()
     for item in items:

@@ -1,4 +1,7 @@
-"""Of many combinations, the few in which every value occurs, or every two that can meet: the others are slow tests."""
+"""Of many combinations, the few in which every value occurs, or every two that can meet: the others are slow tests.
+
+Where each of several values takes the same path, one stands for all.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,11 @@ def quick_pairs(cases: Iterable[tuple[Any, ...]]) -> list[Any]:
 def quick_values(cases: Iterable[tuple[Any, ...]]) -> list[Any]:
     """Return the cases as parameters of a test: quick are those in which each value occurs."""
     return _quick(list(cases), 1)
+
+
+def quick_only(values: Iterable[Any], *quick: Any) -> list[Any]:
+    """Return the values as parameters of a test: quick are those that are named."""
+    return [pytest.param(value, marks=[] if value in quick else [pytest.mark.slow]) for value in values]
 
 
 def _quick(cases: list[tuple[Any, ...]], size: int) -> list[Any]:

@@ -48,6 +48,7 @@ from mosaic_async.build.run import Run
 from mosaic_async.geo.area import Area
 from mosaic_async.geo.cover import Cover
 from mosaic_async.raster.assembly import Assembly
+from tests.effort import examples
 from tests.fake_tiler import FakeTiler, Pattern
 from tests.forks import server
 from tests.geo.test_area import FIJI_SPLIT
@@ -135,7 +136,7 @@ FORMATS = st.sampled_from(
     masked=st.booleans(),
     many=st.booleans(),
 )
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_tile_of_every_area_zoom_size_and_format_lands_in_its_place(
     tmp_path_factory, west, south, width, height, zoom, tile_size, fmt, masked, many
 ):
@@ -222,7 +223,7 @@ class Held:
 @pytest.mark.parametrize("latency", [0.0, pytest.param(0.01, marks=pytest.mark.slow)])
 async def test_each_tile_is_asked_for_once_within_the_limits(serve, tmp_path, latency):
     area, concurrency = (-15.0, 20.0, 25.0, 50.0), 6
-    tiler = serve(latency=latency, pattern=Pattern(count=1))
+    tiler = serve(latency=latency, pattern=Pattern(count=1), tile_size=128)
     held = Held()
     report = await build_mosaic(
         tiler.template, area, tmp_path / "out.tif", zoom=7, concurrency=concurrency, part_size=512, on_event=held
@@ -512,7 +513,7 @@ async def test_passing_errors_are_retried_and_counted(serve, tmp_path):
 
 async def test_a_cancelled_run_keeps_what_it_has_and_leaves_no_output(serve, tmp_path):
     area = (-15.0, 20.0, 25.0, 50.0)
-    tiler = serve(latency=0.02, pattern=Pattern(count=1))
+    tiler = serve(latency=0.02, pattern=Pattern(count=1), tile_size=128)
     placed = asyncio.Event()
     seen = 0
 

@@ -32,6 +32,7 @@ from mosaic_async.geo.cover import Cover, Tile
 from mosaic_async.http.request import Answer
 from mosaic_async.raster.tile import decode, learn
 from mosaic_async.sources.opening import from_tilejson
+from tests.effort import examples
 from tests.fake_tiler import FakeTiler
 from tests.moods import at, says
 from tests.test_api import AREA, BAD, ZOOM
@@ -405,7 +406,7 @@ TILEJSON = st.fixed_dictionaries(
 
 
 @given(document=TILEJSON | JSON, hostile=st.sampled_from(["", "1e999", "[" * 5000, '{"a":' * 3000, "9" * 5000]))
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_a_tilejson_says_it_is_a_source_or_our_error(tmp_path, document, hostile):
     path = tmp_path / "t.json"
     path.write_text(hostile or json.dumps(document))
@@ -427,7 +428,7 @@ AREAS = (
 
 
 @given(area=AREAS, zoom=st.integers(-2, 60))
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 def test_whatever_an_area_says_it_has_a_few_tiles_or_is_our_error(area, zoom):
     try:
         cover = Cover.of(Area.parse(area), zoom, max_tiles=10_000)

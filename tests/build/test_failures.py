@@ -132,7 +132,7 @@ async def test_a_parked_tile_of_several_parts_is_asked_for_once_more_and_counted
 
 async def test_with_on_error_fail_the_first_failure_ends_the_run_and_keeps_the_rest(serve, tmp_path, fast):
     area = (-15.0, 20.0, 25.0, 50.0)
-    tiler = serve(pattern=Pattern(count=1), latency=0.01)
+    tiler = serve(pattern=Pattern(count=1), latency=0.01, tile_size=128)
     tiler.mood = at(tiler, (7, 58, 44), status(422), times=99)
     options = {"zoom": ZOOM, "concurrency": 4, "part_size": 1024}
     with pytest.raises(IncompleteError) as error:
@@ -233,7 +233,7 @@ async def test_what_is_missing_is_a_geojson_of_footprints_and_goes_when_nothing_
 
 async def test_a_token_that_expires_on_the_way_ends_the_run_and_a_new_one_goes_on(serve, tmp_path, fast):
     area = (-15.0, 20.0, 25.0, 50.0)
-    tiler = serve(pattern=Pattern(count=1))
+    tiler = serve(pattern=Pattern(count=1), tile_size=128)
     valid = ["old"]
 
     async def guard(tile, hit):
@@ -362,7 +362,7 @@ def test_a_wall_clock_that_is_set_on_the_way_neither_stops_the_bar_nor_its_estim
 
 async def test_a_server_that_goes_for_good_ends_the_run_with_all_kept(tmp_path, fast):
     area = (-15.0, 20.0, 25.0, 50.0)
-    tiler = FakeTiler(pattern=Pattern(count=1), latency=0.005)
+    tiler = FakeTiler(pattern=Pattern(count=1), latency=0.005, tile_size=128)
     placed, events = [], []
 
     def listen(event):
@@ -385,7 +385,7 @@ async def test_a_server_that_goes_for_good_ends_the_run_with_all_kept(tmp_path, 
     assert error.value.exit_code == 4
     assert "outage" in [event.kind for event in events if isinstance(event, ServerTrouble)]
     port = tiler.port
-    again = FakeTiler(pattern=Pattern(count=1), port=port)
+    again = FakeTiler(pattern=Pattern(count=1), port=port, tile_size=128)
     with again.running():
         report = await build_mosaic(tiler.template, area, tmp_path / "out.tif", zoom=ZOOM, part_size=1024)
     assert again.requests <= report.tiles_total - 50 + 8
@@ -394,7 +394,11 @@ async def test_a_server_that_goes_for_good_ends_the_run_with_all_kept(tmp_path, 
 
 @pytest.mark.parametrize(
     ("area", "total"),
-    [((-30.0, -30.0, 32.0, 34.0), 500), pytest.param((-60.0, -60.0, 65.0, 64.0), 2000, marks=pytest.mark.slow)],
+    [
+        ((-22.0, -22.0, 22.0, 22.0), 250),
+        pytest.param((-30.0, -30.0, 32.0, 34.0), 500, marks=pytest.mark.slow),
+        pytest.param((-60.0, -60.0, 65.0, 64.0), 2000, marks=pytest.mark.slow),
+    ],
 )
 async def test_many_tiles_survive_everything_at_once(tmp_path, fast, area, total):
     """5 % 503, 2 % resets, 2 % cut, 1 % silence, 1 % garbage, random Retry-After, and a server that restarts."""
@@ -433,7 +437,7 @@ async def test_many_tiles_survive_everything_at_once(tmp_path, fast, area, total
 
 async def test_stopping_lets_arrive_what_is_under_way_and_keeps_it(serve, tmp_path):
     area = (-15.0, 20.0, 25.0, 50.0)
-    tiler = serve(pattern=Pattern(count=1), latency=0.05)
+    tiler = serve(pattern=Pattern(count=1), latency=0.05, tile_size=128)
     stop, seen = asyncio.Event(), []
 
     def listen(event):

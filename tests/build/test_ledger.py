@@ -17,6 +17,7 @@ from mosaic_async.geo.area import Area
 from mosaic_async.geo.cover import Cover, Tile
 from mosaic_async.geo.grid import Grid, part_name
 from mosaic_async.geo.matrix import web_mercator
+from tests.effort import examples
 
 BOX = Area.parse((-3.3, 38.5, 8.7, 46.1))
 TRIANGLE = Area.parse({"type": "Polygon", "coordinates": [[[-3, 38], [9, 40], [2, 47], [-3, 38]]]})
@@ -239,7 +240,7 @@ def settings_of(examples: int) -> settings:
 
 
 class TestRuns(Runs.TestCase):
-    settings = settings_of(40)
+    settings = settings_of(examples(40))
 
 
 @pytest.mark.slow

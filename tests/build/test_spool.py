@@ -19,6 +19,7 @@ from mosaic_async.build.arrivals import Arrivals
 from mosaic_async.build.proof import Proof
 from mosaic_async.build.spool import Spool
 from mosaic_async.geo.cover import Tile
+from tests.effort import examples
 
 PROOF = Proof("a job")
 TILES = [Tile(x, 7, 5) for x in range(6)]
@@ -211,7 +212,7 @@ DAMAGES = {
     at=st.integers(0, start_of(6) - 1),
     size=st.integers(1, 200),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_whatever_happens_to_a_file_no_body_is_wrong_and_all_others_are_there(damage, at, size):
     async def check(folder):
         await fill(folder)

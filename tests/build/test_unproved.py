@@ -16,6 +16,7 @@ from mosaic_async.errors import ResourceError
 from mosaic_async.geo.cover import Tile
 from tests.build.test_desync import ZOOM, build, tiler_of
 from tests.desync import Desync, ahead, answer
+from tests.effort import examples
 from tests.forks import server as forks
 from tests.test_api import AREA, assert_is_the_world
 
@@ -160,13 +161,13 @@ USELESS = st.sets(PLACES, max_size=3)
 
 
 @given(st.lists(BODIES, min_size=1, max_size=12), st.lists(st.tuples(PLACES, BODIES), max_size=1), USELESS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_one_stray_is_found_however_alike_the_tiles_are(bodies, strays, useless):
     assert_that_nothing_wrong_passes(bodies, strays, useless)
 
 
 @given(st.integers(1, 12), st.lists(st.tuples(PLACES, st.integers(0, 99)), max_size=4), USELESS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_any_number_of_strays_is_found_where_all_tiles_are_unlike(count, strays, useless):
     """The strays are foreign, or answers that were sent before."""
     bodies = [b"%d" % place for place in range(count)]

@@ -15,6 +15,7 @@ from mosaic_async.errors import RefusedError, UsageError
 from mosaic_async.geo.area import Area
 from mosaic_async.geo.cover import Cover
 from mosaic_async.geo.grid import Grid, default_zoom
+from tests.effort import examples
 from tests.geo.test_area import FIJI_SPLIT
 
 
@@ -42,7 +43,7 @@ boxes = st.tuples(degrees(-180, 179), degrees(-85, 84), degrees(0.0001, 60), deg
 
 
 @given(tiles())
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 def test_tile_bounds_given_back_as_an_area_give_exactly_that_tile(tile):
     cover = cover_of(mercantile.bounds(tile), tile.z)
     assert cover.count == 1

@@ -15,6 +15,7 @@ from mosaic_async.geo.area import Area
 from mosaic_async.geo.cover import Cover
 from mosaic_async.geo.listed_tiles import area_in_matrix, area_of_tiles
 from mosaic_async.geo.matrix import Tile, TileMatrix
+from tests.effort import examples
 
 
 def held(tiles):
@@ -27,7 +28,7 @@ def held(tiles):
     st.floats(0, 1),
     st.sets(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=60),
 )
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_any_tiles_are_exactly_the_tiles_of_their_area(zoom, x, y, places):
     last = 2**zoom - 1
     tiles = {

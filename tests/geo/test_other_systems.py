@@ -14,6 +14,7 @@ from mosaic_async.geo.area import Area
 from mosaic_async.geo.cover import Cover
 from mosaic_async.geo.grid import Grid
 from mosaic_async.geo.matrix import TileMatrix
+from tests.effort import examples
 from tests.geo.test_polygons import area_of, country, kept_pixels
 
 SIZE = 128
@@ -95,7 +96,7 @@ def test_the_tiles_of_a_country_are_those_that_hold_its_pixels(name):
 @given(
     st.floats(6.5, 11.5), st.floats(-60, 72), st.floats(0.2, 3), st.floats(0.2, 3), st.integers(0, 359), st.booleans()
 )  # fmt: skip
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 def test_boxes_and_diamonds_on_utm_have_their_pixels(longitude, latitude, width, height, angle, is_box):
     zone = "EPSG:32632" if latitude >= 0 else "EPSG:32732"
     matrix = matrix_of(zone, -500_013, 10_000_007, 200_000, 12, 120)

@@ -22,6 +22,7 @@ from rasterio.windows import Window
 from mosaic_async.geo.area import MAX_LATITUDE, Area
 from mosaic_async.geo.cover import Cover
 from mosaic_async.geo.grid import Grid
+from tests.effort import examples
 
 COUNTRIES = Path(pyogrio.__file__).parent / "tests" / "fixtures" / "naturalearth_lowres" / "naturalearth_lowres.shp"
 """Natural Earth at 1:110 million, which pyogrio ships for its own tests."""
@@ -135,7 +136,7 @@ def corners(low: int, high: int):
 @given(
     corners(3, 8), corners(3, 5), st.floats(-180, 180), st.floats(-70, 70), st.floats(0.5, 80), st.floats(0.5, 30)
 )  # fmt: skip
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_any_polygon_has_its_tiles_and_its_pixels(outer, inner, longitude, latitude, width, height):
     def ring(points, scale):
         return [

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mosaic_async.errors import TileError
 from mosaic_async.raster.form import RGB, TileFormat
+from tests.effort import examples
 
 RED, BLUE = (255, 0, 0, 255), (0, 0, 255, 255)
 DTYPES = st.sampled_from(["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"])
@@ -53,7 +54,7 @@ def joined(forms):
 
 
 @given(st.one_of(st.lists(MEASUREMENTS, min_size=2, max_size=4), st.lists(PICTURES, min_size=2, max_size=4)))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_the_common_form_is_the_same_in_every_order_and_holds_every_number(forms):
     common = joined(forms)
     for order in permutations(forms):

@@ -13,6 +13,7 @@ from rasterio.crs import CRS
 
 from mosaic_async import SourceError
 from mosaic_async.sources.raster_grid import RasterGrid
+from tests.effort import examples
 
 SYSTEMS = {
     "UTM 33N": ("EPSG:32633", (1e5, 0, 9e5, 9.3e6), 1),
@@ -80,7 +81,7 @@ def assert_a_random_part_is_inside(name, data) -> None:
 
 
 @given(name=st.sampled_from(sorted(SYSTEMS)), data=st.data())
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_no_pixel_of_a_random_raster_lies_outside_of_its_reach(name, data):
     assert_a_random_part_is_inside(name, data)
 
@@ -88,7 +89,7 @@ def test_no_pixel_of_a_random_raster_lies_outside_of_its_reach(name, data):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SYSTEMS)
 @given(data=st.data())
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_no_pixel_of_any_raster_lies_outside_of_its_reach(name, data):
     assert_a_random_part_is_inside(name, data)
 

@@ -288,8 +288,17 @@ def test_the_bucket_is_taken_where_the_url_wants_a_login_and_who_pays_is_known(i
 
 
 @contextmanager
+def bucket(folder: Path) -> Iterator[str]:
+    """A web server that has the scenes of Paraná where an S3 has those of a bucket."""
+    app = web.Application()
+    app.router.add_static("/usgs-landsat", PARANA)
+    with running(app) as url:
+        yield url
+
+
+@contextmanager
 def s3(folder: Path) -> Iterator[str]:
-    """An S3 with the scenes of Paraná in a bucket."""
+    """An S3 with the scenes of Paraná in a bucket, in an environment that is kept for the next time."""
     try:
         python = environment(".venv-servers", SERVERS)
     except (subprocess.SubprocessError, OSError) as error:
@@ -299,8 +308,13 @@ def s3(folder: Path) -> Iterator[str]:
     server = [str(python), "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with log.open("w") as errors, subprocess.Popen(server, stdout=errors, stderr=errors) as process:
         try:
-            wait_for(f"http://127.0.0.1:{port}/moto-api/", process, log)
-            yield f"http://127.0.0.1:{port}"
+            backend = f"http://127.0.0.1:{port}"
+            wait_for(f"{backend}/moto-api/", process, log)
+            requests.put(f"{backend}/usgs-landsat", timeout=10).raise_for_status()
+            for path in PARANA.rglob("*.tif"):
+                key = f"{backend}/usgs-landsat/{path.relative_to(PARANA)}"
+                requests.put(key, data=path.read_bytes(), timeout=10).raise_for_status()
+            yield backend
         finally:
             process.terminate()
             process.wait(10)
@@ -332,12 +346,9 @@ class TollGate:
             return web.Response(status=answer.status, body=await answer.read(), headers=passed)
 
 
-def test_scenes_in_a_bucket_whose_reader_pays_are_built_when_he_says_so(tmp_path):
-    with s3(tmp_path) as backend, running((gate := TollGate(backend)).app()) as url:
-        requests.put(f"{backend}/usgs-landsat", timeout=10).raise_for_status()
-        for path in PARANA.rglob("*.tif"):
-            key = f"{backend}/usgs-landsat/{path.relative_to(PARANA)}"
-            requests.put(key, data=path.read_bytes(), timeout=10).raise_for_status()
+@pytest.mark.parametrize("storage", [bucket, pytest.param(s3, marks=pytest.mark.slow)])
+def test_scenes_in_a_bucket_whose_reader_pays_are_built_when_he_says_so(tmp_path, storage):
+    with storage(tmp_path) as backend, running((gate := TollGate(backend)).app()) as url:
         properties = {**items_of(PARANA)[0]["properties"], "storage:requester_pays": True}
         items = remote_items(tmp_path / "items", "s3://usgs-landsat", properties=properties)
         (tmp_path / "search.json").write_text("{}")

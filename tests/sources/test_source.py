@@ -16,6 +16,7 @@ from mosaic_async.geo.area import Area
 from mosaic_async.sources.coverage import check_coverage
 from mosaic_async.sources.opening import from_tilejson, open_source
 from mosaic_async.sources.source import TileSource, from_template
+from tests.effort import examples
 
 TILEJSON = {
     "tilejson": "2.1.0",
@@ -244,7 +245,7 @@ async def test_a_zoom_that_the_source_does_not_have_is_refused_before_any_work(z
         ),
     )
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_hostile_tilejson_gives_a_source_or_our_error_and_nothing_else(tmp_path_factory, document):
     import asyncio
 

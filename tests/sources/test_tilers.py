@@ -165,6 +165,7 @@ async def test_names_for_plain_files_and_mosaics_that_are_not_there_are_refused(
 # TiTiler 0.11 --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_titiler_0_11_renders_the_same_mosaic_with_its_own_words(old_titiler, titiler, folder, tmp_path):
     rendering = Rendering(bands=["B4", "B3"], pixel_selection="lowest")
     for name, url in (("old", old_titiler), ("new", titiler)):
@@ -179,6 +180,7 @@ async def test_titiler_0_11_renders_the_same_mosaic_with_its_own_words(old_titil
     assert (before[:, both] == after[:, both]).mean() > 0.98
 
 
+@pytest.mark.slow
 async def test_titiler_0_11_renders_an_expression_over_asset_names(old_titiler, folder, tmp_path):
     for name, rendering in (("bands", Rendering(bands=["B4"])), ("twice", Rendering(expression="B4*2;B4-B3"))):
         source = await titiler_mosaic(f"{old_titiler}/stac", str(folder / "items.json"), rendering=rendering)
@@ -188,6 +190,7 @@ async def test_titiler_0_11_renders_an_expression_over_asset_names(old_titiler, 
     np.testing.assert_array_equal(twice[valid], 2 * red[valid].astype(int))
 
 
+@pytest.mark.slow
 async def test_an_empty_tile_of_titiler_0_11_is_a_404_and_no_failure(old_titiler, folder, tmp_path):
     source = await titiler_mosaic(
         f"{old_titiler}/stac", str(folder / "items.json"), rendering=Rendering(bands=["B4"]), tile_size=256
@@ -197,6 +200,7 @@ async def test_an_empty_tile_of_titiler_0_11_is_a_404_and_no_failure(old_titiler
     assert report.tiles_placed > 0
 
 
+@pytest.mark.slow
 async def test_what_titiler_0_11_cannot_do_is_refused_with_the_reason(old_titiler, folder):
     mosaic = str(folder / "items.json")
     with pytest.raises(UsageError, match="no pixel selection lastbandhigh"):
@@ -205,6 +209,66 @@ async def test_what_titiler_0_11_cannot_do_is_refused_with_the_reason(old_titile
         )
     with pytest.raises(UsageError, match="no tiles of 300 pixels"):
         await titiler_mosaic(f"{old_titiler}/stac", mosaic, rendering=Rendering(bands=["B4"]), tile_size=300)
+
+
+class OldTitiler:
+    """What TiTiler 0.11 answers, without it: its own description of its routes, and tiles of its contract."""
+
+    DESCRIPTION = Path(__file__).with_name("titiler_0_11.json")
+    """From a real one; of the routes those that are requested."""
+
+    def __init__(self) -> None:
+        self.queries: list[list[tuple[str, str]]] = []
+        """Of tiles."""
+        self.pattern = Pattern(count=2, dtype="uint16")
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/openapi.json", self.describe)
+        app.router.add_get("/stac/WebMercatorQuad/tilejson.json", self.tilejson)
+        app.router.add_get(r"/stac/tiles/WebMercatorQuad/{z}/{x}/{y:\d+}@{scale}x.tif", self.tile)
+        return app
+
+    async def describe(self, request: web.Request) -> web.Response:
+        return web.json_response(text=self.DESCRIPTION.read_text())
+
+    async def tilejson(self, request: web.Request) -> web.Response:
+        return web.json_response({"tiles": ["http://inside/{z}/{x}/{y}@1x"], "minzoom": 6, "maxzoom": 11})
+
+    async def tile(self, request: web.Request) -> web.Response:
+        self.queries.append(list(request.query.items()))
+        z, x, y = (int(request.match_info[name]) for name in "zxy")
+        if x % 2:
+            return web.json_response({"detail": "Method returned an empty array"}, status=404)
+        size = 256 * int(request.match_info["scale"])
+        pixels, mask = self.pattern.expected(x * size, y * size, size, size)
+        return web.Response(body=encode(pixels, mask, "tif", mercantile.xy_bounds(x, y, z)), content_type="image/tiff")
+
+
+async def test_titiler_0_11_is_requested_in_its_own_words_and_its_404_is_an_empty_tile(tmp_path):
+    server, mosaic = OldTitiler(), "https://host/items.json"
+    rendering = Rendering(expression="B4*2;B4-B3", pixel_selection="lowest")
+    with running(server.app()) as url:
+        source = await titiler_mosaic(f"{url}/stac", mosaic, rendering=rendering)
+        assert (source.tile_size, source.minzoom, source.maxzoom) == (512, 6, 11)
+        assert "@2x.tif" in source.template
+        report = await build_mosaic(source, (0.1, 45.1, 11, 47), tmp_path / "out.tif", zoom=7)
+        with pytest.raises(UsageError, match="no pixel selection lastbandhigh"):
+            await titiler_mosaic(url + "/stac", mosaic, rendering=Rendering(bands=["B4"], pixel_selection="lastband"))
+        with pytest.raises(UsageError, match="no tiles of 300 pixels"):
+            await titiler_mosaic(url + "/stac", mosaic, rendering=Rendering(bands=["B4"]), tile_size=300)
+    assert report.tiles_empty > 0
+    assert report.tiles_placed > 0
+    assert server.queries[0] == [
+        ("url", mosaic), ("assets", "B4"), ("assets", "B3"), ("asset_as_band", "true"), ("expression", "B4*2;B4-B3"),
+        ("pixel_selection", "lowest"),
+    ]  # fmt: skip
+    found, valid = read(tmp_path / "out.tif")
+    tile = mercantile.tile(0.1, 47, 7)
+    assert tile.x % 2 == 0
+    pixels, there = server.pattern.expected(tile.x * 512, tile.y * 512, 512, 512)
+    np.testing.assert_array_equal(valid[:512, :512], there)
+    np.testing.assert_array_equal(found[:, :512, :512][:, there], pixels[:, there])
 
 
 # awspds-mosaic -------------------------------------------------------------------------------------------------------

@@ -369,9 +369,10 @@ def test_the_zooms_are_those_of_the_scenes_own_resolution():
     assert (document["minzoom"], document["maxzoom"]) == (7, 12)
 
 
-def test_ten_thousand_scenes_take_less_than_ten_seconds(tmp_path):
+@pytest.mark.parametrize(("count", "limit"), [(1_000, 3), pytest.param(10_000, 10, marks=pytest.mark.slow)])
+def test_thousands_of_scenes_take_seconds(tmp_path, count, limit):
     features = []
-    for index in range(10_000):
+    for index in range(count):
         west, south = -120 + (index * 7919 % 50_000) / 1000, 30 + (index * 104_729 % 15_000) / 1000
         ring = [[west, south + 0.4], [west + 1.8, south], [west + 2.3, south + 1.7], [west + 0.5, south + 2.1]]
         scene = item(f"s{index:05}", {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}, gsd=30)
@@ -382,10 +383,10 @@ def test_ten_thousand_scenes_take_less_than_ten_seconds(tmp_path):
     started = time.process_time()  # of this process alone: the machine may be busy with others
     created = create_mosaic({"sortby": "-datetime", "bbox": [-125, 20, -60, 50]}, items=path)
     seconds = time.process_time() - started
-    assert len(ids(created)) == 10_000
-    assert seconds < 10
+    assert len(ids(created)) == count
+    assert seconds < limit
     zoom = created.document["quadkey_zoom"]
-    for index in (0, 4321, 9999):
+    for index in (0, count * 432 // 1000, count - 1):
         outline = shape(features[index]["geometry"])
         cells = {key for key, names in created.document["tiles"].items() if f"/scenes/{index}.json" in names}
         near = mercantile.tiles(*outline.buffer(0.1).bounds, zooms=[zoom])

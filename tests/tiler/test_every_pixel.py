@@ -23,6 +23,7 @@ from mosaic_async.tiler.pixels.composer import Composer
 from mosaic_async.tiler.pixels.frame import Frame
 from mosaic_async.tiler.pixels.selection import Selection
 from mosaic_async.tiler.pixels.view import View
+from tests.effort import examples
 from tests.sources.test_raster_grid import SYSTEMS
 
 pytestmark = [
@@ -126,7 +127,7 @@ def assert_a_random_part_is_there(folder, name, data) -> None:
 
 
 @given(name=st.sampled_from(sorted(SYSTEMS)), data=st.data())
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(8), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_pixel_of_a_raster_is_in_its_tiles(tmp_path, name, data):
     assert_a_random_part_is_there(tmp_path, name, data)
 
@@ -134,7 +135,7 @@ def test_every_pixel_of_a_raster_is_in_its_tiles(tmp_path, name, data):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SYSTEMS)
 @given(data=st.data())
-@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(5), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_pixel_of_a_raster_in_any_system_is_in_its_tiles(tmp_path, name, data):
     assert_a_random_part_is_there(tmp_path, name, data)
 

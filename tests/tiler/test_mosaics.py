@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import importlib
 import json
 import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -31,6 +33,8 @@ from mosaic_async import MosaicError, ResourceError, SourceError, UsageError, bu
 from mosaic_async.tiler import Rendering, local_tiler, open_mosaic
 from mosaic_async.tiler import serve as serve_mosaic
 from tests.conftest import COLORADO, PARANA
+from tests.effort import examples
+from tests.pairwise import quick_only
 from tests.test_api import left_behind
 
 pytestmark = [
@@ -140,7 +144,7 @@ async def test_the_demo_s_highest_ndvi_is_rio_tiler_s(tmp_path):
 
 @pytest.mark.parametrize(
     "selection",
-    ["first", "median", *(pytest.param(name, marks=pytest.mark.slow) for name in RARER_SELECTIONS)],
+    ["median", *(pytest.param(name, marks=pytest.mark.slow) for name in ("first", *RARER_SELECTIONS))],
 )
 async def test_selections_that_rio_tiler_has_are_rio_tiler_s(tmp_path, selection):
     """Those by a last band are not, on purpose: rio-tiler's put pixels together from several scenes."""
@@ -157,7 +161,7 @@ async def test_selections_that_rio_tiler_has_are_rio_tiler_s(tmp_path, selection
     ("tile_format", "size"),
     [
         pytest.param("tif", 1024, marks=pytest.mark.slow),
-        ("npy", 128),
+        pytest.param("npy", 128, marks=pytest.mark.slow),
         ("png", 256),
         pytest.param("webp", 512, marks=pytest.mark.slow),
     ],
@@ -191,7 +195,7 @@ async def test_a_folder_of_plain_cogs_is_served_by_band_number(tmp_path):
     np.testing.assert_array_equal(twice[valid], 2 * once[valid].astype(twice.dtype))
 
 
-@pytest.mark.parametrize("name", ["mosaic.json", "mosaic.json.gz"])
+@pytest.mark.parametrize("name", quick_only(["mosaic.json", "mosaic.json.gz"], "mosaic.json.gz"))
 async def test_a_mosaicjson_with_relative_paths_is_served(tmp_path, name):
     document = open_mosaic(PARANA).document
     shutil.copytree(PARANA, tmp_path / "scenes")
@@ -270,7 +274,7 @@ def test_a_killed_run_takes_its_tilers_along(tmp_path):
 
 async def test_a_run_over_local_scenes_goes_on_although_the_port_changed(tmp_path):
     options = {"bands": ["B4"], "tile_size": 256, "workers": 1}
-    area = (-55.0, -25.5, -54.3, -25.0)
+    area = (-54.9, -25.45, -54.6, -25.25)
     async with local_tiler(PARANA, **options) as source:
         task = asyncio.ensure_future(
             build_mosaic(source, area, tmp_path / "out.tif", zoom=11, concurrency=2, part_size=512)
@@ -419,6 +423,20 @@ async def test_a_tiler_that_cannot_start_says_why(monkeypatch):
             pass
 
 
+def test_the_recipes_of_the_demo_leave_two_valid_cogs_and_two_pictures(tmp_path, monkeypatch):
+    """In a small corner of each area, and with one tiler process."""
+    monkeypatch.syspath_prepend(PARANA.parents[1])
+    demo = importlib.import_module("demo")
+    monkeypatch.setattr(demo, "PARANA_AREA", (-54.7, -25.4, -54.68, -25.38))
+    monkeypatch.setattr(demo, "COLORADO_AREA", (-106.915, 40.287, -106.914, 40.288))
+    monkeypatch.setattr(demo, "local_tiler", partial(local_tiler, workers=1))
+    demo.main(tmp_path)
+    assert left_behind(tmp_path) == [
+        "colorado-highest-ndvi.png", "colorado-highest-ndvi.tif", "parana-median.png", "parana-median.tif"
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
 def test_the_demo_leaves_two_valid_cogs_and_two_pictures(tmp_path):
     script = PARANA.parents[1] / "demo.py"
     subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, timeout=110)
@@ -452,7 +470,7 @@ sound = {
 
 
 @given(st.dictionaries(st.sampled_from(sorted(sound)), json_values, min_size=1, max_size=4))
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_hostile_mosaicjson_is_a_mosaic_or_our_error_and_nothing_else(tmp_path, changes):
     path = tmp_path / "mosaic.json"
     path.write_text(json.dumps({**sound, **changes, "mosaicjson": "0.0.3"}))

@@ -11,6 +11,7 @@ import pytest
 from mosaic_async import UsageError
 from mosaic_async.tiler import Rendering, open_mosaic
 from tests.conftest import PARANA
+from tests.pairwise import quick_only
 from tests.tiler.awspds.bretagne import taken, write_scenes
 from tests.tiler.in_process import InProcessTiler
 from tests.tiler.world import values_of, write_item, write_raster
@@ -46,7 +47,7 @@ def bretagne(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", quick_only(RECIPES, "greenest"))
 async def test_a_recipe_in_one_command_is_the_notebook_s_flow(recipe, bretagne):
     tiler = InProcessTiler(bretagne)
     notebook, spellings = RECIPES[recipe]

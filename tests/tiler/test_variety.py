@@ -39,7 +39,7 @@ VERSIONS = ("1.0", "1.1", "names only")
 NAMES = ("red", "green", "blue")
 TILES = [mercantile.tile(-54.62, -25.45, zoom) for zoom in (8, 10, 12)]
 CASES = covering(product(GRIDS, MASKS, DTYPES, LAYOUTS, VERSIONS))
-PAIRS = [pytest.param(place, marks=[] if place < 12 else [pytest.mark.slow]) for place in range(0, len(CASES), 2)]
+PAIRS = [pytest.param(place, marks=[] if place < 6 else [pytest.mark.slow]) for place in range(0, len(CASES), 2)]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from tests.conftest import COLORADO, PARANA
 from tests.tiler.pixels.test_reading import frame_of
 
 SELECTIONS = ("median", "mean", "count", "stdev", "percentile:25", "medoid", "geomedian")
+COLORADO_TILE = mercantile.tile(-106.914, 40.288, 14)
+PARANA_TILE = mercantile.tile(-55.0, -25.0, 9)  # most of it without a scene
 
 
 def items_of(folder: Path) -> list[str]:
@@ -28,15 +30,16 @@ def items_of(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("folder", "assets", "tile"),
+    ("folder", "assets", "tile", "scenes"),
     [
-        (COLORADO, ("b5", "b4"), mercantile.tile(-106.914, 40.288, 14)),
-        (PARANA, ("B4", "B3"), mercantile.tile(-55.0, -25.0, 9)),  # most of it without a scene
+        (COLORADO, ("b5", "b4"), COLORADO_TILE, 3),
+        pytest.param(COLORADO, ("b5", "b4"), COLORADO_TILE, 9, marks=pytest.mark.slow),
+        (PARANA, ("B4", "B3"), PARANA_TILE, 9),
     ],
 )
 @pytest.mark.parametrize("group_by", [pytest.param("none", marks=pytest.mark.slow), "day"])
-def test_a_tile_in_strips_is_the_tile_at_once(folder, assets, tile, group_by):
-    names, frame = items_of(folder)[:9], frame_of(tile, 200)
+def test_a_tile_in_strips_is_the_tile_at_once(folder, assets, tile, scenes, group_by):
+    names, frame = items_of(folder)[:scenes], frame_of(tile, 200)
     view, degrees = View(assets=tuple((asset, ()) for asset in assets)), tuple(mercantile.bounds(tile))
     at_once, in_strips = (
         Composer(is_stac=True, is_local=is_local, room=room)
