@@ -15,6 +15,9 @@ demo: $(VENV)/.demo
 WORKERS := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 )))
 PYTEST := $(RUN)/python -m pytest -q -rs -n $(WORKERS) --dist loadgroup
 
+# What tests start imports the package again and again.
+unexport PYTHONDONTWRITEBYTECODE
+
 test: $(VENV)/.dev
 	$(PYTEST) --cov
 

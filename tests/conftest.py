@@ -41,7 +41,7 @@ WITH_SERVERS = {"test_documents", "test_routes", "test_signing", "test_tilers", 
 """Modules whose tests share what takes seconds, servers or a look at all code: one worker runs all tests of each."""
 
 
-TRACED_SETS = 2
+TRACED_SETS = 1
 """Sets of parameters per test whose lines count for the coverage: more rarely reach new lines, and tracing is dear."""
 
 
@@ -49,12 +49,17 @@ def pytest_configure(config: pytest.Config) -> None:
     effort.select(config)
 
 
+def is_of_hypothesis(item: pytest.Item) -> bool:
+    """Return whether a test runs many examples, which reach few lines that other tests do not."""
+    return getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist's, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     sets: Counter[str] = Counter()
     for item in items:
         sets[item.nodeid.partition("[")[0]] += 1
-        if sets[item.nodeid.partition("[")[0]] > TRACED_SETS:
+        if sets[item.nodeid.partition("[")[0]] > TRACED_SETS or is_of_hypothesis(item):
             item.add_marker(pytest.mark.no_cover)
         if item.path.stem in WITH_SERVERS:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
@@ -78,6 +83,15 @@ def forget_secrets() -> Iterator[None]:
 def real_digests(monkeypatch) -> None:
     """Make the digests of identities those of a real run, which takes 20 ms for each."""
     monkeypatch.setattr(identity, "_ROUNDS", REAL_ROUNDS)
+
+
+@pytest.fixture
+def forked_tilers(monkeypatch) -> None:
+    """Start embedded tilers of this test process from one import of their program."""
+    from mosaic_async.tiler import nursery
+    from tests.tiler import forked
+
+    monkeypatch.setattr(nursery._Mother, "started", classmethod(forked.started))
 
 
 @pytest.fixture

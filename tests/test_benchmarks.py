@@ -22,12 +22,13 @@ from mosaic_async.build.cost import head_bytes
 ROOT = Path(__file__).parents[1]
 
 
-def test_very_many_tiles_are_measured_in_one_command():
-    command = [sys.executable, "-m", "benchmarks.million", "--tiles", "2500"]
+@pytest.mark.parametrize("tiles", [400, pytest.param(2500, marks=pytest.mark.slow)])
+def test_very_many_tiles_are_measured_in_one_command(tiles):
+    command = [sys.executable, "-m", "benchmarks.million", "--tiles", str(tiles)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100, check=True)
     found = json.loads(done.stdout)
-    assert (found["tiles"], found["placed"]) == (2500, 250)
-    assert 2500 <= found["requests"] <= 2500 + 50  # one farewell per connection: empty tiles prove nothing
+    assert (found["tiles"], found["placed"]) == (tiles, tiles // 10)
+    assert tiles <= found["requests"] <= tiles + 50  # one farewell per connection: empty tiles prove nothing
     assert found["peak_rss"] < 400 * 2**20
 
 

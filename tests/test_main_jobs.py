@@ -73,6 +73,7 @@ def test_the_demo_runs(tmp_path):
 
 
 @needs_tiler
+@pytest.mark.slow  # tests/cli/test_main.py has the short form
 def test_a_served_folder_is_built_from_its_tilejson(tmp_path, unused_tcp_port):
     args = [sys.executable, "-m", "mosaic_async", "serve", str(PARANA), "--port", str(unused_tcp_port)]
     with subprocess.Popen([*args, "--workers", "1"], stdout=subprocess.PIPE, text=True) as process:
@@ -98,6 +99,7 @@ def test_create_lists_the_items_that_a_search_matches(tmp_path):
 
 @needs_stac
 @needs_geoparquet
+@pytest.mark.slow  # tests/stac/test_mosaicjson.py has the short form
 async def test_create_reads_stac_geoparquet_as_it_reads_json(tmp_path):
     import rustac
 

@@ -31,7 +31,10 @@ from tests.loopback import SERVERS, environment, free_port, running, wait_for
 from tests.stac.test_mosaicjson import items_of
 from tests.tiler.test_mosaics import assert_holds, mosaic_directly, scenes_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid")  # rio-tiler: missing
+pytestmark = [
+    pytest.mark.usefixtures("forked_tilers"),
+    pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid"),  # rio-tiler: missing
+]
 
 PLACE = (-54.9, -25.45, -54.75, -25.3)
 BUILD = ("--bounds", *map(str, PLACE), "-z", "10", "--bands", "B4", "--json")

@@ -14,6 +14,7 @@ from tests.tiler.test_unlike_scenes import first_of, nan_stack
 from tests.tiler.world import PLACE, values_of, write_item, write_raster
 
 pytestmark = [
+    pytest.mark.usefixtures("forked_tilers"),
     pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
     pytest.mark.filterwarnings("ignore:The dataset has no Overviews"),
     pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid"),

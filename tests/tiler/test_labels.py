@@ -12,6 +12,7 @@ from mosaic_async.tiler.scenes.survey import names_in, survey
 from tests.tiler.world import values_of, write_item, write_raster
 
 pytestmark = [
+    pytest.mark.usefixtures("forked_tilers"),
     pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
     pytest.mark.filterwarnings("ignore:The dataset has no Overviews"),
     pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid"),

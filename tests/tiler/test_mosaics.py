@@ -42,6 +42,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid"),  # rio-tiler: missing
 ]
 
+with_forked_tilers = pytest.mark.usefixtures("forked_tilers")
 PLACE = (-54.9, -25.45, -54.75, -25.3)
 RARER_SELECTIONS = ("highest", "lowest", "mean", "stdev", "count")
 
@@ -113,6 +114,7 @@ def assert_holds(path: Path, pixels: np.ndarray, valid: np.ndarray) -> None:
 
 
 @pytest.mark.slow
+@with_forked_tilers
 async def test_the_demo_s_true_colour_median_is_rio_tiler_s(tmp_path):
     sys.path.insert(0, str(PARANA.parents[1]))
     import demo
@@ -128,6 +130,7 @@ async def test_the_demo_s_true_colour_median_is_rio_tiler_s(tmp_path):
 
 
 @pytest.mark.slow
+@with_forked_tilers
 async def test_the_demo_s_highest_ndvi_is_rio_tiler_s(tmp_path):
     sys.path.insert(0, str(PARANA.parents[1]))
     import demo
@@ -146,6 +149,7 @@ async def test_the_demo_s_highest_ndvi_is_rio_tiler_s(tmp_path):
     "selection",
     ["median", *(pytest.param(name, marks=pytest.mark.slow) for name in ("first", *RARER_SELECTIONS))],
 )
+@with_forked_tilers
 async def test_selections_that_rio_tiler_has_are_rio_tiler_s(tmp_path, selection):
     """Those by a last band are not, on purpose: rio-tiler's put pixels together from several scenes."""
     options = {"pixel_selection": selection, "group_by": "none", "tile_size": 256, "workers": 1}
@@ -166,6 +170,7 @@ async def test_selections_that_rio_tiler_has_are_rio_tiler_s(tmp_path, selection
         pytest.param("webp", 512, marks=pytest.mark.slow),
     ],
 )
+@with_forked_tilers
 async def test_every_format_and_size_of_tile_can_be_asked_for(tmp_path, tile_format, size):
     options = {"bands": ["B4", "B3", "B2"], "rescale": [(5000, 15000)]}
     async with local_tiler(PARANA, **options, tile_format=tile_format, tile_size=size, workers=1) as source:
@@ -181,6 +186,7 @@ async def test_every_format_and_size_of_tile_can_be_asked_for(tmp_path, tile_for
         assert_holds(tmp_path / "out.tif", pixels, valid)
 
 
+@with_forked_tilers
 async def test_a_folder_of_plain_cogs_is_served_by_band_number(tmp_path):
     folder = tmp_path / "cogs"
     folder.mkdir()
@@ -196,6 +202,7 @@ async def test_a_folder_of_plain_cogs_is_served_by_band_number(tmp_path):
 
 
 @pytest.mark.parametrize("name", quick_only(["mosaic.json", "mosaic.json.gz"], "mosaic.json.gz"))
+@with_forked_tilers
 async def test_a_mosaicjson_with_relative_paths_is_served(tmp_path, name):
     document = open_mosaic(PARANA).document
     shutil.copytree(PARANA, tmp_path / "scenes")
@@ -272,9 +279,10 @@ def test_a_killed_run_takes_its_tilers_along(tmp_path):
     assert len(gone) == 2
 
 
+@with_forked_tilers
 async def test_a_run_over_local_scenes_goes_on_although_the_port_changed(tmp_path):
     options = {"bands": ["B4"], "tile_size": 256, "workers": 1}
-    area = (-54.9, -25.45, -54.6, -25.25)
+    area = (-55.0, -25.5, -54.3, -25.0)
     async with local_tiler(PARANA, **options) as source:
         task = asyncio.ensure_future(
             build_mosaic(source, area, tmp_path / "out.tif", zoom=11, concurrency=2, part_size=512)
@@ -296,6 +304,7 @@ async def test_a_port_that_is_taken_is_a_resource_error(serve):
             pass
 
 
+@with_forked_tilers
 async def test_a_run_s_tiler_answers_only_who_knows_its_secret():
     async with local_tiler(PARANA, bands=["B4"], workers=1) as source:
         url = source.url(mercantile.tile(-54.8, -25.4, 10))
@@ -347,6 +356,7 @@ def test_hosts_that_scenes_are_read_from_are_told_without_users(tmp_path):
     assert open_mosaic(PARANA).hosts == ()
 
 
+@pytest.mark.slow  # a port that is taken by anybody is the short form
 async def test_two_tilers_do_not_share_a_port(unused_tcp_port):
     options = {"host": "127.0.0.1", "port": unused_tcp_port, "workers": 1}
     async with serve_mosaic(open_mosaic(PARANA), **options):

@@ -22,7 +22,10 @@ from tests.cli.test_main import run
 from tests.conftest import COLORADO, PARANA
 from tests.tiler.test_mosaics import scenes_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid")  # rio-tiler: missing
+pytestmark = [
+    pytest.mark.usefixtures("forked_tilers"),
+    pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid"),  # rio-tiler: missing
+]
 
 
 def stored(path: Path, dataset: rasterio.DatasetReader) -> np.ma.MaskedArray:

@@ -32,6 +32,7 @@ from tests.loopback import held
 from tests.tiler.pixels.test_reading import NEW_YORK, needs_new_york
 
 pytestmark = [
+    pytest.mark.usefixtures("forked_tilers"),
     pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),  # of the pictures
     pytest.mark.filterwarnings("ignore:Some statistics data in STAC are invalid"),  # rio-tiler: missing
 ]

@@ -28,6 +28,7 @@ from mosaic_async.tiler.pixels.view import View
 from tests.conftest import COLORADO, PARANA
 from tests.loopback import running
 
+pytestmark = pytest.mark.usefixtures("forked_tilers")
 TILE = mercantile.tile(-54.6, -25.4, 10)
 PLAIN = f"/tiles/WebMercatorQuad/10/{TILE.x}/{TILE.y}.tif?assets=B4&tilesize=128"
 LANDSAT = {"bbox": [-55, -26, -54, -25]}
