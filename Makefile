@@ -10,12 +10,12 @@ TEST_TOOLS := blockbuster hypothesis pytest pytest-asyncio pytest-timeout
 demo: $(VENV)/.demo
 	$(RUN)/python examples/demo.py demo
 
-# What a change must pass, in eight minutes on two cores; `test-all` adds what takes longer, `torture` included.
+# What a change must pass, in five minutes on two cores; `test-all` adds what takes longer, `torture` included.
 # More workers than cores: a quarter of the time tests wait.
 WORKERS := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 )))
 PYTEST := $(RUN)/python -m pytest -q -rs -n $(WORKERS) --dist loadgroup
 
-# What tests start imports the package again and again.
+# Tests start hundreds of processes, each of which would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 test: $(VENV)/.dev

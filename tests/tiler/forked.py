@@ -7,6 +7,7 @@ real ones.
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import socket
 import sys
@@ -55,7 +56,7 @@ def _wait_for_tasks(control: socket.socket, log: str, environment: dict[str, str
     nothing, errors = os.open(os.devnull, os.O_RDWR), os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     for file, number in ((nothing, 0), (nothing, 1), (errors, 2)):
         os.dup2(file, number)
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - multiprocessing has put another file in its place
+    sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False))  # multiprocessing has put another file in its place
     os.environ.clear()
     os.environ.update(environment)
     main(str(control.detach()))
