@@ -37,10 +37,6 @@ SCENES = Path(__file__).parents[1] / "examples" / "scenes"
 PARANA = SCENES / "landsat8-parana-2020-60m"
 COLORADO = SCENES / "landsat57-colorado-2008-2013"
 
-WITH_SERVERS = {"test_documents", "test_routes", "test_signing", "test_tilers", "test_tilers_pgstac"}
-"""Modules whose tests share what takes seconds, servers or a look at all code: one worker runs all tests of each."""
-
-
 TRACED_SETS = 1
 """Sets of parameters per test whose lines count for the coverage: more rarely reach new lines, and tracing is dear."""
 
@@ -54,15 +50,12 @@ def is_of_hypothesis(item: pytest.Item) -> bool:
     return getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist's, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     sets: Counter[str] = Counter()
     for item in items:
         sets[item.nodeid.partition("[")[0]] += 1
         if sets[item.nodeid.partition("[")[0]] > TRACED_SETS or is_of_hypothesis(item):
             item.add_marker(pytest.mark.no_cover)
-        if item.path.stem in WITH_SERVERS:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture
