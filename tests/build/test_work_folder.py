@@ -279,7 +279,9 @@ async def test_files_that_are_no_parts_are_let_be(folder):
 
 async def test_no_folder_gets_crowded(folder):
     work = await folder.open()
-    parts = [Part(row=row, col=col, row_off=0, col_off=0, height=1, width=1) for row in range(64) for col in range(256)]
+    parts = [
+        Part(row=row, col=col, row_off=0, col_off=0, height=1, width=1) for row in range(256) for col in range(256)
+    ]
     folders = {work.parts.cog(part).parent for part in parts}
     assert len(folders) == 256
     assert len({work.parts.cog(part) for part in parts}) == len(parts)
