@@ -80,11 +80,12 @@ def real_digests(monkeypatch) -> None:
 
 @pytest.fixture
 def forked_tilers(monkeypatch) -> None:
-    """Start embedded tilers of this test process from one import of their program."""
-    from mosaic_async.tiler import nursery
+    """Start embedded tilers of this test process from one import of their program, where forks are safe."""
+    from mosaic_async.tiler import forks, nursery
     from tests.tiler import forked
 
-    monkeypatch.setattr(nursery._Mother, "started", classmethod(forked.started))
+    if forks.can_fork():
+        monkeypatch.setattr(nursery._Mother, "started", classmethod(forked.started))
 
 
 @pytest.fixture

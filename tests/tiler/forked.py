@@ -43,7 +43,8 @@ async def started(cls: Any, command: Any) -> Any:
     assert command.arguments == ("-m", PROGRAM)
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    process = _forks.Process(target=_wait_for_tasks, args=(theirs, str(command.log), dict(command.environment)))
+    args = (theirs, str(command.log), dict(command.environment))
+    process = _forks.Process(target=_wait_for_tasks, args=args, daemon=True)
     with theirs:
         await asyncio.to_thread(process.start)
     return cls(Forked(process), ours)
