@@ -437,7 +437,7 @@ async def test_many_tiles_survive_everything_at_once(tmp_path, fast, area, total
 
 async def test_stopping_lets_arrive_what_is_under_way_and_keeps_it(serve, tmp_path):
     area = (-15.0, 20.0, 25.0, 50.0)
-    tiler = serve(pattern=Pattern(count=1), latency=0.05, tile_size=128)
+    tiler = serve(pattern=Pattern(count=1), latency=0.05)
     stop, seen = asyncio.Event(), []
 
     def listen(event):
