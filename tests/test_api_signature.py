@@ -30,9 +30,10 @@ NOT_OF_A_PLAN = {
     "stop",
     "on_event",
     "progress",
+    "report_page",
 }
 build, plan = main.commands["build"], main.commands["plan"]
-NOT_OPTIONS = {"source", "area", "output", "crew", "stop", "on_event", "progress"}
+NOT_OPTIONS = {"source", "area", "output", "crew", "stop", "on_event", "progress", "report_page"}
 
 
 def test_a_plan_takes_all_that_decides_what_it_says_with_the_same_names_defaults_and_types():
@@ -43,7 +44,7 @@ def test_a_plan_takes_all_that_decides_what_it_says_with_the_same_names_defaults
 
 def test_every_parameter_is_a_field_of_the_job_or_of_the_effort_with_its_default():
     fields = {field.name: field for value in (Job, Effort) for field in dataclasses.fields(value)}
-    passed_on = {"headers", "params", "secrets", "ca", "output", "crew", "stop", "on_event", "progress"}
+    passed_on = {"headers", "params", "secrets", "ca", "output", "crew", "stop", "on_event", "progress", "report_page"}
     assert set(fields) == set(BUILD) - passed_on
     for name, field in fields.items():
         if field.default is not dataclasses.MISSING:

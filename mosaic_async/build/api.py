@@ -17,6 +17,7 @@ from mosaic_async.build.description import description_of
 from mosaic_async.build.job import Effort, Job, NotFound, OnError
 from mosaic_async.build.output_path import output_path
 from mosaic_async.build.plan import MosaicPlan, make_plan
+from mosaic_async.build.report_pages import write_pages
 from mosaic_async.build.run import Run
 from mosaic_async.build.shard import Shard
 from mosaic_async.build.shard_run import ShardRun
@@ -82,6 +83,7 @@ async def build_mosaic(
     stop: asyncio.Event | None = None,
     on_event: OnEvent | None = None,
     progress: bool = False,
+    report_page: bool | str = False,
 ) -> MosaicReport:
     """Fetch all tiles of an area and write one validated Cloud Optimized GeoTIFF.
 
@@ -154,6 +156,8 @@ async def build_mosaic(
         stop: set it to end early: requests under way arrive and are kept, then `StoppedError` is raised.
         on_event: called with each `Event`; it must be quick. The logger `mosaic_async` has the incidents too.
         progress: show a progress bar, of the notebook or of the terminal.
+        report_page: when the run has ended, complete or not, write `OUTPUT.report.html`, a page with a preview, a map
+            of the tiles and all that happened, and `OUTPUT.report.json`; a text is shown as the command that ran.
 
     Returns:
         What the run did.
@@ -225,6 +229,9 @@ async def build_mosaic(
                 return await run.build()
             except (BaseExceptionGroup, OSError, ResourceError) as error:
                 raise sole_error(error, path, run.disk_needed) from error
+            finally:
+                if report_page and isinstance(run, Run):
+                    await write_pages(run.account, command=report_page)
 
 
 async def plan_mosaic(

@@ -272,7 +272,7 @@ class Download:
         tile = order.tile
         self._witness.note_found(tile, has_data=bool(answer.body))
         if answer.body:
-            self._on_event(TileFetched(tile, len(answer.body)))
+            self._on_event(TileFetched(tile, len(answer.body), order.attempts + answer.attempts, answer.seconds))
             self.same_bytes.note(answer.body)
         await self._work.spool.write(tile, answer.body, file=self._spool_file(tile), arrival=answer.arrival)
         if not order.bodies:  # a second body is of the same scenes

@@ -115,6 +115,11 @@ class Ledger:
         return {kind: int(counts[fate]) for kind, fate in EMPTY.items() if counts[fate]}
 
     @property
+    def fates(self) -> NDArray[np.uint8]:
+        """Of each tile, (rows, columns), the letter of its fate; not to be changed."""
+        return self._fates
+
+    @property
     def not_found(self) -> int:
         """Tiles of the empty ones that the server does not find (404), and says so twice."""
         return self.empty_kinds.get("not found", 0)

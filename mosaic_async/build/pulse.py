@@ -6,31 +6,48 @@ It knows nothing of who listens.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 from mosaic_async.events import OnEvent, Pulse, Stopping
 
 _STEP = 1.0
 """Seconds."""
+_BETWEEN_SAVES = 10.0
+"""Seconds."""
 
 
 @asynccontextmanager
-async def pulsing(look: Callable[[], Pulse], on_event: OnEvent, stop: asyncio.Event | None) -> AsyncIterator[None]:
+async def pulsing(
+    look: Callable[[], Pulse],
+    on_event: OnEvent,
+    stop: asyncio.Event | None,
+    keep: Callable[[], Awaitable[None]] | None = None,
+) -> AsyncIterator[None]:
     """Report while the block runs.
 
     Args:
         look: returns what happens at the moment.
         on_event: called with each `Pulse`, and once with `Stopping`.
         stop: set when the run is stopped; None: it never is.
+        keep: awaited every ten seconds.
     """
-    beat = asyncio.create_task(_beat(look, on_event, stop or asyncio.Event()))
+    beats = [asyncio.create_task(_beat(look, on_event, stop or asyncio.Event()))]
+    if keep is not None:
+        beats.append(asyncio.create_task(_keep(keep)))
     try:
         yield
     finally:
-        beat.cancel()
-        with suppress(asyncio.CancelledError):
-            await beat
+        for beat in beats:
+            beat.cancel()
+            with suppress(asyncio.CancelledError):
+                await beat
+
+
+async def _keep(keep: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(_BETWEEN_SAVES)
+        await keep()
 
 
 async def _beat(look: Callable[[], Pulse], on_event: OnEvent, stop: asyncio.Event) -> None:

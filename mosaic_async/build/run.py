@@ -22,6 +22,7 @@ from mosaic_async.build.description import Describe, describe_beside, describe_i
 from mosaic_async.build.download import Download
 from mosaic_async.build.drawing import draw
 from mosaic_async.build.failed_tiles import way_out, write_account
+from mosaic_async.build.history import History
 from mosaic_async.build.identity import Identity
 from mosaic_async.build.job import Effort, Job
 from mosaic_async.build.layout import Layout
@@ -37,6 +38,7 @@ from mosaic_async.build.tree_memory import TreeMemory
 from mosaic_async.build.work_folder import WorkFolder
 from mosaic_async.errors import IncompleteError, SourceError, StoppedError
 from mosaic_async.events import (
+    Event,
     MosaicReport,
     OnEvent,
     OverviewsChosen,
@@ -45,6 +47,8 @@ from mosaic_async.events import (
     Stitching,
     StitchProgress,
 )
+from mosaic_async.events.pages.cells import TileMap
+from mosaic_async.events.pages.document import Account
 from mosaic_async.geo.cover import Cover
 from mosaic_async.geo.grid import Grid
 from mosaic_async.http.client import Client
@@ -73,7 +77,12 @@ class Run:
     ) -> None:
         self.disk_needed: int | None = None
         """Bytes, estimated; None when not known yet."""
-        self._retried = RetryTally(on_event)
+        self.account: Account | None = None
+        """What there is to report; None before the download."""
+        self._history: History | None = None
+        self._listener = on_event
+        self._on_event = self._hear
+        self._retried = RetryTally(self._hear)
         self._scenes = SceneTally()
         self._few_values = FewValues()
         self._stop = stop
@@ -81,7 +90,6 @@ class Run:
         self._job = job
         self._effort = effort.towards(job.source)
         self._output = output
-        self._on_event = on_event
         self._seconds: dict[str, float] = {}
         self._bytes_written = 0
         self._tree = TreeMemory()
@@ -116,9 +124,15 @@ class Run:
     async def _build_in(self, work: WorkFolder, cover: Cover, credentials: str) -> MosaicReport:
         self._scenes, self._few_values = SceneTally(await work.read_scenes()), FewValues(await work.read_values())
         job, effort, retried, proved = self._job, self._effort, self._retried, work.arrivals.prove
+        self._history = history = History.of(cover, await work.read_history())
+
+        async def keep() -> None:
+            history.settle(requests=client.requests, retries=client.retries, bytes_received=client.bytes_received)
+            await work.save_history(await asyncio.to_thread(history.as_dict))
+
         async with (
             run_client(job, effort, retried, on_event=self._on_event, on_proof=proved) as client,
-            pulsing(partial(pulse_of, client), self._on_event, self._stop),
+            pulsing(partial(pulse_of, client), self._on_event, self._stop, keep),
         ):
             with self._stage("probe"):
                 layout, state = await draw(
@@ -146,7 +160,13 @@ class Run:
                 stop=self._stop,
                 on_event=self._on_event,
             )
-            resumed = await self._download(download, grid, work, assembly)
+            try:
+                resumed = await self._download(download, grid, work, assembly)
+            except BaseException:
+                await self._report(grid, download, client, 0)
+                raise
+            finally:
+                await keep()
         ledger = download.ledger
         is_whole = len(ledger.records) == grid.part_count and not download.narrow_parts()
         is_stopped = download.is_stopped and not is_whole
@@ -223,6 +243,11 @@ class Run:
     def _note_dropped(self, name: str, reason: str) -> None:
         self._on_event(PieceDropped(name, reason))
 
+    def _hear(self, event: Event) -> None:
+        if self._history is not None:
+            self._history.hear(event)
+        self._listener(event)
+
     async def _open_assembly(self, layout: Layout, work: WorkFolder) -> Assembly | None:
         """Return the output as far as an earlier run has stitched it; None if each part is an output as it is."""
         if layout.grid.in_parts or is_output(layout.grid):
@@ -291,7 +316,7 @@ class Run:
 
     async def _report(self, grid: Grid, download: Download, client: Client, resumed: int) -> MosaicReport:
         ledger = download.ledger
-        return MosaicReport(
+        report = MosaicReport(
             output=self._output,
             bounds=grid.bounds,
             zoom=grid.cover.zoom,
@@ -321,6 +346,16 @@ class Run:
             failed=tuple(ledger.failed.values()),
             scenes=self._scenes.report(),
         )
+        await self._note_account(report, download, client)
+        return report
+
+    async def _note_account(self, report: MosaicReport, download: Download, client: Client) -> None:
+        history = self._history
+        if history is not None:
+            history.settle(requests=client.requests, retries=client.retries, bytes_received=client.bytes_received)
+            cover = download.layout.grid.cover
+            tile_map = await asyncio.to_thread(TileMap.of, cover, download.ledger.fates, history.marks)
+            self.account = Account(report=report, error=None, history=history.facts(), map=tile_map)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

@@ -39,7 +39,7 @@ class RetryTally:
 
 def pulse_of(client: Client) -> Pulse:
     """Return what happens at the moment."""
-    return Pulse(client.in_flight, client.requests, client.bytes_received)
+    return Pulse(client.in_flight, client.requests, client.bytes_received, client.retries)
 
 
 def run_client(job: Job, effort: Effort, retried: RetryTally, *, on_event: OnEvent, on_proof: OnProof) -> Client:

@@ -62,6 +62,8 @@ class WorkFolder:
         self._scenes = self.path / "scenes.json"
         self._sample = self.path / SAMPLE
         self._values = self.path / "values.json"
+        self._history = self.path / "history.json"
+        self._saving_history = asyncio.Lock()
         self._saved: dict[str, Mapping[str, Any]] = {}
         """What this run has written last of each tally."""
         self._saving = asyncio.Lock()
@@ -149,6 +151,15 @@ class WorkFolder:
     async def read_values(self) -> dict[str, Any]:
         """Return what an earlier run kept of its values; nothing if that is damaged."""
         return await self._read("values", self._values)
+
+    async def save_history(self, history: Mapping[str, Any]) -> None:
+        """Keep what happened in all runs so far."""
+        async with self._saving_history:  # so that the last one to call is the last one to write
+            await asyncio.to_thread(self._write, self._history, "history", dict(history))
+
+    async def read_history(self) -> dict[str, Any]:
+        """Return what happened in earlier runs; nothing if that is damaged."""
+        return await self._read("history", self._history)
 
     async def save_sample(self, sample: Mapping[str, Any]) -> None:
         """Keep a tile, by which a later run tells whether the source is still the same."""

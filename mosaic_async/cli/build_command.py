@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mosaic_async.cli.parsing import SHARD_VARIABLE, BoundsCommand, write_whole
 from mosaic_async.cli.progress import Progress
 from mosaic_async.cli.running import run
 from mosaic_async.cli.search_options import search_options, sign_option
+from mosaic_async.cli.shown_command import shown_command
 from mosaic_async.cli.signals import Interrupted
 from mosaic_async.cli.stderr_lines import hint, is_json, log_format_option
 from mosaic_async.cli.terminal import report_text, shard_text
@@ -94,6 +96,11 @@ from mosaic_async.events import MosaicReport
 )
 @click.option("-q", "--quiet", is_flag=True, help="Hide the progress bar and the messages about tiles.")
 @click.option("-v", "--verbose", is_flag=True, help="Print every retry.")
+@click.option(
+    "--report-page/--no-report-page",
+    default=False,
+    help="Also write OUTPUT.report.html, a page that shows what happened, and OUTPUT.report.json.",
+)
 @log_format_option
 def build(source: str, output: Path, **options: Any) -> None:
     """Build OUTPUT, one COG of all tiles that touch the area; with --as-collection, a folder of COGs.
@@ -105,6 +112,8 @@ def build(source: str, output: Path, **options: Any) -> None:
     if options["tiles"]:
         check_not_own(options["tiles"], output)
     context = click.get_current_context()
+    wants_page = options.pop("report_page")
+    options["report_page"] = shown_command(sys.argv) if wants_page else False
     how = {name: options.pop(name) for name in ("quiet", "verbose")}
     with Progress(**how, as_json=is_json(context)) as progress:
         given = JobArguments.of(options)

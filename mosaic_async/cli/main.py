@@ -19,6 +19,7 @@ from mosaic_async.cli.build_command import build
 from mosaic_async.cli.create_command import create
 from mosaic_async.cli.options import flags_of
 from mosaic_async.cli.plan_command import plan
+from mosaic_async.cli.report_command import report
 from mosaic_async.cli.serve_command import serve
 from mosaic_async.cli.signals import Interrupted
 from mosaic_async.cli.stderr_lines import hint, is_json, json_line
@@ -78,5 +79,5 @@ def main() -> None:
     """
 
 
-for _command in (build, plan, verify, create, serve):
+for _command in (build, plan, verify, create, serve, report):
     main.add_command(_command)

@@ -72,6 +72,10 @@ class TileFetched:
 
     tile: Tile
     nbytes: int
+    attempts: int = 1
+    """Attempts that it took."""
+    seconds: float = 0.0
+    """How long the last of them took."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,8 @@ class Pulse:
     """Attempts of this run so far, retries included."""
     bytes_received: int
     """Bytes of complete bodies so far."""
+    retries: int = 0
+    """Retries of this run so far."""
 
 
 @dataclass(frozen=True)

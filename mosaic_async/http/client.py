@@ -284,6 +284,7 @@ class Client:
         try:
             await self._rate.wait()
             self.requests += 1
+            sent = self._clock.now()
             answer = await self._requester.fetch(url, check, label)
         except AttemptError as failure:
             self._permits.release()
@@ -298,7 +299,7 @@ class Client:
             raise
         else:
             self._note_end(None, started, is_probe=is_probe)
-            return answer
+            return replace(answer, seconds=self._clock.now() - sent)
         finally:
             self._slots.release()
 

@@ -64,6 +64,8 @@ class Answer:
     """Of an empty answer: the status and what the server says with it, without secrets."""
     empty: Emptiness | None = None
     """Why the answer has no data; None if it has some."""
+    seconds: float = 0.0
+    """How long the last attempt took."""
     arrival: tuple[int, int] | None = None
     """Connection of the answer, and its number there; None where nothing more is needed to prove that it is this one's.
 
