@@ -23,6 +23,7 @@ from tests.pairwise import quick_only
 from tests.test_api import AREA, BAD, ZOOM, assert_is_the_world, left_behind
 
 SMALL_PARTS = {"creation_options": {"BLOCKSIZE": "128"}, "part_size": 256}
+PARTS_OF_FOUR = SMALL_PARTS | {"part_size": 512}
 
 
 @pytest.fixture(autouse=True)
@@ -156,7 +157,7 @@ async def test_a_part_whose_hole_is_filled_is_never_taken_from_the_output_that_h
 ):
     """A kill right after its record was written, and its file was lost: the tile that failed is requested again."""
     tiler, output = serve(mood=hole), tmp_path / "out.tif"
-    await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, max_failures=1, **SMALL_PARTS)
+    await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, max_failures=1, **PARTS_OF_FOUR)
     tiler.mood, declare, left = None, PartFiles.declare, []
 
     def dying(files, part, record):
@@ -167,9 +168,9 @@ async def test_a_part_whose_hole_is_filled_is_never_taken_from_the_output_that_h
     with monkeypatch.context() as patch:
         patch.setattr(PartFiles, "declare", dying)
         with pytest.raises(ResourceError):
-            await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, overwrite=True, **SMALL_PARTS)
+            await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, overwrite=True, **PARTS_OF_FOUR)
     left[0].unlink()
-    await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, overwrite=True, **SMALL_PARTS)
+    await build_mosaic(tiler.template, AREA, output, zoom=ZOOM, overwrite=True, **PARTS_OF_FOUR)
     assert_is_the_world(output, tiler, AREA, ZOOM)
 
 
