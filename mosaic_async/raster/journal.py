@@ -48,8 +48,8 @@ class Journal:
     """A name for how these are encoded."""
     base: int
     """Bytes that were kept free for the front when the output was begun."""
-    parts: dict[Place, Entry] = field(default_factory=dict)
-    """In the order of the output."""
+    parts: dict[Place, Entry | None] = field(default_factory=dict)
+    """In the order of the output; None for an entry that is on the disk and was proved, which nobody needs again."""
     front: int | None = None
     """Bytes that are about to be, or have been, inserted before the first part."""
 
@@ -86,7 +86,11 @@ class Journal:
             OSError: the file cannot be written.
         """
         self._append({"part": place, **vars(entry)} for place, entry in parts.items())
-        self.parts.update(parts)
+        self.parts.update(dict.fromkeys(parts))
+
+    def forget(self) -> None:
+        """Free the entries, which a country has 100 MB of; the places stay."""
+        self.parts = dict.fromkeys(self.parts)
 
     def drop(self, place: Place) -> None:
         """Note that the blocks of a part are no longer those of the output.

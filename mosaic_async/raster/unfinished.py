@@ -310,12 +310,14 @@ class Unfinished:
             proved = self._proved(journal, base or 0)
             if len(proved) >= len(self.segments):
                 self.base, self.segments = base or 0, proved
+        journal.forget()
         self._cut()
 
     def _proved(self, journal: Journal, base: int) -> dict[Place, Segment]:
         """Return the segments that are where the journal says, if the first one starts at `base`."""
         found = {}
-        for place, entry in sorted(journal.parts.items(), key=lambda item: item[1].start):
+        entries = [(place, entry) for place, entry in journal.parts.items() if entry is not None]
+        for place, entry in sorted(entries, key=lambda item: item[1].start):
             blocks = _unpacked(entry)
             segment = Segment(entry.start, blocks, digests_in(self.path, shifted(blocks, base)))
             if segment.entry(place) == entry:
