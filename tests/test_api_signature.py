@@ -27,6 +27,7 @@ NOT_OF_A_PLAN = {
 } | {
     "shard",
     "crew",
+    "work",
     "stop",
     "on_event",
     "progress",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mosaic_async.build.blocking import blocking
+from mosaic_async.build.bucket_output import bucket_of
 from mosaic_async.build.crew import Crew
 from mosaic_async.build.crew_run import CrewRun
 from mosaic_async.build.description import description_of
@@ -76,6 +77,7 @@ async def build_mosaic(
     ca: str | Path | None = None,
     check_disk: bool = Effort.check_disk,
     stac: bool = Effort.stac,
+    work: str | Path | None = Effort.work,
     overwrite: bool = Effort.overwrite,
     resume: bool = Effort.resume,
     shard: str | None = Effort.shard,
@@ -146,6 +148,7 @@ async def build_mosaic(
         check_disk: refuse to start if the disk has less room than the first tile suggests.
         stac: write a STAC Item of the output beside it, under its name with the suffix `.json`. Requires the extra
             `stac`; a collection has its items anyway.
+        work: folder for what is under way, if the output is in a bucket; None: `~/.cache/mosaic-async`.
         overwrite: replace the output if it exists; False refuses. A folder is replaced if it is a collection or empty.
         resume: resume an earlier call; False deletes what it left.
         shard: "I/N" builds share I (from 0) of N of the output's parts and leaves them in `OUTPUT.work`, which all
@@ -185,13 +188,16 @@ async def build_mosaic(
         max_outage=max_outage,
         allow_hosts=allow_hosts,
         check_disk=check_disk,
+        work=work,
         stac=stac,
         overwrite=overwrite,
         resume=resume,
         shard=shard,
     )
     describe = await asyncio.to_thread(description_of, is_collection=collection, has_item=stac)
-    path = await asyncio.to_thread(output_path, output, collection=collection, stac=stac, overwrite=overwrite)
+    bucket = await asyncio.to_thread(bucket_of, output, effort, collection=collection, has_crew=crew is not None)
+    kind = {"collection": collection, "stac": stac, "overwrite": overwrite}
+    path = bucket.name if bucket else await asyncio.to_thread(output_path, output, **kind)
     learn((secrets or {}).values())
     async with opened_source(
         source, headers=headers, params=params, allow_hosts=allow_hosts, secrets=secrets, tile_size=tile_size, ca=ca
@@ -222,7 +228,7 @@ async def build_mosaic(
             if crew is not None:
                 run = CrewRun(job, effort, path, crew, on_event=hear, stop=stop, describe=describe)
             elif effort.shard is None:
-                run = Run(job, effort, path, hear, stop, describe=describe)
+                run = Run(job, effort, path, hear, stop, describe=describe, bucket=bucket)
             else:
                 run = ShardRun(job, effort, path, Shard.parse(effort.shard), on_event=hear, stop=stop)
             try:

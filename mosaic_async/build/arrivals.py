@@ -145,6 +145,11 @@ class Arrivals:
         """Return whether this run has no unproved answer of these tiles."""
         return all(tile not in tiles for pending in self._pending.values() for _, tile in pending)
 
+    def are_sure(self, tiles: Collection[Tile]) -> bool:
+        """Return whether neither this run nor an earlier one has an unproved answer of these tiles."""
+        earlier = (answer.tile for answers in self.unproved.values() for answer in answers)
+        return self.are_proved(tiles) and all(tile not in tiles for tile in earlier)
+
     def accept(self, connection: int) -> None:
         """Note that what an earlier run has left of a connection was checked, and is right."""
         answers = self.unproved.pop(connection)

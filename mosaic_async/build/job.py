@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mosaic_async.build.shard import Shard
@@ -271,6 +272,8 @@ class Effort:
     """Seconds."""
     allow_hosts: Collection[str] = ()
     check_disk: bool = True
+    work: str | Path | None = None
+    """Folder for what is under way, where the output is in a bucket; None: one in the user's cache."""
     stac: bool = False
     """Whether a STAC Item of the output is written beside it."""
     overwrite: bool = False

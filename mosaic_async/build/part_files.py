@@ -58,6 +58,10 @@ class PartFiles:
         """Name the pixels of a part that lacks tiles."""
         return self._path(part, ".canvas.tif")
 
+    def record(self, part: Part) -> Path:
+        """Name the record of a part."""
+        return self._path(part, ".json")
+
     def make_room(self, part: Part) -> None:
         """Make the folder that a part's files go into; it blocks."""
         self.cog(part).parent.mkdir(parents=True, exist_ok=True)
@@ -91,13 +95,13 @@ class PartFiles:
         for path in kept:
             whole_file.flush(path)
         content = {**asdict(record), "files": digests, **({"tallies": dict(tallies)} if tallies else {})}
-        whole_file.write(self._record(part), self._proof.seal(self._what(part), content), durable=True)
+        whole_file.write(self.record(part), self._proof.seal(self._what(part), content), durable=True)
         if not record.missing:
             self.canvas(part).unlink(missing_ok=True)
 
     def revoke(self, part: Part) -> None:
         """Delete a part's record, and then its files, since the part has to be made again; it blocks."""
-        for path in (self._record(part), self.cog(part), self.top(part), self.canvas(part)):
+        for path in (self.record(part), self.cog(part), self.top(part), self.canvas(part)):
             path.unlink(missing_ok=True)
 
     async def adopt(
@@ -128,7 +132,7 @@ class PartFiles:
                     record, tallies = proof
                     on_tallies(tallies)
                     records[part.name] = record
-                    kept |= {self._record(part), *self._kept(part, record)}
+                    kept |= {self.record(part), *self._kept(part, record)}
         await asyncio.to_thread(self._sweep, kept)
         return records
 
@@ -164,13 +168,13 @@ class PartFiles:
             NotProvenError: they are not.
         """
         try:
-            content = self._proof.unseal(self._what(part), self._record(part))
+            content = self._proof.unseal(self._what(part), self.record(part))
         except FileNotFoundError:
             return None
         digests = content.pop("files")
         tallies = content.pop("tallies", {})
         for name, digest in digests.items():
-            path = self._record(part).with_name(name)
+            path = self.record(part).with_name(name)
             if is_stitched and path == self.cog(part) and not path.exists():
                 continue
             try:
@@ -199,9 +203,6 @@ class PartFiles:
 
     def _what(self, part: Part) -> str:
         return f"part {part.name} {part.row_off},{part.col_off} {part.height}x{part.width} {self._layout}"
-
-    def _record(self, part: Part) -> Path:
-        return self._path(part, ".json")
 
     def _path(self, part: Part, suffix: str) -> Path:
         square = f"{part.row // _SQUARE}-{part.col // _SQUARE}"

@@ -31,7 +31,11 @@ from mosaic_async.raster.few_values import FewValues
 from mosaic_async.raster.fitting import fit
 from mosaic_async.raster.form import Mask, Pixels, TileFormat
 from mosaic_async.raster.readback import blocks_with_data
+from mosaic_async.raster.scattered import Scattered
 from mosaic_async.raster.tile import read
+
+AnyAssembly = Assembly | Scattered
+"""The output while it grows: on the disk, or elsewhere."""
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
@@ -67,7 +71,7 @@ class PartWriter:
     """
 
     def __init__(
-        self, job: Job, layout: Layout, files: PartFiles, assembly: Assembly | None, few_values: FewValues
+        self, job: Job, layout: Layout, files: PartFiles, assembly: AnyAssembly | None, few_values: FewValues
     ) -> None:
         self.layout = layout
         """It holds all tiles so far."""

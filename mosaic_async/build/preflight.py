@@ -41,6 +41,12 @@ def bytes_needed(grid: Grid, encoding: Encoding, *, encoded: int, body: int) -> 
     return int(_MARGIN * (tops + max(encoded + bodies, stitching)))
 
 
+def scratch_bytes(grid: Grid, needed: int) -> int:
+    """Return what of the bytes stays on the disk where finished parts go to a bucket: a few parts, and all tops."""
+    parts = min(grid.part_count, OPEN_PARTS + 2)
+    return needed * parts // grid.part_count + (8 * needed >> 2 * grid.part_levels)
+
+
 def check_files(connections: int) -> None:
     """Check that the process may open its connections and files; otherwise any of its libraries may fail.
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mosaic_async.build.blueprint import Blueprint
+from mosaic_async.build.bucket_output import BucketOutput
+from mosaic_async.build.bucket_shelf import open_scattered, publish_in
 from mosaic_async.build.budget import BLOCK_CACHE, peak_rss
 from mosaic_async.build.collection_folder import cogs_in, gather, publish_folder
 from mosaic_async.build.conservation import check_blocks, check_tiles
@@ -27,8 +29,8 @@ from mosaic_async.build.identity import Identity
 from mosaic_async.build.job import Effort, Job
 from mosaic_async.build.layout import Layout
 from mosaic_async.build.output_path import check_absent
-from mosaic_async.build.part_writer import PartWriter
-from mosaic_async.build.preflight import check_files, check_room
+from mosaic_async.build.part_writer import AnyAssembly, PartWriter
+from mosaic_async.build.preflight import check_files, check_room, scratch_bytes
 from mosaic_async.build.pulse import pulsing
 from mosaic_async.build.renewal import keep_sample
 from mosaic_async.build.run_client import RetryTally, pulse_of, run_client
@@ -52,10 +54,11 @@ from mosaic_async.events.pages.document import Account
 from mosaic_async.geo.cover import Cover
 from mosaic_async.geo.grid import Grid
 from mosaic_async.http.client import Client
-from mosaic_async.raster.assembly import Assembly, is_output, publish
+from mosaic_async.raster.assembly import Assembly, OnProgress, is_output, publish
 from mosaic_async.raster.block_cache import small_block_cache
 from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.few_values import FewValues
+from mosaic_async.raster.scattered import Scattered
 
 
 class _NothingToKeepError(SourceError):
@@ -74,6 +77,7 @@ class Run:
         stop: asyncio.Event | None = None,
         *,
         describe: Describe | None = None,
+        bucket: BucketOutput | None = None,
     ) -> None:
         self.disk_needed: int | None = None
         """Bytes, estimated; None when not known yet."""
@@ -87,6 +91,7 @@ class Run:
         self._few_values = FewValues()
         self._stop = stop
         self._describe = describe
+        self._bucket = bucket
         self._job = job
         self._effort = effort.towards(job.source)
         self._output = output
@@ -105,18 +110,22 @@ class Run:
         job, effort = self._job, self._effort
         cover = await asyncio.to_thread(Cover.of, job.area, job.matrix, max_tiles=effort.max_tiles)
         identity = await asyncio.to_thread(Identity.of, job)
+        if self._bucket is not None:
+            self._output = self._bucket.path_for(identity.label)
+            await asyncio.to_thread(self._bucket.open, identity.label, resume=effort.resume)
         work = await WorkFolder.open(self._output, identity.label, resume=effort.resume, on_drop=self._note_dropped)
         try:
             if report := self._published(work):
                 await self._clean_up(report, work)
                 return report
-            await asyncio.to_thread(check_absent, self._output, overwrite=self._effort.overwrite)
+            absent = partial(check_absent, self._output) if self._bucket is None else self._bucket.check_absent
+            await asyncio.to_thread(absent, overwrite=self._effort.overwrite)
             async with self._tree.watched(is_wanted=job.source.memory > 0):
                 with small_block_cache(BLOCK_CACHE):
                     return await self._build_in(work, cover, identity.credentials)
         except Exception as error:
             if work.is_new or isinstance(error, _NothingToKeepError):
-                await work.remove()  # with other arguments it would belong to another job
+                await self._remove(work)  # with other arguments it would belong to another job
             raise
         finally:
             await work.close()
@@ -147,10 +156,11 @@ class Run:
                 )
             grid, self.disk_needed = layout.grid, state.disk
             if self.disk_needed and effort.check_disk:
-                await asyncio.to_thread(check_room, work.path, self.disk_needed)
+                needed = scratch_bytes(grid, self.disk_needed) if self._bucket else self.disk_needed
+                await asyncio.to_thread(check_room, work.path, needed)
             await keep_sample(work, credentials)
             await work.save_state({**state.as_dict(), "credentials": credentials}, layout=state.layout)
-            assembly = await self._open_assembly(layout, work)
+            assembly = await self._open_assembly(layout, work, state.layout)
             download = Download(
                 Blueprint(job=job, effort=effort, layout=layout, label=work.label),
                 PartWriter(job, layout, work.parts, assembly, self._few_values),
@@ -176,9 +186,10 @@ class Run:
                 check_tiles(grid, ledger)
                 made = await self._assemble(download, work, assembly)
                 files = await asyncio.to_thread(cogs_in, made) if self._job.collection else [made]
-                await asyncio.to_thread(check_blocks, made, files, ledger)
+                count = assembly.blocks_with_data if isinstance(assembly, Scattered) else None
+                await asyncio.to_thread(check_blocks, made, files, ledger, count=count)
                 self._bytes_written = sum([(await asyncio.to_thread(file.stat)).st_size for file in files])
-                await self._publish(made, grid, await self._report(grid, download, client, resumed), work)
+                await self._publish(made, grid, await self._report(grid, download, client, resumed), work, assembly)
         report = await self._report(grid, download, client, resumed)
         if is_finished:
             await self._clean_up(report, work)
@@ -204,15 +215,22 @@ class Run:
 
         A command that replaces its output does not stop there if it can fill holes, or is to begin anew.
         """
-        if work.published is None:
+        published = work.published if self._bucket is None else self._bucket.published
+        if published is None:
             return None
-        report = MosaicReport.from_dict(work.published)
+        report = MosaicReport.from_dict(published)
         if self._effort.overwrite and (report.failed or not self._effort.resume):
             return None
         return replace(report, requests=0, retries=0, retried={}, bytes_received=0, seconds=0.0, seconds_by_stage={})
 
-    async def _publish(self, made: Path, grid: Grid, report: MosaicReport, work: WorkFolder) -> None:
+    async def _publish(
+        self, made: Path, grid: Grid, report: MosaicReport, work: WorkFolder, assembly: AnyAssembly | None
+    ) -> None:
         """Rename what was made to the output; before that, the folder records which file this is."""
+        if self._bucket is not None:
+            told = self._stitch_progress()
+            await publish_in(self._bucket, made, report, assembly, overwrite=self._effort.overwrite, on_progress=told)
+            return
         is_folder = self._job.collection
         if self._describe is not None:
             files = self._describe(made, grid, report)
@@ -229,10 +247,17 @@ class Run:
         """Leave the output, and nothing of the work unless that can still fill holes."""
         await asyncio.to_thread(place_beside, work.path, self._output)
         await asyncio.to_thread(write_account, report, work.failed, self._job.matrix)
-        if report.failed:
+        if not report.failed:
+            await self._remove(work)
+        elif self._bucket is None:
             await work.withdraw()
         else:
-            await work.remove()
+            await asyncio.to_thread(self._bucket.withdraw)
+
+    async def _remove(self, work: WorkFolder) -> None:
+        if self._bucket is not None:
+            await asyncio.to_thread(self._bucket.remove)
+        await work.remove()
 
     def _include(self, tallies: Mapping[str, Any]) -> None:
         """Count what other processes know of the parts that they have made."""
@@ -248,13 +273,15 @@ class Run:
             self._history.hear(event)
         self._listener(event)
 
-    async def _open_assembly(self, layout: Layout, work: WorkFolder) -> Assembly | None:
+    async def _open_assembly(self, layout: Layout, work: WorkFolder, name: str) -> AnyAssembly | None:
         """Return the output as far as an earlier run has stitched it; None if each part is an output as it is."""
         if layout.grid.in_parts or is_output(layout.grid):
             return None
+        if self._bucket is not None:
+            return await open_scattered(self._bucket, layout, work, name, self._note_dropped)
         return await asyncio.to_thread(Assembly, layout.grid, layout.encoding, work.path, work.label)
 
-    async def _download(self, download: Download, grid: Grid, work: WorkFolder, assembly: Assembly | None) -> int:
+    async def _download(self, download: Download, grid: Grid, work: WorkFolder, assembly: AnyAssembly | None) -> int:
         """Download what is missing and return how many parts an earlier run finished."""
         ledger = download.ledger
         stitched = assembly.stitched if assembly else set()
@@ -286,7 +313,7 @@ class Run:
         if reason:
             self._on_event(OverviewsChosen(encoding.overview_resampling, reason))
 
-    async def _assemble(self, download: Download, work: WorkFolder, assembly: Assembly | None) -> Path:
+    async def _assemble(self, download: Download, work: WorkFolder, assembly: AnyAssembly | None) -> Path:
         """Make one file of the parts, or one folder."""
         layout = download.layout
         grid, records = layout.grid, download.ledger.records
@@ -305,14 +332,19 @@ class Run:
             return made
         if assembly is None:
             return parts[0, 0]
+        keep_parts = bool(download.ledger.failed)
+        await asyncio.to_thread(assembly.use, layout.encoding)
+        return await to_its_end(
+            assembly.finish, parts, download.tags, keep_parts=keep_parts, on_progress=self._stitch_progress()
+        )
+
+    def _stitch_progress(self) -> OnProgress:
         loop = asyncio.get_running_loop()
 
         def on_progress(done: int, total: int) -> None:
             loop.call_soon_threadsafe(self._on_event, StitchProgress(done, total))
 
-        keep_parts = bool(download.ledger.failed)
-        await asyncio.to_thread(assembly.use, layout.encoding)
-        return await to_its_end(assembly.finish, parts, download.tags, keep_parts=keep_parts, on_progress=on_progress)
+        return on_progress
 
     async def _report(self, grid: Grid, download: Download, client: Client, resumed: int) -> MosaicReport:
         ledger = download.ledger
@@ -345,6 +377,7 @@ class Run:
             peak_memory=self._tree.peak or own,
             failed=tuple(ledger.failed.values()),
             scenes=self._scenes.report(),
+            address=None if self._bucket is None else str(self._bucket.address),
         )
         await self._note_account(report, download, client)
         return report

@@ -23,6 +23,7 @@ from mosaic_async.errors import WorkFolderError
 from mosaic_async.raster import whole_file
 
 JOB, LAYOUT, SAMPLE, PARTS = "job.json", "layout.json", "sample.json", "parts"
+SCENES, VALUES = "scenes.json", "values.json"
 """Names in the folder."""
 
 
@@ -59,9 +60,9 @@ class WorkFolder:
         self._proof = Proof(label)
         self._on_drop = on_drop
         self._job = self.path / JOB
-        self._scenes = self.path / "scenes.json"
+        self._scenes = self.path / SCENES
         self._sample = self.path / SAMPLE
-        self._values = self.path / "values.json"
+        self._values = self.path / VALUES
         self._history = self.path / "history.json"
         self._saving_history = asyncio.Lock()
         self._saved: dict[str, Mapping[str, Any]] = {}

@@ -71,6 +71,13 @@ from mosaic_async.events import MosaicReport
     default=Effort.check_disk,
     help="Check the free disk space before the download.",
 )
+@click.option(
+    "--work",
+    envvar="MOSAIC_ASYNC_WORK",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder for what is under way, if OUTPUT is s3://bucket/key.tif.  [default: ~/.cache/mosaic-async]",
+)
 @click.option("--stac", is_flag=True, help="Also write the STAC Item of OUTPUT, beside it.")
 @click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
 @click.option("--fresh", is_flag=True, help="Start over: delete what an earlier run of this output kept.")

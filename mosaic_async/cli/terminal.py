@@ -28,7 +28,7 @@ def report_text(report: MosaicReport) -> str:
     """Return what a run did."""
     west, south, east, north = report.bounds
     return (
-        f"{report.output}: {report.width} x {report.height} pixels, {_size(report.bytes_written)}, "
+        f"{report.place}: {report.width} x {report.height} pixels, {_size(report.bytes_written)}, "
         f"W {west:.5f} S {south:.5f} E {east:.5f} N {north:.5f}\n"
         f"{report.tiles_placed:,} tiles placed, {_empty_text(report)}, {report.tiles_failed:,} failed; "
         f"{report.requests:,} requests, {report.retries:,} retries, {_size(report.bytes_received)} received\n"

@@ -52,7 +52,10 @@ def address_of(text: str) -> Address:
         raise UsageError(f"{text} does not name an object", hint="write s3://bucket/key")
     scheme = _SCHEMES[found[1].lower()]
     if scheme != "s3":
-        raise UsageError(f"{text} cannot be used: only stores with the protocol of S3 can", hint=_ELSEWHERE[scheme])
+        raise UsageError(
+            f"{text} is not a file on this machine, and of objects only those of S3 can be written",
+            hint=_ELSEWHERE[scheme],
+        )
     if not found[2] or not found[3] or found[3].endswith("/"):
         raise UsageError(f"{text} names no object", hint="write s3://bucket/key")
     return Address(found[2], found[3])

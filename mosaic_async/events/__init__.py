@@ -313,11 +313,18 @@ class MosaicReport:
     """Those of the tiles, if they differ: their numbers are kept, so 255 of uint8 is not 65535 of uint16."""
     workers: tuple[WorkerShare, ...] = ()
     """Who has built how much, if workers of a cluster did."""
+    address: str | None = None
+    """URL of an output in a bucket; `output` is then its name."""
+
+    @property
+    def place(self) -> str:
+        """Where the output is, for people."""
+        return self.address or str(self.output)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON types; tiles are written z/x/y."""
         failed = [{**asdict(failure), "tile": zxy(failure.tile)} for failure in self.failed]
-        return {**asdict(self), "output": str(self.output), "bounds": list(self.bounds), "failed": failed}
+        return {**asdict(self), "output": self.place, "bounds": list(self.bounds), "failed": failed}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MosaicReport:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 
 import rasterio
+from rasterio.session import DummySession
 
 Setting = str | int
 
@@ -54,7 +55,11 @@ def decoding() -> rasterio.Env:
 def pinned(**settings: Setting) -> rasterio.Env:
     """Return the settings for files that this package writes and reads back, with more of them."""
     _register_drivers()
-    return rasterio.Env(**{**_READING, **_WRITING, **settings})
+    keys = {name: value for name, value in settings.items() if name.startswith("AWS_")}
+    plain = {name: value for name, value in settings.items() if name not in keys}
+    session = DummySession()  # rasterio takes the settings of a store from a session only, of whatever library
+    session.get_credential_options = lambda: keys
+    return rasterio.Env(session=session if keys else None, **{**_READING, **_WRITING, **plain})
 
 
 def undecided(environ: Mapping[str, str]) -> dict[str, str]:

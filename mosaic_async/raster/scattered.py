@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,17 +107,22 @@ class Scattered:
         encoding: as for the parts.
         folder: where files may be made.
         shelf: keeps the parts.
+        is_proved: returns whether a part can be kept already; one that may have to be withdrawn waits.
 
     Raises:
         ResourceError: the folder cannot be written.
     """
 
-    def __init__(self, grid: Grid, encoding: Encoding, folder: Path, shelf: Shelf) -> None:
+    def __init__(
+        self, grid: Grid, encoding: Encoding, folder: Path, shelf: Shelf, is_proved: Callable[[Place], bool]
+    ) -> None:
         self.pieces: list[Piece] = []
         """Of the output, in their order, once it is finished."""
         self._grid = grid
         self._folder = folder
-        self._shelf = shelf
+        self.shelf = shelf
+        self._is_proved = is_proved
+        self._waiting: dict[Place, Path | None] = {}
         self._segments: list[Segment] = []
         self._front_size = 0
         known = shelf.known()
@@ -155,20 +160,25 @@ class Scattered:
 
     def add(self, place: Place, path: Path | None) -> None:
         """Take a finished part, and delete its file once it is kept."""
-        if path is None:
-            if place not in self._empty:
-                self.drop(place)
-                self._shelf.put(place, None, {})
-                self._empty.add(place)
-            return
-        self._keep(place, path)
-        with self._writing():
-            path.unlink()
+        self._waiting[place] = path
+        for waiting in list(self._waiting):
+            if self._is_proved(waiting):
+                self._take(waiting, self._waiting.pop(waiting))
+
+    def has_stitched(self, place: Place) -> bool:
+        """Return whether the body of a part is kept; any thread may call this."""
+        return place in self._bodies
+
+    def compare(self, place: Place, path: Path | None) -> None:
+        """Do without a part that was made again: it is put again, and its body has the same name if it is the same."""
+        del path
+        self.drop(place)
 
     def drop(self, place: Place) -> None:
         """Do without a part that was made again in another encoding."""
+        self._waiting.pop(place, None)
         if place in self._bodies or place in self._empty:
-            self._shelf.drop(place)
+            self.shelf.drop(place)
             self._bodies.pop(place, None)
             self._empty.discard(place)
 
@@ -186,7 +196,7 @@ class Scattered:
         place = (part.row, part.col)
         fetched = path.with_name(f"{path.name}.body")
         try:
-            self._shelf.fetch(place, fetched)
+            self.shelf.fetch(place, fetched)
             with self._writing():
                 self._pattern.write_part(part, (fetched, self._bodies[place].segment.blocks), encoding, path)
         finally:
@@ -248,6 +258,16 @@ class Scattered:
                 start = self._front_size + int(block["start"])
                 yield Sample(start, int(block["count"]), segment.digests[index].tobytes())
 
+    def _take(self, place: Place, path: Path | None) -> None:
+        if path is not None:
+            self._keep(place, path)
+            with self._writing():
+                path.unlink()
+        elif place not in self._empty:
+            self.drop(place)
+            self.shelf.put(place, None, {})
+            self._empty.add(place)
+
     def _keep(self, place: Place, path: Path) -> None:
         body = path.with_name(f"{path.name}.body")
         with self._writing():
@@ -256,7 +276,7 @@ class Scattered:
                 known = self._bodies.get(place)
                 if known is None or known.facts() != made.facts():
                     self.drop(place)
-                    self._shelf.put(place, body, made.facts())
+                    self.shelf.put(place, body, made.facts())
                     self._bodies[place] = made
             finally:
                 body.unlink(missing_ok=True)

@@ -62,7 +62,7 @@ async def test_what_is_not_a_regular_file_is_refused_and_left_alone(serve, tmp_p
 
 
 NAMES = ["o.png", "o.gpkg", "o.mbtiles", "o.pmtiles", "o.vrt", "o.zarr", "o.JPG", "o.tif.png", "o.nc", "o.geojson"]
-ELSEWHERE = ["-", "s3://bucket/o.tif", "gs://b/o.tif", "https://h/o.tif", "file:///tmp/o.tif", "/vsis3/b/o.tif", "o/"]
+ELSEWHERE = ["-", "gs://b/o.tif", "az://b/o.tif", "https://h/o.tif", "file:///tmp/o.tif", "/vsis3/b/o.tif", "o/"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -71,11 +71,11 @@ def test_the_pieces_are_the_output_byte_for_byte(tmp_path, name, profile, mask):
     if name == "one part" and whole.parent == tmp_path / "same" and whole.name == "0-0.tif":
         pytest.skip("the only part is the output")
     shelf = FolderShelf(tmp_path / "shelf")
-    first = Scattered(grid, encoding, tmp_path / "scratch", shelf)
+    first = Scattered(grid, encoding, tmp_path / "scratch", shelf, lambda _: True)
     for part in list(grid.parts())[::2]:
         first.add((part.row, part.col), parts.get((part.row, part.col)))
     shutil.rmtree(tmp_path / "scratch")
-    again = Scattered(grid, encoding, tmp_path / "scratch", shelf)  # another machine
+    again = Scattered(grid, encoding, tmp_path / "scratch", shelf, lambda _: True)  # another machine
     assert again.stitched == {place for place in first.stitched if place in parts}
     again.resume({(part.row, part.col): parts.get((part.row, part.col)) for part in grid.parts()})
     made = again.finish(parts, TAGS)
@@ -97,7 +97,7 @@ def test_a_part_can_be_taken_out_again_and_a_forgotten_one_is_missing(tmp_path):
     with rasterio.open(parts[2, 1]) as dataset:
         expected = dataset.read(), dataset.dataset_mask()
     shelf = FolderShelf(tmp_path / "shelf")
-    scattered = Scattered(grid, encoding, tmp_path / "scratch", shelf)
+    scattered = Scattered(grid, encoding, tmp_path / "scratch", shelf, lambda _: True)
     scattered.resume(parts)
     assert scattered.can_extract((2, 1), encoding)
     assert not scattered.can_extract((2, 1), encoding_of("zstd", "uint8", 3, "internal"))
