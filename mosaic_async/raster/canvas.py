@@ -32,7 +32,7 @@ from mosaic_async.raster.fitting import converted, fit, is_fit, read_stored
 from mosaic_async.raster.form import RGB, Mask, Pixels
 from mosaic_async.raster.halving import halve, is_exact
 from mosaic_async.raster.readback import check_blocks
-from mosaic_async.raster.statistics import of_levels
+from mosaic_async.raster.statistics import Statistics, of_levels
 
 _CRS = "EPSG:3857"
 _SIDE = 512
@@ -181,6 +181,10 @@ class Canvas:
         if self.encoding.mask == "internal":
             mask = self._dataset.dataset_mask(window=window)
             self._dataset.write_mask(np.where(outside, np.uint8(0), mask), window=window)
+
+    def count(self, statistics: Statistics) -> None:
+        """Count the pixels that are placed so far."""
+        statistics.add(self._dataset, height=self.height, width=self.width)
 
     def seal(
         self,

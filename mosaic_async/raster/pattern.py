@@ -16,7 +16,7 @@ from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.journal import Place
 from mosaic_async.raster.plates import Model, Plate
 from mosaic_async.raster.pyramid import build_upper_levels
-from mosaic_async.raster.statistics import of_tops
+from mosaic_async.raster.statistics import Statistics
 from mosaic_async.raster.stitch import Front, Shape, with_empties, write_image
 from mosaic_async.raster.unfinished import Run
 
@@ -71,8 +71,11 @@ class Pattern:
             body: bytes of all parts in the output.
         """
         grid = self.grid
-        plates = build_upper_levels(grid, tops, self.encoding, self._folder)
-        model = self._read_model("headers", self.encoding, tags, self._statistics(tops))
+        statistics = Statistics(self.encoding.count)
+        plates = build_upper_levels(grid, tops, self.encoding, self._folder, statistics=statistics)
+        # Indices of colours have no statistics.
+        of_bands = [] if self.encoding.palette is not None else statistics.tags(is_exact=False)
+        model = self._read_model("headers", self.encoding, tags, of_bands)
         shape = Shape(width=grid.width, height=grid.height, levels=grid.levels, is_sparse=self.encoding.is_sparse)
         bigtiff = _BIGTIFF.get(self.encoding.options.get("BIGTIFF", "").upper())
         return Front(model, shape, plates, part_levels=grid.part_levels, body=body, bigtiff=bigtiff)
@@ -89,12 +92,6 @@ class Pattern:
         shape = Shape(width=part.width, height=part.height, levels=0, is_sparse=True)
         row, col = part.row * self.grid.part_blocks, part.col * self.grid.part_blocks
         write_image(run, self._read_model("narrow", encoding, {}), shape, path, row=row, col=col)
-
-    def _statistics(self, tops: Mapping[Place, Path]) -> Sequence[Mapping[str, str]]:
-        """Return the statistics of each band; indices of colours have none."""
-        if self.encoding.palette is not None:
-            return []
-        return of_tops((tops[place] for place in sorted(tops)), bands=self.encoding.count)
 
     def _read_model(
         self, name: str, encoding: Encoding, tags: Mapping[str, str], of_bands: Sequence[Mapping[str, str]] = ()

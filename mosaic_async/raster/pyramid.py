@@ -17,6 +17,7 @@ from mosaic_async.geo.grid import Grid
 from mosaic_async.raster.canvas import Canvas
 from mosaic_async.raster.encoding import Encoding
 from mosaic_async.raster.plates import Plate
+from mosaic_async.raster.statistics import Statistics
 
 _STEP = 4
 """Levels per round: the tops of 16 x 16 parts make one canvas."""
@@ -28,7 +29,9 @@ Place = tuple[int, int]
 """(row, col) in blocks of a level."""
 
 
-def build_upper_levels(grid: Grid, tops: Mapping[Place, Path], encoding: Encoding, folder: Path) -> list[Plate]:
+def build_upper_levels(
+    grid: Grid, tops: Mapping[Place, Path], encoding: Encoding, folder: Path, *, statistics: Statistics | None = None
+) -> list[Plate]:
     """Make the levels from `grid.part_levels` up and return the files that hold them.
 
     Args:
@@ -36,6 +39,7 @@ def build_upper_levels(grid: Grid, tops: Mapping[Place, Path], encoding: Encodin
         tops: the smallest level of each part that has data, one block each, by the part's row and column.
         encoding: as for the parts.
         folder: where the files go.
+        statistics: count the pixels of the tops; None: they are not counted.
 
     Raises:
         ResourceError: a file cannot be written.
@@ -48,7 +52,7 @@ def build_upper_levels(grid: Grid, tops: Mapping[Place, Path], encoding: Encodin
             _Square(grid, encoding, level, levels, place, members, folder) for place, members in _squares(tops).items()
         ]
         for square in squares:
-            square.seal()
+            square.seal(statistics if level == grid.part_levels else None)
             row, col = square.place
             plates.append(Plate(square.path, level=level, row=row << _STEP, col=col << _STEP, skip=1))
         tops = {square.place: square.top for square in squares}
@@ -81,14 +85,16 @@ class _Square:
         """A lossless copy of its own smallest level."""
         return self.path.with_suffix(".top.tif")
 
-    def seal(self) -> None:
-        """Place the tops on a canvas, and seal it."""
+    def seal(self, statistics: Statistics | None) -> None:
+        """Place the tops on a canvas, count its pixels, and seal it."""
         size = self.grid.block_size << _STEP
         height = min(size, _level_size(self.grid.height, self.level) - self.place[0] * size)
         width = min(size, _level_size(self.grid.width, self.level) - self.place[1] * size)
         with Canvas(height, width, self.levels, _UNPLACED, self.encoding) as canvas:
             for (row, col), member in self.members.items():
                 canvas.place_top(member, row * self.grid.block_size, col * self.grid.block_size)
+            if statistics is not None:
+                canvas.count(statistics)
             canvas.seal(self.path, top=self.top)
 
 

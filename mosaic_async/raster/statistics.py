@@ -7,7 +7,7 @@ module knows nothing of where the pixels come from.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,8 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
-from mosaic_async.raster.environment import pinned
-
 ENOUGH = 250_000
 """Pixels that an overview has at least if it stands for the image; QGIS looks at as many."""
-_MOST_TOPS = 1024
-"""Overviews of parts that are read: each takes some milliseconds."""
 
 
 @dataclass
@@ -70,6 +66,37 @@ class _Band:
         return {**how, **{f"STATISTICS_{name}": f"{number:.14g}" for name, number in numbers.items()}}
 
 
+class Statistics:
+    """Of the valid pixels of an image, gathered piece by piece.
+
+    Args:
+        bands: how many have data, an alpha band not counted.
+    """
+
+    def __init__(self, bands: int) -> None:
+        self._bands = [_Band() for _ in range(bands)]
+
+    def add(self, source: DatasetReader, *, height: int, width: int) -> None:
+        """Count the pixels of a raster, but for its padding.
+
+        Args:
+            source: the raster.
+            height: pixels that are not padding.
+            width: as for the height.
+        """
+        shown = (slice(height), slice(width))
+        for index, band in enumerate(self._bands, start=1):
+            band.add(source.read(index)[shown], source.read_masks(index)[shown])
+
+    def tags(self, *, is_exact: bool) -> list[Mapping[str, str]]:
+        """Return the metadata of each band.
+
+        Args:
+            is_exact: whether all pixels of the image were counted, and not those of an overview.
+        """
+        return [band.tags(is_exact=is_exact) for band in self._bands]
+
+
 def of_levels(path: str | Path, *, bands: int, height: int, width: int, levels: int) -> list[Mapping[str, str]]:
     """Return the metadata of each band, from the smallest level that has enough pixels.
 
@@ -82,28 +109,7 @@ def of_levels(path: str | Path, *, bands: int, height: int, width: int, levels: 
     """
     enough = (level for level in range(levels, 0, -1) if (height >> level) * (width >> level) >= ENOUGH)
     level = next(enough, 0)
-    found = [_Band() for _ in range(bands)]
+    found = Statistics(bands)
     with rasterio.open(path, **({"overview_level": level - 1} if level else {})) as source:
-        _count(found, source, height=-(-height >> level), width=-(-width >> level))
-    return [band.tags(is_exact=not level) for band in found]
-
-
-def of_tops(paths: Iterable[Path], *, bands: int) -> list[Mapping[str, str]]:
-    """Return the metadata of each band, from the smallest levels of the parts of an image, or of many of them.
-
-    Args:
-        paths: rasters in the order of the parts.
-        bands: as for `of_levels`.
-    """
-    tops = list(paths)
-    found = [_Band() for _ in range(bands)]
-    for path in tops[:: -(-len(tops) // _MOST_TOPS) or 1]:
-        with pinned(), rasterio.open(path) as source:
-            _count(found, source, height=source.height, width=source.width)
-    return [band.tags(is_exact=False) for band in found]
-
-
-def _count(found: Sequence[_Band], source: DatasetReader, *, height: int, width: int) -> None:
-    shown = (slice(height), slice(width))
-    for index, band in enumerate(found, start=1):
-        band.add(source.read(index)[shown], source.read_masks(index)[shown])
+        found.add(source, height=-(-height >> level), width=-(-width >> level))
+    return found.tags(is_exact=not level)
