@@ -30,6 +30,10 @@ _ONE_TILE = re.compile(r"/\d+/\d+/\d+((?:@\dx)?(?:\.\w+)?)$")
 _GET_MAP = re.compile(r"\brequest=getmap\b", re.IGNORECASE)
 _GET_TILE = re.compile(r"\brequest=gettile\b", re.IGNORECASE)
 _PACE = Pace(timeout=60)
+_NAMES_IN_FOLDER = (
+    "a folder of tiles has numbers without leading zeros, such as 7/64/44.png; write other names as a template, such as "
+    "{}/{{z}}/{{x}}/{{y}}@2x.png"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +67,9 @@ class Description:
         except OSError as error:
             raise SourceError(
                 f"no TileJSON at {location}: {error.strerror}",
-                hint="a source is an XYZ template with {z}/{x}/{y}, or the URL or path of a TileJSON",
+                hint=_NAMES_IN_FOLDER.format(location)
+                if isinstance(error, IsADirectoryError)
+                else "a source is an XYZ template with {z}/{x}/{y}, or the URL or path of a TileJSON",
             ) from error
         return cls(location=location, body=body, headers=headers, allow_hosts=allow_hosts)
 

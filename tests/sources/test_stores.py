@@ -130,6 +130,29 @@ async def test_tiles_on_the_disk_become_the_same_exact_mosaic_whatever_holds_the
         assert (report.zoom, report.tiles_placed, report.requests) == (ZOOM, 4, 4), place
 
 
+async def test_tiles_of_a_folder_are_found_whatever_the_case_of_their_extensions(tmp_path):
+    folder = write_folder(tmp_path / "xyz")
+    ends = (".PNG", ".jpg", ".JPEG", ".png")
+    for number, path in enumerate(sorted(folder.rglob("*.png"))):
+        path.rename(path.with_suffix(ends[number % 4]))
+    report = await build_mosaic(folder, AREA, tmp_path / "out.tif")
+    assert_is_the_map(tmp_path / "out.tif")
+    assert report.tiles_placed == 4
+
+
+async def test_a_missing_image_of_an_mbtiles_is_a_tile_without_data_and_a_text_is_not(tmp_path):
+    path = write_mbtiles(tmp_path / "a.mbtiles")
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE tiles SET tile_data = NULL WHERE tile_column % 2")
+    report = await build_mosaic(path, AREA, tmp_path / "out.tif")
+    assert (report.tiles_placed, report.tiles_empty) == (2, 2)
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE tiles SET tile_data = 'none'")
+    database.close()
+    with pytest.raises(MosaicError, match="has a str instead of an image"):
+        await build_mosaic(path, AREA, tmp_path / "other.tif", attempts=1)
+
+
 async def test_an_archive_behind_a_url_is_read_by_ranges_with_headers_or_parameters(tmp_path):
     bucket = Bucket(write_pmtiles(tmp_path / "a.pmtiles", spread=9_000))
     with running(bucket.app) as url:
@@ -219,11 +242,22 @@ async def test_an_archive_that_changes_is_another_job_and_ends_a_run(tmp_path):
         (lambda at: broken(at / "b.pmtiles", b"PMTiles\x02"), "not a PMTiles archive of version 3"),
         (lambda at: broken(at / "b.pmtiles", b"GIF89a"), "not a PMTiles archive"),
         (lambda at: broken(at / "b.mbtiles", b"no database"), "cannot be read as MBTiles"),
+        (lambda at: renamed(at, "{}@2x.png"), "write other names as a template, such as .*@2x.png"),
+        (lambda at: renamed(at, "{:0>5}.png"), "without leading zeros"),
+        (lambda at: renamed(at, "{}.png", zoom="08"), "without leading zeros"),
+        (lambda at: renamed(at, "{}.png", zoom="\u0668"), "without leading zeros"),
     ],
 )
 async def test_a_store_that_cannot_be_used_is_refused_with_the_reason(tmp_path, make, words):
     with pytest.raises(MosaicError, match=words):
         await plan_mosaic(make(tmp_path), AREA, zoom=ZOOM)
+
+
+def renamed(folder: Path, row: str, *, zoom: str = "8") -> Path:
+    path = folder / zoom / "129" / row.format(90)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(body_of(mercantile.Tile(129, 90, 8)))
+    return folder
 
 
 def geodetic(folder: Path, system: str, profile: str) -> Path:

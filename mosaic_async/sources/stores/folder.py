@@ -50,7 +50,7 @@ def _store(location: str) -> Store:
     if sample is None:
         raise SourceError(f"{folder} has no tiles", hint="tiles are at z/x/y, such as 7/64/44.png")
     is_south_up, grid = _tile_map(folder)
-    extensions = (sample.suffix[1:], *(other for other in _EXTENSIONS if other != sample.suffix[1:]))
+    extensions = tuple(dict.fromkeys((sample.suffix[1:], *_EXTENSIONS, *map(str.upper, _EXTENSIONS))))
     row = "{-y}" if is_south_up else "{y}"
     templates = tuple(f"{folder.resolve()}/{{z}}/{{x}}/{row}.{extension}" for extension in extensions)
     zooms = sorted(_zooms(folder))
@@ -103,16 +103,21 @@ def _read(templates: tuple[str, ...], tile: Tile) -> bytes | None:
 def _zooms(folder: Path) -> Iterator[int]:
     """Yield the zooms that a folder has, in any order."""
     for path in folder.iterdir():
-        if path.name.isdecimal() and int(path.name) <= MAX_ZOOM and path.is_dir():
+        if _is_number(path.name) and int(path.name) <= MAX_ZOOM and path.is_dir():
             yield int(path.name)
 
 
 def _tiles(zoom: Path) -> Iterator[Path]:
     for column in zoom.iterdir():
-        if column.name.isdecimal() and column.is_dir():
+        if _is_number(column.name) and column.is_dir():
             for tile in column.iterdir():
-                if tile.stem.isdecimal() and tile.suffix[1:].lower() in _EXTENSIONS:
+                if _is_number(tile.stem) and tile.suffix[1:].lower() in _EXTENSIONS:
                     yield tile
+
+
+def _is_number(name: str) -> bool:
+    """Return whether a name is a number as paths of tiles write it: in ASCII, and without leading zeros."""
+    return name.isascii() and name.isdecimal() and name == str(int(name))
 
 
 def _tile_map(folder: Path) -> tuple[bool, str | None]:

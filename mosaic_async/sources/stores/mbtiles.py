@@ -59,7 +59,10 @@ def _store(database: sqlite3.Connection, path: Path) -> Store:
                 row = database.execute(_TILE, (tile.z, tile.x, 2**tile.z - 1 - tile.y)).fetchone()
         except sqlite3.Error as error:
             raise UnreadableError(f"{path.name}: {error}") from error
-        return None if row is None else bytes(row[0])
+        body = None if row is None else row[0]
+        if not isinstance(body, bytes | None):
+            raise UnreadableError(f"{path.name} has a {type(body).__name__} instead of an image")
+        return body
 
     return Store(
         read=lambda tile: asyncio.to_thread(read, tile),
