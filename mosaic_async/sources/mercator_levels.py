@@ -13,6 +13,8 @@ from mosaic_async.geo.cover import MAX_ZOOM, WORLD
 
 _TOLERANCE = 1e-6
 """Share of a tile's width; servers round scales to eight digits or more."""
+_ROUNDED = 1e-3
+"""The same where a level has exactly as many columns as its zoom: servers round scales of high zooms to centimetres."""
 _CORNER = 1.0
 """Metres; GeoServer writes its corner with eight digits."""
 PIXEL = 0.00028
@@ -31,6 +33,8 @@ class Level:
     left: float
     """Metres of the first tile's upper left corner."""
     top: float
+    columns: int | None = None
+    """Tiles from west to east; None where the server does not state it."""
 
     @property
     def zoom(self) -> int | None:
@@ -39,7 +43,8 @@ class Level:
         if not (span > 0 and math.isfinite(span)):
             return None
         zoom = round(math.log2(WORLD / span))
-        is_quadtree = 0 <= zoom <= MAX_ZOOM and abs(WORLD / 2**zoom / span - 1) < _TOLERANCE
+        tolerance = _ROUNDED if self.columns == 2.0**zoom else _TOLERANCE
+        is_quadtree = 0 <= zoom <= MAX_ZOOM and abs(WORLD / 2**zoom / span - 1) < tolerance
         is_at_corner = abs(self.left + WORLD / 2) < _CORNER and abs(self.top - WORLD / 2) < _CORNER
         return zoom if is_quadtree and is_at_corner else None
 

@@ -141,6 +141,7 @@ def _level_of(matrix: Any) -> Level:
         tile_size=matrix.tilewidth,
         left=left,
         top=top,
+        columns=matrix.matrixwidth,
     )
 
 
@@ -157,7 +158,7 @@ def _choices(content: Any, given: Mapping[str, str]) -> dict[str, str]:
     return {
         "style": given.get("style", _style(content)),
         "format": given.get("format") or preferred(content.formats),
-        **{name: given.get(name.lower(), one["default"]) for name, one in content.dimensions.items()},
+        **{name: given.get(name.lower()) or one["default"] or "default" for name, one in content.dimensions.items()},
     }
 
 

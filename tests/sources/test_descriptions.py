@@ -41,10 +41,12 @@ LIMITED = (
 )
 
 
-def matrix_set(name: str, crs: str, names: str, *, zooms=range(12), size=256, corner=(-HALF_WORLD, HALF_WORLD), k=1.0):
+def matrix_set(
+    name: str, crs: str, names: str, *, zooms=range(12), size=256, corner=(-HALF_WORLD, HALF_WORLD), k=1.0, digits=9
+):
     matrices = "".join(
         f"<TileMatrix><ows:Identifier>{names.format(zoom=zoom)}</ows:Identifier>"
-        f"<ScaleDenominator>{k * SCALE / 2**zoom * 256 / size}</ScaleDenominator>"
+        f"<ScaleDenominator>{round(k * SCALE / 2**zoom * 256 / size, digits)}</ScaleDenominator>"
         f"<TopLeftCorner>{corner[0]} {corner[1]}</TopLeftCorner><TileWidth>{size}</TileWidth>"
         f"<TileHeight>{size}</TileHeight><MatrixWidth>{2**zoom}</MatrixWidth><MatrixHeight>{2**zoom}</MatrixHeight>"
         "</TileMatrix>"
@@ -132,6 +134,36 @@ async def test_a_wmts_with_paths_larger_tiles_and_chosen_dimensions(tmp_path):
         assert server.requests[-1].query_string == "l=bright-2021-quad"
         with pytest.raises(UsageError, match="zoom 4 is below"):
             await plan_mosaic(place, AREA, zoom=4)
+
+
+async def test_scales_that_a_wmts_rounds_are_still_those_of_web_mercator(tmp_path):
+    server = MapServer()
+    with running(server.app) as url:
+        operations = GET_TILE.format(GET.format(href=f"{url}/kvp", encoding="KVP"))
+        for number, (digits, size, zooms) in enumerate(
+            [(2, 256, range(24)), (0, 256, range(8, 20)), (-2, 256, range(12)), (1, 512, range(22))]
+        ):
+            server.size = size
+            server.documents["/wmts"] = capabilities(
+                layer("a", {"q": ""}), matrix_set("q", URN, "{zoom}", digits=digits, size=size, zooms=zooms),
+                operations=operations,
+            )  # fmt: skip
+            path, zoom = tmp_path / f"{number}.tif", 8 - (size == 512)
+            await build_mosaic(f"{url}/wmts", AREA, path, zoom=zoom)
+            assert_is_the_map(path, size=size, zoom=zoom)
+
+
+async def test_a_dimension_without_a_default_is_left_to_the_wmts_or_the_user(tmp_path):
+    server = MapServer()
+    with running(server.app) as url:
+        server.documents["/wmts"] = capabilities(
+            layer("a", {"q": ""}).replace("<Default>2020</Default>", "<Default/>"), matrix_set("q", URN, "{zoom}"),
+            operations=GET_TILE.format(GET.format(href=f"{url}/kvp", encoding="KVP")),
+        )  # fmt: skip
+        for params, time in (({}, "default"), ({"Time": "2021"}, "2021")):
+            await build_mosaic(f"{url}/wmts", AREA, tmp_path / f"{time}.tif", zoom=ZOOM, params=params)
+            assert_is_the_map(tmp_path / f"{time}.tif")
+            assert server.requests[-1].query["TIME"] == time
 
 
 @pytest.mark.parametrize(
