@@ -217,7 +217,10 @@ class Job:
             return f"the tiles pack values into colours ({self.source.packing}), which have no average{known}"
         if self._values == "classes":
             return "the URL names class codes or flags, which have no average"
-        return "the tiles share one colour table, whose indices have no average" if encoding.palette else None
+        if encoding.palette:
+            return "the tiles share one colour table, whose indices have no average"
+        has_indices = "palette" in encoding.colorinterp
+        return "the tiles hold indices of a colour table, which have no average" if has_indices else None
 
     @property
     def _values(self) -> Values:

@@ -134,7 +134,8 @@ class Encoding:
             and (overview_resampling in ("auto", "nearest", "mode") and mask in ("auto", "internal", "none"))
             and _compression(profile) in _LOSSLESS
         )
-        resampling = _resampling(overview_resampling, "classes" if keeps_palette else values)
+        has_indices = keeps_palette or "palette" in tile.colorinterp  # 16 bits of them have no colours here
+        resampling = _resampling(overview_resampling, "classes" if has_indices else values)
         options = _cog_options(profile, creation_options or {}, is_picture=resampling in ("average", "rms"))
         if keeps_palette:
             tile = replace(tile, count=1, colorinterp=("palette",), descriptions=())

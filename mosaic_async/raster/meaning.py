@@ -11,6 +11,7 @@ from rasterio.dtypes import in_dtype_range
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import DatasetReader
 
+from mosaic_async.errors import TileError
 from mosaic_async.raster.form import RGB, Mask, Palette, Pixels, Reading, TileFormat, same_nan
 from mosaic_async.safety.redaction import one_line
 
@@ -27,23 +28,28 @@ def form_of(dataset: DatasetReader, *, mask_band: bool | None) -> TileFormat:
     Args:
         dataset: the tile.
         mask_band: as in `TileFormat`; pictures say it themselves.
+
+    Raises:
+        TileError: the tile holds complex numbers.
     """
+    if dataset.dtypes[0].startswith("complex"):
+        raise TileError("the tile holds complex numbers; request their magnitude or one of their parts")
     if palette := palette_of(dataset):
         return TileFormat(
             size=dataset.width, count=3, dtype="uint8", mask_band=mask_band, colorinterp=RGB, palette=palette
         )
-    colors = dataset.colorinterp  # of all bands, each of which costs
-    is_masked = colors[-1] is ColorInterp.alpha if mask_band is None or dataset.driver in _PICTURES else mask_band
-    count = dataset.count - is_masked
+    colors, names = list(dataset.colorinterp), list(dataset.descriptions)
+    if (mask := _mask_index(dataset, mask_band=mask_band)) is not None:
+        del colors[mask], names[mask]
     return TileFormat(
         size=dataset.width,
-        count=count,
+        count=len(colors),
         dtype=dataset.dtypes[0],
         nodata=_nodata(dataset),
         mask_band=mask_band,
-        colorinterp=tuple(band.name for band in colors[:count]),
-        descriptions=tuple(map(_shown, dataset.descriptions[:count])),
-        scales=_scales(dataset, count),
+        colorinterp=tuple(band.name for band in colors),
+        descriptions=tuple(map(_shown, names)),
+        scales=_scales(dataset, mask),
     )
 
 
@@ -57,9 +63,9 @@ def read(dataset: DatasetReader, form: TileFormat, *, grey_bits: int = 8) -> Rea
     """
     pixels = dataset.read()
     if form.palette is not None:
-        mask = _opacity_mask(dataset, pixels[0], form.palette)
-    elif len(pixels) > form.count:
-        pixels, mask = pixels[:-1], as_mask(pixels[-1])
+        pixels, mask = pixels[:1], _opacity_mask(dataset, pixels[0], form.palette)
+    elif (index := _mask_index(dataset, mask_band=form.mask_band)) is not None:
+        pixels, mask = _without(pixels, index), as_mask(pixels[index])
     else:
         mask = _own_mask(dataset, form)
     if grey_bits < 8:
@@ -87,6 +93,18 @@ def as_mask(band: Pixels) -> Mask:
     return np.multiply(band > 0, 255, dtype=np.uint8)
 
 
+def _mask_index(dataset: DatasetReader, *, mask_band: bool | None) -> int | None:
+    """Return the index of the band that is the mask; None without one."""
+    if mask_band is not None and dataset.driver not in _PICTURES:
+        return dataset.count - 1 if mask_band else None
+    colors = dataset.colorinterp
+    return next((index for index in reversed(range(len(colors))) if colors[index] is ColorInterp.alpha), None)
+
+
+def _without(bands: Pixels, index: int) -> Pixels:
+    return bands[:-1] if index == len(bands) - 1 else np.delete(bands, index, axis=0)
+
+
 def _unless_all(mask: Mask | None) -> Mask | None:
     return None if mask is None or mask.all() else mask
 
@@ -111,16 +129,21 @@ def _nodata(dataset: DatasetReader) -> float | None:
     return None if "NODATA_VALUES" in dataset.tags() else same_nan(float(nodata))
 
 
-def _scales(dataset: DatasetReader, count: int) -> tuple[tuple[float, float], ...]:
+def _scales(dataset: DatasetReader, mask: int | None) -> tuple[tuple[float, float], ...]:
+    """Return the scales of the bands but the mask."""
     if dataset.driver != "GTiff":
         return ()
-    scales = tuple(zip(dataset.scales[:count], dataset.offsets[:count], strict=True))
-    return () if set(scales) == {(1.0, 0.0)} else scales
+    scales = list(zip(dataset.scales, dataset.offsets, strict=True))
+    if mask is not None:
+        del scales[mask]
+    return () if set(scales) == {(1.0, 0.0)} else tuple(scales)
 
 
 def palette_of(dataset: DatasetReader) -> Palette | None:
-    """Return the colours of a dataset of bytes that are indices; None if they are not."""
-    if dataset.count != 1 or dataset.dtypes != ("uint8",) or dataset.colorinterp != (ColorInterp.palette,):
+    """Return the colours of a dataset of bytes that are indices, alone or with an alpha band; None if they are not."""
+    if dataset.count > 2 or dataset.dtypes[0] != "uint8" or dataset.colorinterp[0] is not ColorInterp.palette:
+        return None
+    if dataset.colorinterp[1:] not in ((), (ColorInterp.alpha,)):
         return None
     colors: dict[int, tuple[int, int, int, int]] = dataset.colormap(1)
     return tuple(colors.get(index, _NO_COLOR) for index in range(max(colors) + 1))
@@ -134,7 +157,7 @@ def _opacity_mask(dataset: DatasetReader, indices: Pixels, palette: Palette) -> 
         opacity[int(dataset.nodata)] = 0
     mask = as_mask(opacity[indices])
     if MaskFlags.per_dataset in dataset.mask_flag_enums[0]:
-        mask = np.minimum(mask, dataset.read_masks(1))
+        mask = np.minimum(mask, as_mask(dataset.read_masks(1)))
     return _unless_all(mask)
 
 

@@ -31,8 +31,8 @@ _GET_MAP = re.compile(r"\brequest=getmap\b", re.IGNORECASE)
 _GET_TILE = re.compile(r"\brequest=gettile\b", re.IGNORECASE)
 _PACE = Pace(timeout=60)
 _NAMES_IN_FOLDER = (
-    "a folder of tiles has numbers without leading zeros, such as 7/64/44.png; write other names as a template, such as "
-    "{}/{{z}}/{{x}}/{{y}}@2x.png"
+    "a folder of tiles has numbers without leading zeros, such as 7/64/44.png; "
+    "write other names as a template, such as {}/{{z}}/{{x}}/{{y}}@2x.png"
 )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 
 import numpy as np
 import pytest
 import rasterio
+import tifffile
 from rasterio.enums import ColorInterp
 from rio_cogeo.cogeo import cog_validate
 
@@ -97,6 +99,27 @@ def codes(count, dtype):
         return tiff(array, photometric="MINISBLACK"), array.transpose(1, 2, 0).astype("float64"), ALL
 
     return make
+
+
+def indices_of_16_bits(seed):
+    array = values(seed, 1, 0, 5000)[0].astype("uint16")
+    colors = np.arange(3 * 2**16, dtype="uint16").reshape(3, -1)
+    tifffile.imwrite(stream := io.BytesIO(), array, photometric="palette", colormap=colors)
+    return stream.getvalue(), array[..., None].astype("float64"), ALL
+
+
+async def test_indices_of_16_bits_keep_their_numbers_and_are_not_averaged(serve, tmp_path):
+    template, seen = serve(layer := Layer(indices_of_16_bits)), []
+    await build_mosaic(template, AREA, path := tmp_path / "out.tif", **OPTIONS, on_event=seen.append)
+    with rasterio.open(path) as dataset:
+        np.testing.assert_array_equal(dataset.read(1), layer.pixels[..., 0])
+        factor = dataset.overviews(1)[0]
+        smaller = dataset.read(1, out_shape=(dataset.height // factor, dataset.width // factor))
+        blocks = layer.pixels[..., 0].reshape(smaller.shape[0], factor, smaller.shape[1], factor).swapaxes(1, 2)
+        assert (blocks.reshape(*smaller.shape, -1) == smaller[..., None]).any(axis=-1).all()
+    assert [event.reason for event in seen if isinstance(event, OverviewsChosen)] == [
+        "the tiles hold indices of a colour table, which have no average"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
 from mosaic_async.errors import TileError
@@ -114,6 +115,69 @@ def test_a_nodata_value_is_one_of_each_band_apart():
     assert form.nodata == -9999
     np.testing.assert_array_equal(found.mask > 0, (array != -9999).any(axis=0))
     np.testing.assert_array_equal(found.gaps, array == -9999)
+
+
+def by_tifffile(array, extra):
+    """Return a GeoTIFF with colours or grey, and the extra samples behind them as TIFF names these."""
+    stream = io.BytesIO()
+    kind = "rgb" if array.shape[-1] - len(extra) == 3 else "minisblack"
+    tifffile.imwrite(stream, array.astype("uint8"), photometric=kind, extrasamples=extra, planarconfig="contig")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("bands", "extra", "alpha"),
+    [
+        (5, ("unassalpha", "unspecified"), 3),
+        (4, ("unassalpha", "unspecified", "unspecified"), 1),
+        (5, ("assocalpha", "unspecified"), 3),
+        (6, ("unspecified", "unassalpha", "unspecified"), 4),
+        (5, ("unspecified", "unassalpha"), 4),
+    ],
+)
+def test_an_alpha_band_is_the_mask_wherever_it_is(bands, extra, alpha):
+    values = samples(bands) % 3
+    pixels, valid = read_all(body := by_tifffile(values, extra))
+    np.testing.assert_array_equal(valid, values[..., alpha] > 0)
+    np.testing.assert_array_equal(pixels, np.delete(values, alpha, axis=-1).transpose(2, 0, 1))
+    form = learn(body)
+    assert (form.count, "alpha" in form.colorinterp, len(form.descriptions)) == (bands - 1, False, bands - 1)
+
+
+def test_a_band_that_the_source_declares_as_its_mask_is_the_last_one():
+    values = samples(5) % 3
+    body = by_tifffile(values, ("unassalpha", "unspecified"))
+    pixels, mask = decode(body, learn(body, mask_band=True))
+    np.testing.assert_array_equal(mask > 0, values[..., 4] > 0)
+    np.testing.assert_array_equal(pixels, values[..., :4].transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("opacity", [1, 128, 255])
+def test_indices_keep_their_colours_beside_an_alpha_band(opacity):
+    indices, palette = samples() % 7, RNG.integers(0, 256, (7, 3))
+    alpha = (samples() % 2) * opacity
+    with MemoryFile() as file:
+        with file.open(driver="GTiff", count=2, height=SIZE, width=SIZE, dtype="uint8") as dataset:
+            dataset.write(np.stack([indices, alpha]).astype("uint8"))
+            dataset.colorinterp = (ColorInterp.palette, ColorInterp.alpha)
+            dataset.write_colormap(1, {index: (*map(int, color), 255) for index, color in enumerate(palette)})
+        body = bytes(file.getbuffer())
+    form = learn(body)
+    pixels, valid = read_all(body)
+    assert (form.count, len(form.palette)) == (3, 256)
+    np.testing.assert_array_equal(valid, alpha > 0)
+    np.testing.assert_array_equal(pixels, palette[indices].transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128", "complex_int16"])
+def test_complex_numbers_are_refused_in_words(dtype):
+    with MemoryFile() as file:
+        with file.open(driver="GTiff", count=1, height=SIZE, width=SIZE, dtype=dtype) as dataset:
+            dataset.write(np.ones((1, SIZE, SIZE), "complex64"))
+        body = bytes(file.getbuffer())
+    for act in (learn, lambda one: read(one, TileFormat(size=SIZE, count=1, dtype="float32"))):
+        with pytest.raises(TileError, match="complex numbers; request their magnitude"):
+            act(body)
 
 
 def test_nodata_values_that_differ_between_bands_mark_a_pixel_together():
