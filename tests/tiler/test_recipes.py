@@ -10,6 +10,8 @@ import pytest
 
 from mosaic_async import UsageError
 from mosaic_async.tiler import Rendering, open_mosaic
+from mosaic_async.tiler.scenes.naming import find_bands, has_bands
+from mosaic_async.tiler.scenes.scene import open_scene
 from tests.conftest import PARANA
 from tests.pairwise import quick_only
 from tests.tiler.awspds.bretagne import taken, write_scenes
@@ -104,6 +106,26 @@ def test_sentinel_2_and_landsat_know_the_notebook_s_numbers(tmp_path):
             assert Rendering(bands=[spelled]).query(mosaic)
         with pytest.raises(UsageError, match="no band"):
             Rendering(bands=["11"]).query(mosaic)
+
+
+MSI = {
+    "1": "coastal", "4": "red", "5": "rededge1", "b6": "rededge2", "07": "rededge3", "8": "nir", "8A": "nir08",
+    "9": "nir09", "11": "swir16", "12": "swir22",
+}  # fmt: skip
+
+
+def test_a_number_of_sentinel_2_s_bands_is_not_one_of_landsat_s(tmp_path):
+    """Earth Search names bands by colour alone; for Landsat 8, band 5 is `nir08` and band 6 `swir16`."""
+    write_raster(tmp_path / "a.tif", values_of(0), nodata=0)
+    named = {name: {"href": "a.tif"} for name in MSI.values()}
+    of_satellite = write_item(tmp_path / "a.json", named, platform="Sentinel-2B")
+    of_id = write_item(tmp_path / "b.json", named, id="S2A_21JYN_20200518_0_L2A")
+    for item in (of_satellite, of_id):
+        scene = open_scene(str(item), is_item=True)
+        assert {number: find_bands(scene, number)[0] for number in MSI} == MSI
+    for satellite in ("SkySat", "terra", "gaofen-1"):
+        other = open_scene(str(write_item(tmp_path / f"{satellite}.json", named, platform=satellite)), is_item=True)
+        assert not any(has_bands(other, number) for number in MSI)
 
 
 @pytest.mark.parametrize(

@@ -375,3 +375,17 @@ def test_of_very_many_scenes_on_a_server_a_sample_speaks_that_is_the_same_in_eve
     assert len(items) == 24
     assert len(set(items)) == 12
     assert len({path for path in asked if path.endswith(".tif")}) == 5
+
+
+async def test_scenes_of_hls_are_masked_by_the_bits_of_their_fmask(tmp_path):
+    """The same numbers are values in older archives: there 66 is no cloud."""
+    flags = np.where(values_of(3) < 80, 64 + 2, 64).astype("uint8")
+    write_raster(tmp_path / "red.tif", values_of(0), nodata=0)
+    quality = write_raster(tmp_path / "flags.tif", flags, nodata=255)
+    assets = {"B04": {"href": "red.tif"}, "Fmask": {"href": "flags.tif"}}
+    for name in ("HLS.S30.T21JYN.2020139T134219.v2.0", "HLS.L30.T21JYN.2020139T133000.v2.0", "LC08_CFMASK"):
+        item = write_item(tmp_path / f"{name}.json", assets, id=name)
+        _, valid = (await InProcessTiler(item).tile(TILES[2], bands=["B04"], cloud_mask="Fmask")).pixels()
+        bad = (2 if name.startswith("HLS") else 0) & read_alone(quality, TILES[2], method="nearest")[0]
+        np.testing.assert_array_equal(valid, bad == 0)
+        assert valid.mean() > 0.1

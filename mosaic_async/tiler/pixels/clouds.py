@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ KNOWN = {
 qa_pixel: Landsat Collection 2, fill, dilated cloud, cirrus, cloud, cloud shadow (LSDS-1619). bqa: Landsat Collection 1,
 fill, cloud, and high confidence of cloud shadow and cirrus (LSDS-1834). scl: Sentinel-2 level 2A, no data, saturated,
 cloud shadow, cloud of medium and high probability, cirrus. fmask: CFmask's cloud shadow, cloud and fill; the Fmask of
-HLS has bits and needs `fmask:bits=1,2,3`.
+HLS has bits, see `CloudMask.of_hls`.
 """
 _RULE = re.compile(r"(?P<asset>[^:]+)(?::(?P<kind>values|bits)=(?P<list>.+))?")
 _MAX_DIGITS = 10
@@ -41,6 +41,8 @@ class CloudMask:
     """Bad values."""
     fields: tuple[tuple[int, int, int], ...] = ()
     """(first bit, last bit, least): bad where the number in these bits is at least `least`."""
+    is_usual: bool = False
+    """Whether the rule is that of `KNOWN`."""
 
     @classmethod
     def parse(cls, text: str) -> CloudMask:
@@ -55,13 +57,20 @@ class CloudMask:
         if found["kind"] is None:
             if found["asset"].lower() not in KNOWN:
                 raise _wrong(text)
-            return cls.parse(f"{found['asset']}:{KNOWN[found['asset'].lower()]}")
+            return replace(cls.parse(f"{found['asset']}:{KNOWN[found['asset'].lower()]}"), is_usual=True)
         parts = found["list"].split(",")
         if found["kind"] == "values":
             if not all(part.isdecimal() and len(part) <= _MAX_DIGITS for part in parts):
                 raise _wrong(text)
             return cls(found["asset"], values=frozenset(map(int, parts)))
         return cls(found["asset"], fields=tuple(_field(part, text) for part in parts))
+
+    @property
+    def of_hls(self) -> CloudMask:
+        """The mask for scenes of HLS, whose Fmask has bits: cloud, next to a cloud or its shadow, cloud shadow."""
+        if not self.is_usual or self.asset.lower() != "fmask":
+            return self
+        return CloudMask(self.asset, fields=((1, 1, 1), (2, 2, 1), (3, 3, 1)), is_usual=True)
 
     def check(self, assets: Collection[str]) -> None:
         """Check that the scenes have the band.

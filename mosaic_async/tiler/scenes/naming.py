@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from rio_tiler.errors import InvalidAssetName
 
+from mosaic_async.tiler.scenes.archives import is_sentinel_2
 from mosaic_async.tiler.scenes.band import Band
 from mosaic_async.tiler.scenes.scene import Scene
 
@@ -19,6 +20,13 @@ Place = tuple[str, tuple[int, ...]]
 _OLI = ["coastal", "blue", "green", "red", "nir08", "swir16", "swir22", "pan", "cirrus", "lwir11", "lwir12"]
 _TM = ["blue", "green", "red", "nir08", "swir16", "lwir", "swir22", "pan"]
 """Common names of the bands from 1, as Landsat Collection 2 calls its assets."""
+_MSI_NUMBERS = ("1", "2", "3", "4", "5", "6", "7", "8", "8a", "9", "10", "11", "12")
+_MSI_NAMES = (
+    *("coastal", "blue", "green", "red", "rededge1", "rededge2", "rededge3"),
+    *("nir", "nir08", "nir09", "cirrus", "swir16", "swir22"),
+)
+_MSI = dict(zip(_MSI_NUMBERS, _MSI_NAMES, strict=True))
+"""Names of Sentinel-2's bands by number, as Earth Search calls its assets."""
 _PICTURE = re.compile(r"visual|tci|overview|preview|thumbnail|rendered", re.IGNORECASE)
 _NUMBER = re.compile(r"b?0*(\d{1,2}[aA]?)")
 _NUMBERED = re.compile(r"(?:(?:sr|oli|tm|etm|msi)_)?b(?:and)?_?0*(\d{1,2}a?)", re.IGNORECASE)
@@ -78,7 +86,14 @@ def _is_numbered(name: str, wanted: str) -> bool:
 
 
 def _common_name(scene: Scene, number: str) -> str:
-    """Return the name of a Landsat band; Landsat 8's where the satellite is not known."""
+    """Return the name of a band of Sentinel-2 or Landsat, of Landsat 8 where the satellite is not known.
+
+    Bands of others have other numbers: the 5 of Landsat is the 8A of Sentinel-2, and Planet's blue is 1.
+    """
+    if is_sentinel_2(scene):
+        return _MSI.get(number, "")
+    if scene.platform and not scene.platform.startswith("landsat"):
+        return ""
     names = _TM if re.fullmatch(r"landsat0?[4-7]", scene.platform) else _OLI
     return names[int(number) - 1] if number.isdecimal() and 1 <= int(number) <= len(names) else ""
 

@@ -245,6 +245,15 @@ def test_quality_bands_are_read_by_value_by_bit_and_by_field():
     assert {CloudMask.parse(name.upper()).asset.lower() for name in KNOWN} == set(KNOWN)
 
 
+def test_fmask_has_bits_in_scenes_of_hls_unless_a_rule_is_given():
+    flags = np.array([[0, 1, 2, 4, 8, 16, 64 + 2, 128 + 64, 255]], "uint8")
+    valid = np.ones(flags.shape, bool)
+    bits, rule, other = CloudMask.parse("Fmask"), CloudMask.parse("Fmask:values=16"), CloudMask.parse("scl")
+    assert bits.of_hls.is_good(flags, valid).tolist() == [[True, True, False, False, False, True, False, True, False]]
+    assert bits.is_good(flags, valid).tolist() == [[True, True, False, False, True, True, True, True, False]]
+    assert (rule.of_hls, other.of_hls) == (rule, other)
+
+
 @pytest.mark.parametrize(
     "text", ["", "B4", "fmask:", "fmask:values=x", "qa:bits=8-7", "qa:bits=99", "qa:bits=", "q:q:bits=1"]
 )
