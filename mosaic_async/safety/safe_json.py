@@ -11,6 +11,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+_TEXT = "utf-8-sig"
+"""UTF-8; some editors begin a file with a mark of the byte order."""
 _MAX_UNPACKED = 2**30
 """Bytes: a MosaicJSON of a continent has 60 MB, and a bomb of 1 MB unpacks to 1 GB."""
 
@@ -45,7 +47,7 @@ def read_text(path: Path) -> str:
         ValueError: the file is not UTF-8, not gzipped although named .gz, or larger than 1 GiB.
     """
     if path.suffix != ".gz":
-        return path.read_bytes().decode()
+        return path.read_bytes().decode(_TEXT)
     try:
         with gzip.open(path) as file:
             data = file.read(_MAX_UNPACKED + 1)
@@ -53,4 +55,4 @@ def read_text(path: Path) -> str:
         raise ValueError(f"the file is named .gz but is not gzipped: {error}") from error
     if len(data) > _MAX_UNPACKED:
         raise ValueError(f"the file has more than {_MAX_UNPACKED:,} bytes unpacked")
-    return data.decode()
+    return data.decode(_TEXT)

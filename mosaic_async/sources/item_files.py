@@ -20,7 +20,12 @@ from mosaic_async.sources.stac_query import Item
 OnBad = Callable[[str, SourceError], None]
 """Takes the path or name of a scene that cannot be used, and why; it may raise to stop."""
 PARQUET = (".parquet", ".geoparquet")
-LINES = (".ndjson", ".jsonl", ".geojsonl")
+_LINES = (".ndjson", ".jsonl", ".geojsonl")
+
+
+def is_lines(path: Path) -> bool:
+    """Return whether a file has an item per line, by its name; it may be gzipped."""
+    return Path(path.name.removesuffix(".gz")).suffix in _LINES
 
 
 def refuse(_: str, error: SourceError) -> None:
@@ -107,7 +112,7 @@ def read_scenes(path: Path, on_bad: OnBad = refuse) -> Iterator[Scene]:
             raise SourceError(f"{path} has no STAC items", hint="use a folder of items, a catalogue or an API")
     elif path.suffix in PARQUET:
         yield from _features(_read_parquet(path), path, on_bad)
-    elif path.suffix in LINES:
+    elif is_lines(path):
         yield from _features({"features": _lines(path, on_bad)}, path, on_bad)
     else:
         yield from _followed(path, on_bad)

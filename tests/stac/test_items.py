@@ -54,6 +54,17 @@ def test_a_line_may_hold_what_python_takes_for_the_end_of_a_line(tmp_path):
     assert ids(create_mosaic({}, items=path, asset="red")) == ["a"]
 
 
+@pytest.mark.parametrize("name", ["items.ndjson", "items.jsonl.gz", "items.geojsonl.gz"])
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_items_in_lines_may_be_gzipped_and_begin_with_a_mark_of_the_byte_order(tmp_path, name, start):
+    text = "\r\n".join(json.dumps(item(one, SQUARE)) for one in ("a", "b"))
+    data = (start + text).encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    assert ids(create_mosaic({}, items=tmp_path / name, asset="red", max_bad_scenes=0)) == ["a", "b"]
+    (tmp_path / "a.json").write_text(start + json.dumps(item("c", SQUARE)))
+    assert ids(create_mosaic({}, items=tmp_path / "a.json", asset="red", max_bad_scenes=0)) == ["c"]
+
+
 def test_bytes_that_are_not_utf_8_are_a_source_error_in_every_kind_of_file(tmp_path):
     for name in ("a.json", "a.geojsonl", "a.ndjson"):
         (tmp_path / name).write_bytes(b'{"id": "\xe9"}')

@@ -24,7 +24,7 @@ from mosaic_async.errors import SourceError
 from mosaic_async.raster import whole_file
 from mosaic_async.sources.access import origins_of, use
 from mosaic_async.sources.bad_scenes import DEFAULT, BadScenes
-from mosaic_async.sources.item_files import LINES, PARQUET, Scene, items_in, read_scenes
+from mosaic_async.sources.item_files import PARQUET, Scene, is_lines, items_in, read_scenes
 from mosaic_async.sources.item_folder import paths_in, write_items
 from mosaic_async.sources.outlines import cell_count, cells_of, mosaic_document
 from mosaic_async.sources.stac_files import read_document, resolve_href
@@ -161,7 +161,7 @@ def open_mosaic(
         names = rasters_in(path)
         origins = access.grant(names) if access else ()
         return replace(_of_scenes(_usable(names, facts_of_raster, bad), bad), origins=origins)
-    if path.suffix not in (*PARQUET, *LINES) and "mosaicjson" in (document := read_document(path)):
+    if path.suffix not in PARQUET and not is_lines(path) and "mosaicjson" in (document := read_document(path)):
         return replace(_of_document(document, path, bad, access), home=str(Path(home).absolute()) if home else None)
     scenes = list(read_scenes(path, bad.add))
     if not scenes and not bad.reasons:
