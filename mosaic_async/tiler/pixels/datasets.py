@@ -150,6 +150,12 @@ class Stack:
         return self.dataset.nodata is not None
 
     @cached_property
+    def warped_dtype(self) -> str:
+        """The data type to warp in with a nodata value: of 64-bit integers, GDAL would take all pixels for valid."""
+        dtype: str = self.dataset.dtypes[0]
+        return "float64" if dtype in ("int64", "uint64") else dtype
+
+    @cached_property
     def has_mask(self) -> bool:
         """Return whether it marks pixels without data at all: by a nodata value, a mask or an alpha band."""
         return any(flags != [MaskFlags.all_valid] for flags in self.dataset.mask_flag_enums)

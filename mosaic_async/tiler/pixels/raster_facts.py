@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 from xml.sax.saxutils import escape
 
+import numpy as np
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 
@@ -126,6 +127,14 @@ def facts_of(name: str) -> FileFacts:
             and not dataset.gcps[0]
             and dataset.crs is not None,
         )
+
+
+def can_hold(dtype: str, value: float) -> bool:
+    """Return whether pixels of a data type can have a value."""
+    if np.dtype(dtype).kind not in "iu":
+        return True
+    limits = np.iinfo(dtype)
+    return float(value).is_integer() and limits.min <= value <= limits.max
 
 
 def document(names: Sequence[str], *, nodata: float | None, band: int | None = None) -> str:

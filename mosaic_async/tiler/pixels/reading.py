@@ -7,7 +7,7 @@ of a tile has the same pixels as the whole. It knows nothing of other scenes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from rasterio.windows import Window
@@ -19,7 +19,7 @@ from mosaic_async.tiler.pixels.datasets import DatasetPool, Stack
 from mosaic_async.tiler.pixels.frame import Frame
 from mosaic_async.tiler.pixels.levels import read_level
 from mosaic_async.tiler.pixels.pixels import Pixels
-from mosaic_async.tiler.pixels.raster_facts import facts_of, grouped, separate_nodata, taggable
+from mosaic_async.tiler.pixels.raster_facts import can_hold, facts_of, grouped, separate_nodata, taggable
 from mosaic_async.tiler.pixels.warp import Warp
 
 
@@ -100,7 +100,7 @@ def _stacked(layers: Sequence[Layer]) -> Iterator[Sequence[Layer]]:
 
 def _separated(layers: Sequence[Layer]) -> Iterator[Layer]:
     """Replace a file by its bands where each has a mask of its own."""
-    for layer in layers:
+    for layer in map(_fitting, layers):
         nodata = separate_nodata(layer.name, layer.nodata)
         if nodata is None:
             yield layer
@@ -109,6 +109,13 @@ def _separated(layers: Sequence[Layer]) -> Iterator[Layer]:
         numbers = layer.bands or [number for number, colour in enumerate(colours, start=1) if colour != "Alpha"]
         _check(numbers, len(colours))
         yield from (Layer(layer.name, (number,), nodata, is_alone=True) for number in numbers)
+
+
+def _fitting(layer: Layer) -> Layer:
+    """Return a layer without a nodata value that no pixel of its file can have, such as NaN among integers."""
+    if layer.nodata is None or can_hold(facts_of(layer.name).dtype, layer.nodata):
+        return layer
+    return replace(layer, nodata=None)
 
 
 def _tag(group: Sequence[Layer]) -> tuple[float | None, int | None]:
@@ -173,7 +180,15 @@ def _read(stack: Stack, bands: tuple[int, ...], nodata: float | None, frame: Fra
         found = Warp.of(stack, frame).read(stack, bands, window)
         assert found is not None
         pixels = found
-    return _as_picture(pixels, stack.colours(bands))
+    return _as_picture(_as_stored(pixels, stack, frame), stack.colours(bands))
+
+
+def _as_stored(pixels: Pixels, stack: Stack, frame: Frame) -> Pixels:
+    """Return counts in the data type of the file, if they were warped in another."""
+    own = np.dtype(stack.dataset.dtypes[0])
+    if own in (pixels.data.dtype, stack.warped_dtype) or dict(frame.options).get("unscale"):
+        return pixels
+    return Pixels(np.rint(np.where(pixels.valid, pixels.data, 0)).astype(own), pixels.valid)
 
 
 def _as_picture(pixels: Pixels, colours: tuple[int, ...]) -> Pixels:
@@ -187,7 +202,10 @@ def _as_picture(pixels: Pixels, colours: tuple[int, ...]) -> Pixels:
 
 def _read_generally(stack: Stack, bands: tuple[int, ...], nodata: float | None, frame: Frame, window: Window) -> Pixels:
     """Read with rio-tiler what the short way does not cover: alpha and mask bands, GCPs, scaling."""
-    warp = {} if stack.dataset.crs == frame.crs else {"vrt_options": frame.warping}
+    options = dict(frame.options)
+    if stack.dataset.crs != frame.crs:
+        dtype = {"dtype": stack.warped_dtype} if stack.has_nodata or nodata is not None else {}
+        options = {"vrt_options": {**dtype, **frame.warping}, **options}
     with Reader(None, dataset=stack.dataset) as reader:
         image = reader.part(
             frame.bounds,
@@ -199,7 +217,7 @@ def _read_generally(stack: Stack, bands: tuple[int, ...], nodata: float | None, 
             padding=frame.padding,
             resampling_method=frame.resampling,
             reproject_method=frame.reprojection,
-            **{"nodata": nodata, **warp, **dict(frame.options)},
+            **{"nodata": nodata, **options},
         )
     data, valid = image.array.data, ~np.ma.getmaskarray(image.array)
     if (image.width, image.height) == (frame.width, frame.height):

@@ -158,20 +158,20 @@ class Warp:
 
     def _masked(self, stack: Stack, bands: tuple[int, ...], window: Window) -> Pixels:
         nodata = stack.dataset.nodata
-        data = self._warped(stack.dataset, bands, window, nodata)
+        data = self._warped(stack.dataset, stack.warped_dtype, bands, window, nodata)
         valid = data != nodata
         if np.issubdtype(data.dtype, np.floating):
             valid &= ~np.isnan(data)
         return Pixels(data, valid)
 
     def _unmasked(self, stack: Stack, bands: tuple[int, ...], window: Window) -> Pixels:
-        data = self._warped(stack.bare, bands, window, None)
+        data = self._warped(stack.bare, stack.bare.dtypes[0], bands, window, None)
         if (data == stack.dataset.nodata).any():  # GDAL changes a mean that happens to equal nodata
             return self._masked(stack, bands, window)
         return Pixels(data, np.ones(data.shape, bool))
 
     def _warped(
-        self, dataset: DatasetReader, bands: tuple[int, ...], window: Window, nodata: float | None
+        self, dataset: DatasetReader, dtype: str, bands: tuple[int, ...], window: Window, nodata: float | None
     ) -> np.ndarray:
         padding = self.frame.padding
         options = {} if nodata is None else {"nodata": nodata, "src_nodata": nodata}
@@ -181,7 +181,7 @@ class Warp:
             transform=self.transform,
             width=self.width + 2 * padding,
             height=self.height + 2 * padding,
-            dtype=dataset.dtypes[0],
+            dtype=dtype,
             add_alpha=False,
             resampling=Resampling[self.frame.reprojection],
             **self.frame.warping,

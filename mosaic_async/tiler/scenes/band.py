@@ -42,9 +42,11 @@ def bands_of(asset: Mapping[str, Any]) -> tuple[Band, ...]:
 
 
 def _described(asset: Mapping[str, Any]) -> Iterator[Sequence[Mapping[str, Any]]]:
-    """Yield the objects that describe each band."""
-    lists = [asset.get(name) or () for name in ("raster:bands", "bands", "eo:bands")]
-    yield from zip_longest(*lists, fillvalue={})
+    """Yield the objects that describe each band; a single entry of `raster:bands` counts for all."""
+    rasters, *named = (asset.get(name) or () for name in ("raster:bands", "bands", "eo:bands"))
+    if len(rasters) == 1:
+        rasters = [*rasters] * max(1, *map(len, named))
+    yield from zip_longest(rasters, *named, fillvalue={})
 
 
 def _band(parts: Sequence[Mapping[str, Any]], asset: Mapping[str, Any]) -> Band:

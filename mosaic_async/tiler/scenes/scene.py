@@ -6,7 +6,7 @@ It knows nothing of pixels.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -109,9 +109,7 @@ def open_scene(name: str, *, is_item: bool) -> Scene:
     item = read_item(name)
     properties = item.get("properties") or {}
     files = {
-        key: SceneFile(
-            href, _scales(asset), bands_of(asset), alternates=_alternates(asset, name), is_raster=_is_raster(asset)
-        )
+        key: _file(href, asset, name)
         for key, asset in item["assets"].items()
         if may_name(name, href := resolve_href(asset["href"], name))
     }
@@ -125,6 +123,11 @@ def open_scene(name: str, *, is_item: bool) -> Scene:
         id=str(item.get("id") or ""),
         ends=_end_of(files),
     )
+
+
+def _file(href: str, asset: Mapping[str, Any], location: str) -> SceneFile:
+    bands, alternates = bands_of(asset), _alternates(asset, location)
+    return SceneFile(href, _scales(bands), bands, alternates=alternates, is_raster=_is_raster(asset))
 
 
 def may_name(location: str, href: str) -> bool:
@@ -192,20 +195,11 @@ def _is_raster(asset: Mapping[str, Any]) -> bool:
     return kind.startswith("image/") or kind in ("image", "application/x-geotiff", "application/octet-stream")
 
 
-def _scales(asset: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:
-    """Read `raster:bands` of STAC 1.0, or `bands` of 1.1, or the fields that 1.1 allows beside them for all bands."""
-    common = (asset.get("raster:scale"), asset.get("raster:offset"))
-    bands = asset.get("raster:bands") or asset.get("bands") or ([{}] if common != (None, None) else [])
-    found = [
-        (
-            band.get("scale", band.get("raster:scale", common[0])),
-            band.get("offset", band.get("raster:offset", common[1])),
-        )
-        for band in bands
-    ]
-    if not found or any(scale is None and offset is None for scale, offset in found):
+def _scales(bands: Sequence[Band]) -> tuple[tuple[float, float], ...]:
+    """Return scale and offset of each band; empty if one of them has neither."""
+    if any(band.scale is None and band.offset is None for band in bands):
         return ()
-    return tuple((1.0 if scale is None else float(scale), float(offset or 0)) for scale, offset in found)
+    return tuple((1.0 if band.scale is None else band.scale, band.offset or 0.0) for band in bands)
 
 
 def _bounds(item: Mapping[str, Any]) -> Box | None:
