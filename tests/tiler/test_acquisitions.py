@@ -41,6 +41,18 @@ CASES = {
     ),
     "one datatake": ([scene("a", **{"s2:datatake_id": 1}), scene("b", 90, **{"s2:datatake_id": 1})], [["b", "a"]]),
     "two datatakes": ([scene("a", **{"s2:datatake_id": 1}), scene("b", 9, **{"s2:datatake_id": 2})], [["a"], ["b"]]),
+    "a month and its year": (
+        [scene("a", datetime=None, end_datetime="2022-04-01"), scene("b", datetime=None, end_datetime="2023-03-01")],
+        [["a"], ["b"]],
+    ),
+    "two versions of a month": (
+        [scene("a", datetime=None, end_datetime="2022-04-01"), scene("b", datetime=None, end_datetime="2022-04-01")],
+        [["b", "a"]],
+    ),
+    "two versions of a pass with an end": (
+        [scene("a", datetime="2022-03-01", end_datetime="2022-03-01T12:00:10Z"), scene("b", 3, datetime="2022-03-01")],
+        [["b", "a"]],
+    ),
     "without dates": ([scene("a", None), scene("b", None)], [["a"], ["b"]]),
 }
 

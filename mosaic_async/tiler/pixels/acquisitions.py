@@ -52,7 +52,13 @@ def _are_one(one: Scene, other: Scene) -> bool:
         return datatakes[0] == datatakes[1]
     assert one.taken is not None
     assert other.taken is not None
-    return one.platform == other.platform and other.taken - one.taken <= _PAUSE
+    ends = [_end_of_composite(scene) for scene in (one, other)]
+    return one.platform == other.platform and other.taken - one.taken <= _PAUSE and ends[0] == ends[1]
+
+
+def _end_of_composite(scene: Scene) -> str | None:
+    """Return when the last picture of a composite was taken: a month is not the year that begins with it."""
+    return None if scene.properties.get("datetime") else scene.properties.get("end_datetime")
 
 
 def _days(scenes: Sequence[Scene]) -> list[object]:

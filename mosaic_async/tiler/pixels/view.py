@@ -20,7 +20,7 @@ from mosaic_async.tiler.pixels.pixels import Pixels
 from mosaic_async.tiler.pixels.radiometry import factors, reflectance, shifted
 from mosaic_async.tiler.pixels.reading import Layer, read_layers
 from mosaic_async.tiler.pixels.terms import Terms, shift_of, widened
-from mosaic_async.tiler.scenes.archives import is_hls, meaning_of
+from mosaic_async.tiler.scenes.archives import meaning_of
 from mosaic_async.tiler.scenes.naming import Place, find_bands
 from mosaic_async.tiler.scenes.scene import Scene, SceneFile
 from mosaic_async.tiler.scenes.survey import Unit, unit_of
@@ -147,7 +147,7 @@ class View:
         quality = read_layers(pool, _layers(_file(scene, self.clouds.asset), (1,)), nearest, window)
         if quality is None:
             return None
-        clouds = self.clouds.of_hls if is_hls(scene) else self.clouds
+        clouds = self.clouds.of_hls if scene.is_hls else self.clouds
         return pixels.where(clouds.is_good(quality.data[0], quality.valid[0]))
 
 

@@ -92,16 +92,10 @@ def _is_corrected(properties: Mapping[str, Any]) -> bool:
     return any(name.endswith(":boa_offset_applied") and value is True for name, value in properties.items())
 
 
-def is_sentinel_2(scene: Scene) -> bool:
-    """Return whether a scene is a product of Sentinel-2, by its satellite or its id."""
-    is_named = scene.platform.startswith("sentinel2") or re.match(r"S2[A-D]_", scene.id) is not None
-    return is_named and not is_hls(scene)
-
-
 def _is_from_04(scene: Scene) -> bool:
     """Return whether a Sentinel-2 product has processing baseline 04.00 or later."""
     named = (scene.properties.get(name) for name in _BASELINES)
-    texts = [re.fullmatch(r"0?(\d{1,2})\.(\d{2})", str(text)) for text in named if text is not None]
+    texts = [re.fullmatch(r"N?(\d\d|\d(?=\.|$))\.?\d*", str(text)) for text in named if text is not None]
     names = (scene.id, str(scene.properties.get("s2:product_uri") or ""))
     found = next((text for text in texts if text), None) or next(
         (match for name in names if (match := re.search(r"_N(\d{2})(\d{2})_", name))), None
@@ -127,19 +121,14 @@ def _landsat(scene: Scene, *, level: int, collections: str, sensors: str = "4567
     )
 
 
-def is_hls(scene: Scene) -> bool:
-    """Return whether a scene is of the Harmonized Landsat Sentinel-2 archive."""
-    return re.match(r"HLS\.[LS]30\.", scene.id) is not None
-
-
 RULES = (
     Rule(
         name="sentinel-2_from_04.00",
-        holds=lambda scene: is_sentinel_2(scene) and _is_from_04(scene),
+        holds=lambda scene: scene.is_sentinel_2 and _is_from_04(scene),
         scale=1e-4,
         offset=-0.1,
     ),
-    Rule(name="sentinel-2_before_04.00", holds=is_sentinel_2, scale=1e-4, offset=0.0),
+    Rule(name="sentinel-2_before_04.00", holds=lambda scene: scene.is_sentinel_2, scale=1e-4, offset=0.0),
     Rule(
         name="landsat_c2_surface",
         holds=lambda scene: _landsat(scene, level=2, collections="2"),
@@ -159,7 +148,7 @@ RULES = (
         offset=-0.1,
         by_sun=True,
     ),
-    Rule(name="hls", holds=is_hls, scale=1e-4, offset=0.0),
+    Rule(name="hls", holds=lambda scene: scene.is_hls, scale=1e-4, offset=0.0),
 )
 
 

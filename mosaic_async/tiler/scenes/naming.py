@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 from rio_tiler.errors import InvalidAssetName
 
-from mosaic_async.tiler.scenes.archives import is_sentinel_2
 from mosaic_async.tiler.scenes.band import Band
 from mosaic_async.tiler.scenes.scene import Scene
 
@@ -90,7 +89,7 @@ def _common_name(scene: Scene, number: str) -> str:
 
     Bands of others have other numbers: the 5 of Landsat is the 8A of Sentinel-2, and Planet's blue is 1.
     """
-    if is_sentinel_2(scene):
+    if scene.is_sentinel_2:
         return _MSI.get(number, "")
     if scene.platform and not scene.platform.startswith("landsat"):
         return ""

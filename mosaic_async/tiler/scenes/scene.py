@@ -86,6 +86,16 @@ class Scene:
         named = (self.properties.get(name) for name in ("platform", "eo:platform", "constellation"))
         return re.sub(r"[^a-z0-9]", "", next((str(name).lower() for name in named if name), ""))
 
+    @property
+    def is_sentinel_2(self) -> bool:
+        """Whether it is a product of Sentinel-2, by its satellite or its id."""
+        return (self.platform.startswith("sentinel2") or re.match(r"S2[A-D]_", self.id) is not None) and not self.is_hls
+
+    @property
+    def is_hls(self) -> bool:
+        """Whether it is of the archive Harmonized Landsat Sentinel-2."""
+        return re.match(r"HLS\.[LS]30\.", self.id) is not None
+
     def may_touch(self, bounds: Box) -> bool:
         """Return whether pixels of the scene can lie in a box in degrees."""
         west, south, east, north = bounds

@@ -89,6 +89,37 @@ def test_an_expression_that_overflows_is_masked_or_refused_and_no_other_error(te
     assert np.isfinite(made.data[made.valid]).all()
 
 
+FORMULAS = {
+    "(2*b1+1-sqrt((2*b1+1)**2-8*(b1-b2)))/2":
+        lambda b1, b2: (2 * b1 + 1 - np.sqrt((2 * b1 + 1) ** 2 - 8 * (b1 - b2))) / 2,
+    "b1*b2/(b1+b2)": lambda b1, b2: b1 * b2 / (b1 + b2),
+    "sqrt(b1*b1+b2*b2)": np.hypot,
+    "b1*b1-b1*b1+b2": lambda _, b2: b2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+@pytest.mark.parametrize("dtype", ["uint16", "int32", "uint32"])
+def test_products_of_whole_numbers_have_more_than_32_bits(text, dtype):
+    """The first is MSAVI, of counts of Landsat."""
+    values = np.array([[[65_535, 43_636, 50_000]], [[60_000, 7_273, 1]]], dtype)
+    made = evaluate(Pixels(values, np.ones(values.shape, bool)), text)
+    b1, b2 = values.astype(np.float64)
+    np.testing.assert_allclose(made.data[0], FORMULAS[text](b1, b2), 1e-9)
+    assert made.valid.all()
+
+
+def test_whole_numbers_over_32_bits_are_refused_and_smaller_ones_keep_their_type():
+    values = np.array([[[200, 46_341]]], "uint16")
+    with pytest.raises(InvalidExpression, match=r"exceed 32 bits: multiply by 1\.0"):
+        evaluate(Pixels(values, np.ones(values.shape, bool)), "b1*b1")
+    left_out = evaluate(Pixels(values, np.array([[[True, False]]])), "b1*b1;b1-300")
+    assert left_out.data.dtype == "int32"
+    assert left_out.data[:, 0, 0].tolist() == [40_000, -100]
+    as_floats = evaluate(Pixels(values, np.ones(values.shape, bool)), "b1*1.0*b1")
+    assert as_floats.data.tolist() == [[[40_000.0, 46_341.0**2]]]
+
+
 pieces = st.sampled_from(
     ["b1", "b2", "9", "-1", "0", "1e3", "+", "-", "*", "/", "**", "//", "%", "(", ")", "&", ">", ","]
 )
