@@ -20,7 +20,7 @@ from mosaic_async.build.run_client import RetryTally, run_client
 from mosaic_async.build.shard import Shard
 from mosaic_async.build.shared_folder import SharedFolder
 from mosaic_async.build.work_folder import WorkFolder
-from mosaic_async.errors import UsageError
+from mosaic_async.errors import IncompleteError, UsageError
 from mosaic_async.events import MosaicReport, OnEvent, PieceDropped, RunStarted
 from mosaic_async.geo.cover import Cover, Tile
 from mosaic_async.http.client import Client
@@ -82,6 +82,10 @@ class CrewRun:
         run = Run(self._job, effort, self._output, self._on_event, self._stop, describe=self._describe)
         try:
             report = await run.build()
+        except IncompleteError as error:
+            if result is not None and error.report is not None:
+                error.report = _with(error.report, result, seconds)
+            raise
         finally:
             self.disk_needed = run.disk_needed or self.disk_needed
         return report if result is None else _with(report, result, seconds)
@@ -126,12 +130,12 @@ class CrewRun:
             await work.close()
         grid = blueprint.layout.grid
         every = Shard(0, 1).parts(grid)
-        whole = [record for part in every if (record := await folder.find(part)) and not record.missing]
-        settled = sum(record.placed + record.empty for record in whole)
+        whole = {part: record for part in every if (record := await folder.find(part)) and not record.missing}
+        settled = sum(record.placed + record.empty for record in whole.values())
         self._on_event(RunStarted(cover.count, len(every), len(whole), settled))
         result = await self._crew.make(
             blueprint,
-            every,
+            [part for part in every if part not in whole],
             output=self._output,
             layout=state.layout,
             stop=self._stop,

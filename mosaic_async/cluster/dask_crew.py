@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
+import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -38,6 +39,10 @@ _LOOK = 1.0
 """Seconds between two looks at which workers there are."""
 _ARRIVAL = 30.0
 """Seconds for a first worker to come."""
+_ABSENCE = 600.0
+"""Seconds without any worker; a batch system may need them to start another."""
+_SETUPS = 3
+"""How often the workers are set up while one of them dies."""
 _LEAVING = 10.0
 """Seconds for the workers to clear up."""
 _DEATHS = 5
@@ -59,10 +64,11 @@ class _Progress:
     """How often Dask gave a part up, by its name."""
 
     def add(self, worker: str, made: PartsMade) -> None:
-        """Add what a worker has made."""
-        self.published += len(made.records)
-        self.parts[worker] += len(made.records)
-        self.tiles[worker] += sum(record.placed + record.empty for record in made.records.values())
+        """Add what a worker has made; what it has found somebody else has built."""
+        if not made.found:
+            self.published += len(made.records)
+            self.parts[worker] += len(made.records)
+            self.tiles[worker] += sum(record.placed + record.empty for record in made.records.values())
         so_far = self.made
         self.made = replace(
             so_far,
@@ -89,6 +95,8 @@ class DaskCrew:
         self._tiler = tiler
         self._threads: dict[str, int] = {}
         """By the address of the worker."""
+        self._looked, self._manned = -math.inf, time.monotonic()
+        """When the workers were counted, and when there were any; of a monotonic clock."""
 
     async def memory(self) -> int:
         """Return the bytes that a part may take on any of the workers.
@@ -98,9 +106,9 @@ class DaskCrew:
         """
         with _talking():
             await self._wait_for_a_worker()
-            limits: dict[str, tuple[int | None, int]] = await self._client.run(memory_of)
+            limits: dict[str, tuple[int | None, int]] = await self._client.run(memory_of, on_error="ignore")
         if not limits:
-            raise ResourceError("the Dask cluster has no workers", hint="start some with `dask worker`, then re-run")
+            raise _no_workers()
         share = _MEMORY - (TILER_MEMORY if self._tiler else 0.0)
         bytes_of = {
             worker: int((math.inf if limit is None else limit) * share / threads) if limit else 2**62
@@ -149,12 +157,16 @@ class DaskCrew:
         """
         name, inbox, progress = f"mosaic-{secrets.token_hex(6)}", Inbox(on_event), _Progress()
         site = Site(name, blueprint, output, layout=layout, tiler=self._tiler)
+
+        def is_over() -> bool:
+            return stop.is_set() or (blueprint.effort.on_error == "fail" and bool(progress.made.failed))
+
         try:
             with _talking():
-                await self._client.register_plugin(site, name=name)
                 self._client.subscribe_topic(name, inbox.take)
+                await self._set_up(site)
             async with pulsing(partial(self._pulse, inbox), on_event, stop):
-                await self._build_all(name, parts, blueprint.effort.in_flight, progress, stop)
+                await self._build_all(name, parts, blueprint.effort.in_flight, progress, is_over)
         finally:
             await self._leave(name)
         shares = [WorkerShare(worker, count, progress.tiles[worker]) for worker, count in progress.parts.items()]
@@ -163,6 +175,18 @@ class DaskCrew:
             published=progress.published,
             workers=tuple(sorted(shares, key=lambda share: share.worker)),
         )
+
+    async def _set_up(self, site: Site) -> None:
+        """Set the workers up, again if one dies meanwhile; Dask itself sets up those that come later."""
+        for left in reversed(range(_SETUPS)):
+            try:
+                await self._client.register_plugin(site, name=site.name)
+            except OSError:
+                if not left or self._client.status != "running":
+                    raise
+                await asyncio.sleep(_LOOK)
+            else:
+                return
 
     async def _leave(self, name: str) -> None:
         """Take back what the workers have for a run; of a cluster that is gone nothing is left."""
@@ -175,26 +199,41 @@ class DaskCrew:
         return inbox.pulse(lambda worker: worker in self._threads)
 
     async def _build_all(
-        self, name: str, parts: Sequence[Part], most: int, progress: _Progress, stop: asyncio.Event
+        self, name: str, parts: Sequence[Part], most: int, progress: _Progress, is_over: Callable[[], bool]
     ) -> None:
-        """Keep the cluster busy until all parts are built, or until the run is stopped."""
-        slots, waiting, told = Slots(most), deque(parts), False
+        """Keep the cluster busy until all parts are built, or until the run is over."""
+        slots, waiting = Slots(most), deque(parts)
         async with asyncio.TaskGroup() as group:
             under_way: set[asyncio.Task[None]] = set()
-            while under_way or (waiting and not stop.is_set()):
-                with _talking():
-                    self._threads = await self._client.nthreads()
-                while waiting and not stop.is_set() and (share := slots.take(sum(self._threads.values()))):
+            while under_way or (waiting and not is_over()):
+                await self._look(name, is_over=is_over())
+                while waiting and not is_over() and (share := slots.take(sum(self._threads.values()))):
                     part = waiting.popleft()
                     under_way.add(group.create_task(self._build_with(slots, share, name, part, progress)))
-                if stop.is_set() and not told:
-                    told = True
-                    with _talking():
-                        await self._client.run(stop_site, name)
                 if under_way:
                     _, under_way = await asyncio.wait(under_way, timeout=_LOOK, return_when=asyncio.FIRST_COMPLETED)
                 else:
                     await asyncio.sleep(_LOOK)
+
+    async def _look(self, name: str, *, is_over: bool) -> None:
+        """Learn at times which workers there are; stop each, if the run is over: new ones do not know it.
+
+        Raises:
+            SourceError: the scheduler is gone.
+            ResourceError: all workers are gone, and none comes.
+        """
+        now = time.monotonic()
+        if now < self._looked + _LOOK:
+            return
+        with _talking():
+            self._threads = await self._client.nthreads()
+            if is_over:
+                await self._client.run(stop_site, name, on_error="ignore")
+        self._looked = time.monotonic()
+        if self._threads:
+            self._manned = now
+        elif now > self._manned + _ABSENCE:
+            raise _no_workers()
 
     async def _build_with(self, slots: Slots, share: Fraction, name: str, part: Part, progress: _Progress) -> None:
         try:
@@ -235,8 +274,14 @@ def _talking() -> Iterator[None]:
     """
     try:
         yield
+    except MosaicError:
+        raise
     except (OSError, RuntimeError) as error:  # what Dask raises once the connection is lost
         raise _lost(error) from error
+
+
+def _no_workers() -> ResourceError:
+    return ResourceError("the Dask cluster has no workers", hint="start some with `dask worker`, then re-run")
 
 
 def _lost(error: BaseException) -> SourceError:

@@ -11,6 +11,7 @@ from typing import Any
 from distributed import Client, LocalCluster
 
 from mosaic_async.build.api import build_mosaic
+from mosaic_async.cluster import own_process
 from mosaic_async.cluster.dask_crew import DaskCrew
 from mosaic_async.cluster.site import TilerOrder
 from mosaic_async.errors import SourceError
@@ -101,6 +102,7 @@ async def _processes(number: int) -> AsyncIterator[LocalCluster]:
             asynchronous=True,
             dashboard_address=None,
             local_directory=folder,
+            preload=[own_process.__name__],
             silence_logs=False,
         ) as cluster:
             yield cluster

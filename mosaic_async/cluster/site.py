@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Collection, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from ipaddress import ip_address
@@ -23,7 +23,7 @@ from mosaic_async.build.budget import BLOCK_CACHE
 from mosaic_async.build.make_part import PartsMade, make_part
 from mosaic_async.build.shared_folder import SharedFolder
 from mosaic_async.cluster.post import Outbox
-from mosaic_async.errors import UsageError, WorkFolderError
+from mosaic_async.errors import MosaicError, ResourceError, UsageError, WorkFolderError
 from mosaic_async.raster.block_cache import small_block_cache
 from mosaic_async.sources.extras import required
 
@@ -66,23 +66,39 @@ class Site(WorkerPlugin):
         """Make ready what the parts need.
 
         Raises:
-            MosaicError: this worker cannot build them.
+            MosaicError: this worker cannot build them; so does each part that it starts nevertheless, because Dask
+                sends parts to a worker that joined late and could not be set up.
         """
+        self._open, self._builds = AsyncExitStack(), set[asyncio.Task[PartsMade]]()
+        self._fault: MosaicError | None = None
+        try:
+            await self._settle(worker)
+        except MosaicError as error:
+            await self._open.aclose()
+            self._fault = error
+            raise
+        except OSError as error:
+            await self._open.aclose()
+            self._fault = ResourceError(f"worker {worker.address} cannot build: {error}", hint="check its folders")
+            raise self._fault from error
+
+    async def _settle(self, worker: Worker) -> None:
+        # `replace` makes the source anew, so that this process learns its secrets and never tells them.
+        self._source = replace(self._blueprint.job.source)
         self._folder = SharedFolder(self._output, self._blueprint.label)
         self._folder.divide(self._layout)
         self._check(worker)
         self._scratch = Path(worker.local_directory) / self.name
         self._stop = asyncio.Event()
-        self._open = AsyncExitStack()
-        self._source = await self._open.enter_async_context(self._tiler_of(worker)) if self._tiler else None
+        if self._tiler:
+            self._source = await self._open.enter_async_context(self._tiler_of(worker))
         self._outbox = Outbox(lambda batch: worker.log_event(self.name, (worker.address, batch)))
-        self._post = asyncio.create_task(self._outbox.keep_flushing())
+        post = asyncio.create_task(self._outbox.keep_flushing())
+        self._open.push_async_callback(_end, [post])
 
     async def teardown(self, worker: Worker) -> None:  # noqa: ARG002 - Dask passes it
-        """Leave nothing behind."""
-        self._post.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._post
+        """Leave nothing behind: after a part that ended the run, the others are under way still."""
+        await _end(self._builds)
         await self._open.aclose()
 
     def stop(self) -> None:
@@ -96,7 +112,18 @@ class Site(WorkerPlugin):
             row: of the part, in the grid of parts.
             col: of the part.
             share: what it may take of the concurrency and of the rate.
+
+        Raises:
+            MosaicError: as `make_part` raises, or this worker could not be set up.
         """
+        if self._fault is not None:
+            raise self._fault
+        build = asyncio.create_task(self._build(row, col, share))
+        self._builds.add(build)
+        build.add_done_callback(self._builds.discard)
+        return await build
+
+    async def _build(self, row: int, col: int, share: Fraction) -> PartsMade:
         part = f"{row}-{col}"
         made = PartsMade(records={})
         try:
@@ -118,9 +145,8 @@ class Site(WorkerPlugin):
         effort = self._blueprint.effort
         rate = None if effort.rate is None else effort.rate * float(share)
         effort = replace(effort, concurrency=max(1, int(effort.in_flight * share)), rate=rate)
-        # `replace` makes the source anew, so that this process learns its secrets and never tells them.
-        job = replace(self._blueprint.job, source=replace(self._source or self._blueprint.job.source))
-        return replace(self._blueprint, job=job, effort=effort.towards(job.source))
+        job = replace(self._blueprint.job, source=self._source)
+        return replace(self._blueprint, job=job, effort=effort.towards(self._source))
 
     def _check(self, worker: Worker) -> None:
         if not self._folder.path.is_dir():
@@ -164,6 +190,15 @@ def stop_site(name: str, dask_worker: Worker) -> None:
 def memory_of(dask_worker: Worker) -> tuple[int | None, int]:
     """Return a worker's limit of memory in bytes, and how many tasks it does at once."""
     return dask_worker.memory_manager.memory_limit, dask_worker.state.nthreads
+
+
+async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel tasks, and wait until they have ended."""
+    under_way = list(tasks)
+    for task in under_way:
+        task.cancel()
+    if under_way:
+        await asyncio.wait(under_way)
 
 
 def _is_loopback(host: str) -> bool:
