@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Collection, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from ipaddress import ip_address
@@ -125,11 +125,12 @@ class Site(WorkerPlugin):
 
     async def _build(self, row: int, col: int, share: Fraction) -> PartsMade:
         part = f"{row}-{col}"
-        made = PartsMade(records={})
+        made, plan = PartsMade(records={}), self._plan(share)
         try:
+            await self._keep_apart(plan.effort.rate)
             with small_block_cache(BLOCK_CACHE):
                 made = await make_part(
-                    self._plan(share),
+                    plan,
                     (row, col),
                     scratch=self._scratch,
                     published=self._folder,
@@ -140,6 +141,13 @@ class Site(WorkerPlugin):
         finally:
             self._outbox.close(part, made.requests, made.bytes_received)
             self._outbox.flush()
+
+    async def _keep_apart(self, rate: float | None) -> None:
+        """Wait for the time between two requests: the part that had this share before may just have made one."""
+        if rate is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1 / rate):
+                    await self._stop.wait()
 
     def _plan(self, share: Fraction) -> Blueprint:
         effort = self._blueprint.effort
