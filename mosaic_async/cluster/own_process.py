@@ -10,7 +10,7 @@ import signal
 from distributed import Worker
 
 
-def dask_setup(worker: Worker) -> None:  # noqa: ARG001 - Dask passes it
+def dask_setup(_: Worker) -> None:
     """Leave the signals of a terminal to the run; without the run, a worker ends by itself."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
