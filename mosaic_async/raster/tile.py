@@ -6,6 +6,7 @@ Only this module opens bytes from a server. It does not know where a tile goes.
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 from collections.abc import Iterator
@@ -35,6 +36,19 @@ _MAGIC = (
     (b"\xff\x4f\xff\x51", "JP2OpenJPEG"),
     (b"\x93NUMPY", "npy"),
 )
+_OTHERS = (
+    (re.compile(rb"GIF8[79]a"), "a GIF"),
+    (re.compile(rb"BM.{12}[\x0c\x28\x6c\x7c]\0\0\0", re.DOTALL), "a BMP"),
+    (re.compile(rb".{4}ftypavi[fs]", re.DOTALL), "an AVIF"),
+    (re.compile(rb".{4}ftyp(hei[cxms]|mif1)", re.DOTALL), "a HEIF"),
+    (re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "), "a JPEG XL"),
+    (re.compile(rb"Lerc2 |CntZImage"), "a LERC"),
+    (re.compile(rb"PK\x03\x04"), "a zip, as are npz and KMZ"),
+    (re.compile(rb"\x1f\x8b\x08"), "packed with gzip without a Content-Encoding, as vector tiles often are"),
+    (re.compile(rb"%PDF-"), "a PDF"),
+)
+"""What the first bytes of other bodies mean, which servers send as tiles."""
+_FORMATS = "PNG, JPEG, WebP, JPEG 2000, GeoTIFF or npy"
 _JP2_BOX = struct.Struct(">L4s")
 _JP2_LONG = struct.Struct(">Q")
 _JP2_SIZE = struct.Struct(">4s4x8LH")
@@ -170,6 +184,8 @@ def driver_of(body: bytes) -> str:
     """Return the format by its first bytes; any other format, such as a VRT, is refused here."""
     driver = known_driver(body)
     if driver is None:
+        if other := next((name for begin, name in _OTHERS if begin.match(body)), None):
+            raise TileError(f"the body is {other}; request {_FORMATS}")
         raise TileError(f"the body is not an image of a known format: it begins with {_begin(body)!r}")
     return driver
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 
+import imagecodecs
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 from rasterio.io import MemoryFile
 
 from mosaic_async.errors import TileError
@@ -149,6 +152,34 @@ def test_what_is_no_image_is_a_tile_error_that_says_how_it_begins_or_why(body):
         learn(body)
     with pytest.raises(TileError):
         decode(body, tile_format)
+
+
+def by_pillow(name):
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(stream, name)
+    return stream.getvalue()
+
+
+def npz():
+    np.savez(stream := io.BytesIO(), np.zeros((3, 8, 8)))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: by_pillow("GIF"), "a GIF"),
+        (lambda: by_pillow("BMP"), "a BMP"),
+        (lambda: by_pillow("AVIF"), "an AVIF"),
+        (lambda: imagecodecs.jpegxl_encode(np.zeros((8, 8, 3), np.uint8)), "a JPEG XL"),
+        (lambda: imagecodecs.lerc_encode(np.zeros((8, 8), np.float32)), "a LERC"),
+        (lambda: gzip.compress(by_pillow("PNG")), "packed with gzip"),
+        (npz, "a zip"),
+    ],
+)
+def test_a_format_that_is_not_read_is_named_with_those_that_are(make, name):
+    with pytest.raises(TileError, match=rf"the body is {name}.*; request PNG, JPEG, WebP, JPEG 2000, GeoTIFF or npy"):
+        learn(make())
 
 
 def test_an_npy_of_objects_is_refused_before_it_is_unpickled():
