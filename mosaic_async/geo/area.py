@@ -7,10 +7,12 @@ Latitudes are cut where the tiles end, by default at the edge of the Web Mercato
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
+
+from rasterio.crs import CRS
 
 from mosaic_async.errors import RefusedError, UsageError
 from mosaic_async.geo.grid_names import DEGREES
@@ -67,7 +69,7 @@ class Area:
     def parse(cls, area: Sequence[float] | Mapping[str, Any], *, latitudes: float = MAX_LATITUDE) -> Area:
         """Read `(west, south, east, north)` in degrees, or a GeoJSON object with polygons.
 
-        A GeoJSON with a member `crs`, as it had before RFC 7946, is in that coordinate system.
+        What has a member `crs`, as GeoJSON had before RFC 7946, is in that coordinate system.
 
         Args:
             area: what a user gives.
@@ -79,7 +81,7 @@ class Area:
                 ±85.0511 degrees of latitude.
         """
         if isinstance(area, Mapping):
-            return _of_polygons(list(_in_degrees(area, _polygons(area))), latitudes)
+            return _of_polygons(list(_polygons(area, None)), latitudes)
         try:
             west, south, east, north = (float(value) for value in area)
         except (TypeError, ValueError) as error:
@@ -127,39 +129,41 @@ def _check_degrees(west: float, south: float, east: float, north: float) -> None
         )
 
 
-def _in_degrees(geojson: Mapping[str, Any], polygons: Iterable[Polygon]) -> Iterator[Polygon]:
-    """Yield polygons in degrees, whatever coordinate system the GeoJSON names."""
-    member = geojson.get("crs")
-    if member is None:
-        yield from polygons
-        return
-    try:
-        crs = system(str(member["properties"]["name"]))
-    except (KeyError, TypeError) as error:
-        raise UsageError("the GeoJSON's `crs` names no coordinate system", hint="write it in degrees") from error
-    for polygon in polygons:
-        yield polygon if crs == system(DEGREES) else [ring_in_degrees(crs, ring) for ring in polygon]
-
-
-def _polygons(geojson: Mapping[str, Any]) -> Iterator[Polygon]:
+def _polygons(geojson: Mapping[str, Any], outer: CRS | None) -> Iterator[Polygon]:
+    """Yield polygons in degrees, whatever coordinate system they, or what holds them (`outer`), name."""
     kind = geojson.get("type")
     try:
+        crs = _system_of(geojson.get("crs")) or outer
         if kind in _COLLECTIONS:
             for member in geojson[_COLLECTIONS[kind]]:
-                yield from _polygons(member)
+                yield from _polygons(member, crs)
         elif kind == "Feature":
-            yield from _polygons(geojson["geometry"] or {"type": "GeometryCollection", "geometries": []})
+            yield from _polygons(geojson["geometry"] or {"type": "GeometryCollection", "geometries": []}, crs)
         elif kind == "Polygon":
-            yield _rings(geojson["coordinates"])
+            yield _in_degrees(crs, _rings(geojson["coordinates"]))
         elif kind == "MultiPolygon":
             for coordinates in geojson["coordinates"]:
-                yield _rings(coordinates)
+                yield _in_degrees(crs, _rings(coordinates))
         else:
             raise UsageError(f"a GeoJSON {kind!r} is not an area", hint="use Polygon, MultiPolygon or a Feature")
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         if isinstance(error, UsageError):
             raise
         raise UsageError(f"malformed GeoJSON {kind}: {error!r}") from error
+
+
+def _system_of(member: Any) -> CRS | None:
+    """Return the coordinate system that a member `crs` names; None without one."""
+    if member is None:
+        return None
+    try:
+        return system(str(member["properties"]["name"]))
+    except (KeyError, TypeError) as error:
+        raise UsageError("the GeoJSON's `crs` names no coordinate system", hint="write it in degrees") from error
+
+
+def _in_degrees(crs: CRS | None, polygon: Polygon) -> Polygon:
+    return polygon if crs is None or crs == system(DEGREES) else [ring_in_degrees(crs, ring) for ring in polygon]
 
 
 def _rings(coordinates: Sequence[Sequence[Sequence[float]]]) -> Polygon:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pyproj
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,6 +56,33 @@ def test_polygons_are_found_in_every_kind_of_geojson(geojson):
     area = Area.parse(geojson)
     assert area.bounds == (0, 0, 10, 5)
     assert len(area.polygons) == 1
+
+
+def named(code):
+    return {"crs": {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{code}"}}}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda square: {**square, **named(25832)},
+        lambda square: {"type": "Feature", "properties": {}, "geometry": {**square, **named(25832)}},
+        lambda square: {"type": "Feature", **named(25832), "properties": {}, "geometry": {**square, "crs": None}},
+        lambda square: {
+            "type": "FeatureCollection", **named(4326),
+            "features": [{"type": "Feature", "geometry": {**square, **named(25832)}}],
+        },
+        lambda square: {"type": "GeometryCollection", "geometries": [square], **named(25832)},
+        lambda square: {"type": "GeometryCollection", **named(3857), "geometries": [{**square, **named(25832)}]},
+    ],
+)  # fmt: skip
+def test_a_coordinate_system_holds_for_what_names_it_and_for_what_is_inside(wrap):
+    corners = [(500000, 5200000), (600000, 5200000), (600000, 5300000), (500000, 5300000), (500000, 5200000)]
+    area = Area.parse(wrap({"type": "Polygon", "coordinates": [corners]}))
+    x, y = pyproj.Transformer.from_crs(25832, 4326, always_xy=True).transform(*zip(*corners, strict=True))
+    found = {(round(x, 6), round(y, 6)) for x, y in area.polygons[0][0]}
+    assert found >= {(round(x, 6), round(y, 6)) for x, y in zip(x, y, strict=True)}
+    assert (area.west, area.south) == pytest.approx((9.0, 46.946), abs=1e-2)
 
 
 def test_a_polygon_beyond_180_degrees_is_cut_into_two_pieces():
