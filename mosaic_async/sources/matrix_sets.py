@@ -8,23 +8,28 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from yarl import URL
 
 from mosaic_async.errors import UsageError
 from mosaic_async.geo.grid_names import WEB_MERCATOR, crs_named, crs_of_set
-from mosaic_async.geo.matrix import MatrixSet, TileMatrix
+from mosaic_async.geo.matrix import MatrixSet, TileMatrix, web_mercator
 from mosaic_async.http.request import is_same_place
 from mosaic_async.safety.redaction import one_line
 from mosaic_async.safety.safe_json import parse
 from mosaic_async.sources.description import Description, is_url
+from mosaic_async.sources.mercator_levels import Level
 from mosaic_async.sources.placeholders import without_placeholders
 from mosaic_async.sources.source import TileSource
+from mosaic_async.sources.wmts_grids import zooms_named
 
 _MAX_NAME = 60
 """Characters of a name that a source gives."""
+_NUMBER = re.compile(r"-?\d+")
 Document = Mapping[str, Any]
 
 
@@ -114,8 +119,10 @@ def _registered() -> dict[str, Any]:
 def _parsed(document: Any, place: str) -> MatrixSet:
     model = _morecantile().TileMatrixSet
     try:
-        is_old = isinstance(document, Mapping) and "tileMatrix" in document
-        return _of(model.from_v1(document) if is_old else model.model_validate(document))
+        if isinstance(document, Mapping) and "tileMatrix" in document:
+            return _of(model.from_v1(document))
+        numbered, names = _numbered(document)
+        return _of(model.model_validate(numbered), names)
     except UsageError:
         raise
     except Exception as error:  # morecantile, pydantic and PROJ raise many kinds
@@ -123,8 +130,19 @@ def _parsed(document: Any, place: str) -> MatrixSet:
         raise UsageError(f"{place} is not a tile matrix set: {words}") from error
 
 
-def _of(tms: Any) -> MatrixSet:
-    """Return one of morecantile's sets as ours."""
+def _numbered(document: Any) -> tuple[Any, Mapping[int, str]]:
+    """Return a set whose matrices are named by numbers, as morecantile requires, and their own names by number."""
+    matrices = sorted(document["tileMatrices"], key=lambda matrix: -matrix["scaleDenominator"])
+    names = [str(matrix["id"]) for matrix in matrices]
+    zooms = [int(name) for name in names] if all(map(_NUMBER.fullmatch, names)) else zooms_named(names)
+    if [str(zoom) for zoom in zooms] == names:
+        return document, {}
+    renamed = [{**matrix, "id": str(zoom)} for matrix, zoom in zip(matrices, zooms, strict=True)]
+    return {**document, "tileMatrices": renamed}, dict(zip(zooms, names, strict=True))
+
+
+def _of(tms: Any, names: Mapping[int, str] = MappingProxyType({})) -> MatrixSet:
+    """Return one of morecantile's sets as ours; names are those of its matrices that are not their zoom."""
     name = one_line(str(tms.id or tms.title or "without a name"), _MAX_NAME)
     if tms.is_variable:
         raise UsageError(f"the tile matrix set {name} has rows of unlike width", hint="use another set of the source")
@@ -132,12 +150,16 @@ def _of(tms: Any) -> MatrixSet:
     if any(width != height for width, height in sizes):
         raise UsageError(f"the tile matrix set {name} has tiles that are not square")
     crs = crs_named(tms.crs.srs) or tms.crs.to_wkt()
-    matrices = tuple(_matrix(tms, int(matrix.id), matrix, crs) for matrix in tms.tileMatrices)
-    return MatrixSet(name=name, matrices=matrices, tile_size=max(sizes)[0])
+    matrices = [_matrix(tms, int(matrix.id), matrix, crs) for matrix in tms.tileMatrices]
+    named = tuple(replace(matrix, name=names.get(matrix.zoom, "")) for matrix in matrices)
+    return MatrixSet(name=name, matrices=named, tile_size=max(sizes)[0])
 
 
 def _matrix(tms: Any, zoom: int, matrix: Any, crs: str) -> TileMatrix:
     left, _, _, top = tms.xy_bounds(0, 0 if matrix.cornerOfOrigin == "topLeft" else matrix.matrixHeight - 1, zoom)
+    is_south_up = matrix.cornerOfOrigin == "bottomLeft"
+    if crs == WEB_MERCATOR and _is_of_quadtree(matrix, zoom, left, top):
+        return replace(web_mercator(zoom), is_south_up=is_south_up)
     return TileMatrix(
         zoom=zoom,
         crs=crs,
@@ -147,5 +169,18 @@ def _matrix(tms: Any, zoom: int, matrix: Any, crs: str) -> TileMatrix:
         height=matrix.cellSize * matrix.tileHeight,
         columns=matrix.matrixWidth,
         rows=matrix.matrixHeight,
-        is_south_up=matrix.cornerOfOrigin == "bottomLeft",
+        is_south_up=is_south_up,
     )
+
+
+def _is_of_quadtree(matrix: Any, zoom: int, left: float, top: float) -> bool:
+    """Return whether a matrix is a zoom of Web Mercator's quadtree, though its cells may be rounded."""
+    level = Level(
+        name=matrix.id,
+        resolution=matrix.cellSize,
+        tile_size=matrix.tileWidth,
+        left=left,
+        top=top,
+        columns=matrix.matrixWidth,
+    )
+    return level.zoom == zoom and matrix.matrixWidth == matrix.matrixHeight == 2**zoom

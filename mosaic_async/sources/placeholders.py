@@ -65,7 +65,7 @@ class _Filling:
 
     @property
     def matrix(self) -> str:
-        return self.matrices.get(self.tile.z, str(self.tile.z))
+        return self.matrices.get(self.tile.z) or quote(self.grid.name or str(self.tile.z), safe=":")
 
 
 def _edge(start: float, index: int, width: float, count: int) -> float:

@@ -46,7 +46,7 @@ def matrix_set_of(name: str, crs: str, matrices: Sequence[Any], bounds: Bounds |
         return None
     (tile_size,) = sizes
     ordered = sorted(matrices, key=lambda one: -one.scaledenominator)
-    zooms = _zooms([one.identifier for one in ordered])
+    zooms = zooms_named([one.identifier for one in ordered])
     sets = [
         MatrixSet(
             name=name,
@@ -84,7 +84,7 @@ def _width(exact: float) -> float:
     return short if math.isclose(short, exact, rel_tol=_ROUNDED) else exact
 
 
-def _zooms(names: Sequence[str]) -> list[int]:
+def zooms_named(names: Sequence[str]) -> list[int]:
     """Return the numbers at the end of the names, or places in the list where these are not such numbers."""
     found = [int(match[1]) for name in names if (match := re.search(r"(?<!\d)(\d{1,3})$", name))]
     return found if len(found) == len(names) and found == sorted(set(found)) else list(range(len(names)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from collections import Counter
 
+import mercantile
+import morecantile
 import numpy as np
 import pyproj
 import pytest
@@ -14,6 +16,7 @@ from morecantile import TileMatrixSet
 from PIL import Image
 
 from mosaic_async import build_mosaic
+from mosaic_async.sources.matrix_sets import matrix_set
 from tests.build.test_tile_grids import SCENES
 from tests.cli.test_main import run
 from tests.loopback import running
@@ -120,6 +123,48 @@ async def test_every_way_to_state_a_tile_of_another_grid_gives_the_same_pixels(n
                 found.append((dataset.read().tobytes(), dataset.transform, set(maps.hits)))
     assert len(found[0][2]) >= 2
     assert all(one == found[0] for one in found)
+
+
+@pytest.mark.parametrize("name", ["EPSG:3035:{}", "level {:02}", "{:03}"])
+async def test_matrices_that_are_not_named_by_numbers_are_requested_by_their_names(name, tmp_path):
+    tms = morecantile.tms.get("EuropeanETRS89_LAEAQuad")
+    document = tms.model_dump(mode="json", exclude_none=True)
+    for matrix in document["tileMatrices"]:
+        matrix["id"] = name.format(int(matrix["id"]))
+    document["tileMatrices"].reverse()
+    maps, asked = Maps(tms, 6), []
+
+    async def by_name(request: web.Request) -> web.Response:
+        asked.append(request.match_info["matrix"])
+        return await maps.by_row(request)
+
+    maps.app.router.add_get("/named/{matrix}/{x}/{y}", by_name)
+    area, options = (9.0, 47.0, 15.0, 51.0), {"zoom": 6, "tms": document}
+    with running(maps.app) as url:
+        for place, path in (("named/{TileMatrix}", "a.tif"), ("xyz", "b.tif")):
+            await build_mosaic(f"{url}/{place}/{{x}}/{{y}}?z={{z}}", area, tmp_path / path, **options)
+    assert set(asked) == {name.format(6)}
+    with rasterio.open(tmp_path / "a.tif") as one, rasterio.open(tmp_path / "b.tif") as other:
+        assert one.transform == other.transform
+        assert one.transform.a == tms.matrix(6).cellSize
+        np.testing.assert_array_equal(one.read(), other.read())
+
+
+@pytest.mark.parametrize(("digits", "corner"), [(4, "topLeft"), (3, "topLeft"), (8, "bottomLeft")])
+def test_a_set_of_web_mercator_whose_cells_are_rounded_is_its_quadtree(digits, corner):
+    document = morecantile.tms.get("WebMercatorQuad").model_dump(mode="json", exclude_none=True)
+    document |= {"id": "rounded", "tileMatrices": document["tileMatrices"][:17]}
+    for matrix in document["tileMatrices"]:
+        matrix["cellSize"] = round(matrix["cellSize"], digits)
+        if corner == "bottomLeft":
+            matrix |= {"cornerOfOrigin": corner, "pointOfOrigin": [-20037508.3427892, -20037508.3427892]}
+    found = matrix_set(document)
+    assert found.is_mercator is (corner == "topLeft")
+    for one in found.matrices:
+        bounds = mercantile.xy_bounds(one.columns - 1, one.rows - 1, one.zoom)
+        tile = one.tile(one.columns - 1, one.rows - 1)
+        assert tile.y == (0 if corner == "bottomLeft" else one.rows - 1)
+        assert one.bounds_of(tile) == pytest.approx(tuple(bounds), abs=1e-6)
 
 
 def test_the_command_fetches_a_list_of_tiles_of_another_grid(tmp_path):
