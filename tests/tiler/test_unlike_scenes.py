@@ -382,6 +382,18 @@ def test_of_very_many_scenes_on_a_server_a_sample_speaks_that_is_the_same_in_eve
     assert len({path for path in asked if path.endswith(".tif")}) == 5
 
 
+async def test_a_selection_by_the_last_band_of_one_is_refused_and_is_no_hole(tmp_path):
+    write_raster(tmp_path / "a.tif", values_of(0), nodata=0)
+    write_raster(tmp_path / "items" / "a.tif", values_of(0))
+    write_item(tmp_path / "items" / "a.json", {"red": {"href": "a.tif"}})
+    file, items = tmp_path / "a.tif", tmp_path / "items"
+    cases = [(file, {}), (file, {"expression": "b1*2"}), (items, {"bands": ["red"]})]
+    for place, shown in cases:
+        for selection in ("lastbandhigh", "lastbandlow"):
+            answer = await InProcessTiler(place).tile(TILES[1], pixel_selection=selection, **shown)
+            assert (answer.status, "there is one band" in answer.body.decode()) == (422, True)
+
+
 async def test_scenes_of_hls_are_masked_by_the_bits_of_their_fmask(tmp_path):
     """The same numbers are values in older archives: there 66 is no cloud."""
     flags = np.where(values_of(3) < 80, 64 + 2, 64).astype("uint8")

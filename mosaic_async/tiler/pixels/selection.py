@@ -166,9 +166,17 @@ def _by_last_band(scenes: Iterable[Pixels], exceeds: np.ufunc) -> Pixels | None:
     """Take all bands of the scene whose last band is highest (or lowest), among scenes that have all bands.
 
     So no pixel mixes two scenes.
+
+    Raises:
+        UsageError: the scenes have one band only, which would not be kept.
     """
     made: Pixels | None = None
     for pixels in scenes:
+        if len(pixels.data) == 1:
+            raise UsageError(
+                "a selection by the last band keeps only the bands before it, and there is one band",
+                hint="add a band or formula that decides, or use the pixel selection highest or lowest",
+            )
         whole = pixels.whole
         if made is None:
             made = Pixels(pixels.data.copy(), np.broadcast_to(whole, pixels.valid.shape).copy())
