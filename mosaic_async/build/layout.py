@@ -71,7 +71,7 @@ def prepare(job: Job, effort: Effort, cover: Cover, tile_format: TileFormat, par
     Raises:
         UsageError: the profile cannot hold such pixels, or the part size does not fit.
         ResourceError: not even the smallest parts fit into the memory.
-        RefusedError: too many pixels for a GeoTIFF.
+        RefusedError: too many pixels for a GeoTIFF, or none.
     """
     encoding = choose_encoding(job, cover, tile_format)
     grid = _grid(job, cover, tile_format, encoding)
@@ -88,6 +88,7 @@ def prepare(job: Job, effort: Effort, cover: Cover, tile_format: TileFormat, par
             in_flight=effort.in_flight,
         )
     grid.check_parts()
+    grid.check_outline()
     return Layout(tile_format=tile_format, encoding=encoding, grid=grid)
 
 

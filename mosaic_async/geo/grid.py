@@ -311,6 +311,20 @@ class Grid:
         """Whether pixels outside of polygons are cut out."""
         return self.clip is not None and self.cover.edges is not None
 
+    def check_outline(self) -> None:
+        """Check that the polygons that the output is cut to hold a pixel; the first part with one settles it.
+
+        Raises:
+            RefusedError: they lie between the centres of all pixels, so the output would be empty.
+        """
+        if self.has_outline and not any(
+            self.inside(part, Window(0, 0, part.width, part.height)).any() for part in self.parts()
+        ):
+            raise RefusedError(
+                "the area is so narrow that it holds the centre of no pixel",
+                hint="set ``all_touched``, use a higher zoom, or omit ``clip``",
+            )
+
     def inside(self, part: Part, window: Window) -> NDArray[np.bool_]:
         """Return which pixels of a window of a part the polygons hold, (height, width)."""
         assert self.cover.edges is not None, "asked of an output that is cut to polygons"

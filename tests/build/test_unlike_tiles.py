@@ -22,6 +22,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from mosaic_async import (
     IncompleteError,
+    RefusedError,
     ResourceError,
     StoppedError,
     TilesDiffer,
@@ -469,6 +470,25 @@ async def test_a_polygon_cuts_unlike_tiles_alike_whichever_comes_first(serve, tm
         assert np.count_nonzero(dataset.dataset_mask()[~inside]) < 10  # pixels whose centre an edge all but touches
         assert (dataset.dataset_mask()[inside] > 0).mean() > 0.7
     assert files[0] == files[1]
+
+
+@pytest.mark.parametrize(
+    "ring",
+    [
+        [[0.001, 40.001], [0.0012, 40.001], [0.0012, 40.0012], [0.001, 40.001]],
+        [[-3.5, 40.001], [3.5, 40.001], [3.5, 40.0011], [-3.5, 40.001]],
+        [[-3.5, 38.5], [3.5, 43.5], [3.5, 43.50001], [-3.5, 38.5]],
+    ],
+    ids=["in a pixel", "between two rows", "across"],
+)
+async def test_an_area_that_holds_the_centre_of_no_pixel_is_refused_unless_touch_is_enough(serve, tmp_path, ring):
+    area, template = {"type": "Polygon", "coordinates": [ring]}, serve(Layer(data("uint8")))
+    with pytest.raises(RefusedError, match="holds the centre of no pixel") as error:
+        await build_mosaic(template, area, tmp_path / "a.tif", clip=True, **OPTIONS)
+    assert "`all_touched`" in str(error.value.hint)
+    await build_mosaic(template, area, path := tmp_path / "b.tif", clip=True, all_touched=True, **OPTIONS)
+    with rasterio.open(path) as dataset:
+        assert dataset.dataset_mask().any()
 
 
 def densified(ring):
