@@ -28,6 +28,7 @@ from mosaic_async.cli.shown_command import shown_command
 from mosaic_async.cli.signals import Interrupted
 from mosaic_async.cli.stderr_lines import hint, is_json, log_format_option
 from mosaic_async.cli.terminal import report_text, shard_text
+from mosaic_async.cloud.address import is_address
 from mosaic_async.errors import IncompleteError, UsageError
 from mosaic_async.events import MosaicReport
 
@@ -140,6 +141,8 @@ def build(source: str, output: Path, **options: Any) -> None:
 def _scenes(source: str | Path, given: JobArguments) -> Any:
     if is_tile_url(str(source)):
         raise UsageError("the scenes behind a tile URL are unknown", hint="leave --scenes out")
+    if is_address(str(source)):
+        raise UsageError("--scenes does not apply to a source in a bucket", hint="leave --scenes out")
     return extras.stac().scenes_of(source, given.area, headers=given.access["headers"])
 
 

@@ -15,6 +15,7 @@ from mosaic_async.build.job import Effort
 from mosaic_async.cli import extras
 from mosaic_async.cli.job_arguments import JobArguments
 from mosaic_async.cli.parsing import split_list
+from mosaic_async.cloud.address import is_address
 from mosaic_async.errors import UsageError
 from mosaic_async.http.trust import trusting
 from mosaic_async.safety.redaction import learn
@@ -116,6 +117,8 @@ def is_tile_url(source: str) -> bool:
         UsageError: no such file, or it is not JSON.
     """
     is_url = is_template(source) or re.match(r"https?://", source, re.IGNORECASE) is not None
+    if not is_url and is_address(source):
+        return False
     return is_url or is_store(source) or _is_description(Path(source))
 
 

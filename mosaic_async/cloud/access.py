@@ -7,12 +7,15 @@ removed from every text that leaves the program.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
 from mosaic_async.cloud.extras import imported
-from mosaic_async.errors import ResourceError
+from mosaic_async.errors import MosaicError, ResourceError
 from mosaic_async.safety.redaction import learn
 
 _ATTEMPTS = 5
@@ -25,9 +28,13 @@ _VARIABLES = {
     "other_endpoint": (None, "AWS_ENDPOINT", None, None),
     "other_region": (None, "AWS_REGION", None, None),
     "other_unsigned": (None, "AWS_SKIP_SIGNATURE", "", None),
+    "payer": (None, "AWS_REQUEST_PAYER", None, None),
 }
 """Variables that botocore reads for us beside its own ones: field in a profile, variable, default, conversion."""
 _YES = frozenset({"1", "on", "true", "yes"})
+_UNKNOWN_TO_GDAL = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AWS_SKIP_SIGNATURE")
+_RENEWED_BY_GDAL = frozenset({"assume-role", "assume-role-with-web-identity", "container-role", "iam-role"})
+"""Where botocore has keys from that last an hour, and GDAL finds and renews them itself."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,8 @@ class Access:
 
     def for_gdal(self) -> dict[str, str]:
         """Return GDAL's settings."""
-        settings = {"AWS_REGION": self.region, **self.keys()}
+        is_renewed = getattr(self.credentials, "method", None) in _RENEWED_BY_GDAL
+        settings = {"AWS_REGION": self.region, **({} if is_renewed else self.keys())}
         if self.credentials is None:
             settings["AWS_NO_SIGN_REQUEST"] = "YES"
         if self.endpoint:
@@ -86,6 +94,30 @@ class Access:
             settings["AWS_HTTPS"] = "YES" if parts.scheme == "https" else "NO"
             settings["AWS_VIRTUAL_HOSTING"] = "FALSE"
         return settings
+
+
+@cache
+def usual_access() -> Access:
+    """Return the way into the store that `Access.find` finds when it is first used in a process."""
+    return Access.find()
+
+
+def settings_for_gdal(environ: Mapping[str, str], *, is_needed: bool) -> dict[str, str]:
+    """Return GDAL's settings for what the environment says in words of other programs.
+
+    Args:
+        environ: the environment.
+        is_needed: whether a store is certainly read; otherwise an environment that GDAL understands is left as it is.
+
+    Raises:
+        MosaicError: a store is read, and no way into it is found.
+    """
+    if is_needed:
+        return Access.find().for_gdal()
+    if any(environ.get(name) for name in _UNKNOWN_TO_GDAL):
+        with suppress(MosaicError):
+            return Access.find().for_gdal()
+    return {}
 
 
 def _client(session: Any) -> Any:
@@ -97,7 +129,7 @@ def _client(session: Any) -> Any:
 def _client_of(session: Any, **settings: Any) -> Any:
     unsigned = {"signature_version": imported("botocore").UNSIGNED} if _is_anonymous(session) else {}
     retries = {"mode": "standard", "total_max_attempts": _ATTEMPTS}
-    return session.create_client(
+    client = session.create_client(
         "s3",
         region_name=session.get_config_variable("other_region")
         or session.get_config_variable("region")
@@ -105,6 +137,13 @@ def _client_of(session: Any, **settings: Any) -> Any:
         endpoint_url=_endpoint(session),
         config=imported("botocore.config").Config(retries=retries, **unsigned, **settings),
     )
+    if payer := session.get_config_variable("payer"):
+        client.meta.events.register("before-call.s3", lambda params, **_: _name_payer(params, payer))
+    return client
+
+
+def _name_payer(params: dict[str, Any], payer: str) -> None:
+    params["headers"]["x-amz-request-payer"] = payer
 
 
 def _own_endpoint(client: Any) -> str | None:

@@ -11,8 +11,8 @@ _SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfs
 _URL = re.compile(rf"({'|'.join(_SCHEMES)}):/{{1,2}}([^/]*)/?(.*)", re.IGNORECASE | re.DOTALL)
 """One slash is enough: that is what `Path` leaves of two."""
 _ELSEWHERE = {
-    "gs": "Google's store is not tried: write to s3://, or to a file that `gcloud storage cp` uploads",
-    "az": "Azure's store is not tried: write to s3://, or to a file that `azcopy` uploads",
+    "gs": "Google's store is not tried: use s3://, or a file that `gcloud storage cp` copies",
+    "az": "Azure's store is not tried: use s3://, or a file that `azcopy` copies",
 }
 
 
@@ -41,11 +41,11 @@ def is_address(text: str) -> bool:
     return _URL.match(text) is not None
 
 
-def address_of(text: str) -> Address:
-    """Return the address that a text names.
+def place_of(text: str) -> Address:
+    """Return the address of an object or, with an empty key or one that ends with a slash, of all under it.
 
     Raises:
-        UsageError: it names no object, or one of a store that is not supported.
+        UsageError: the text names no bucket, or one of a store that is not supported.
     """
     found = _URL.fullmatch(text)
     if found is None:
@@ -53,9 +53,21 @@ def address_of(text: str) -> Address:
     scheme = _SCHEMES[found[1].lower()]
     if scheme != "s3":
         raise UsageError(
-            f"{text} is not a file on this machine, and of objects only those of S3 can be written",
+            f"{text} is not a file on this machine, and of object stores only S3 is supported",
             hint=_ELSEWHERE[scheme],
         )
-    if not found[2] or not found[3] or found[3].endswith("/"):
-        raise UsageError(f"{text} names no object", hint="write s3://bucket/key")
+    if not found[2]:
+        raise UsageError(f"{text} names no object in a bucket", hint="write s3://bucket/key")
     return Address(found[2], found[3])
+
+
+def address_of(text: str) -> Address:
+    """Return the address that a text names.
+
+    Raises:
+        UsageError: it names no object, or one of a store that is not supported.
+    """
+    place = place_of(text)
+    if not place.key or place.key.endswith("/"):
+        raise UsageError(f"{text} names no object", hint="write s3://bucket/key")
+    return place

@@ -179,7 +179,7 @@ def _translation(answer: Mapping[str, str], name: str, bucket: str, key: str) ->
     if code in _DENIED:
         return ResourceError(
             f"{name} is denied: {code} {words}".rstrip(),
-            hint="check the keys: they need s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject, "
-            "s3:AbortMultipartUpload",
+            hint="check the keys: to read, they need s3:GetObject and s3:ListBucket, and to write, s3:PutObject, "
+            "s3:DeleteObject and s3:AbortMultipartUpload too; if the requester pays, set AWS_REQUEST_PAYER=requester",
         )
     return ResourceError(f"{name}: the store answers {code} {words}".rstrip(), hint="re-run the same command to resume")

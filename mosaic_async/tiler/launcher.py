@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import certifi
 
 from mosaic_async import errors
+from mosaic_async.cloud.access import settings_for_gdal
+from mosaic_async.cloud.address import is_address
 from mosaic_async.errors import ResourceError, SourceError, UsageError
 from mosaic_async.geo.matrix import MatrixSet
 from mosaic_async.http.trust import trusted_files
@@ -137,7 +139,7 @@ async def local_tiler(
     grid = {"crs": crs, "resolution": resolution, "like": None if like is None else str(like), "tile_size": tile_size}
     secret = token_urlsafe(16)
     share = Share.of(memory, workers)
-    async with _workshop() as workshop:
+    async with _workshop(in_bucket=isinstance(mosaic, str) and is_address(mosaic)) as workshop:
         reading = {
             "max_bad_scenes": max_bad_scenes,
             "home": str(home) if home else None,
@@ -362,11 +364,16 @@ def _of_place(hosts: Sequence[str]) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def _workshop() -> AsyncIterator[_Workshop]:
-    """Yield a workshop that lasts for the block."""
+async def _workshop(*, in_bucket: bool = False) -> AsyncIterator[_Workshop]:
+    """Yield a workshop that lasts for the block.
+
+    Args:
+        in_bucket: whether the scenes are certainly in an object store.
+    """
+    store = await asyncio.to_thread(settings_for_gdal, os.environ, is_needed=in_bucket)
     with TemporaryDirectory(prefix="mosaic-async-") as name:
         folder = Path(name)
-        environment = {**_ENVIRONMENT, **undecided(os.environ), **await asyncio.to_thread(_trust, folder)}
+        environment = {**_ENVIRONMENT, **undecided(os.environ), **await asyncio.to_thread(_trust, folder), **store}
         program = Command(("-m", "mosaic_async.tiler.server"), log=folder / "tiler.log", environment=environment)
         nursery = Nursery(program)
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shutil import rmtree
@@ -20,14 +21,16 @@ import mercantile
 from cogeo_mosaic.mosaic import MosaicJSON
 from shapely.geometry.base import BaseGeometry
 
+from mosaic_async.cloud.address import is_address
 from mosaic_async.errors import SourceError
 from mosaic_async.raster import whole_file
 from mosaic_async.sources.access import origins_of, use
 from mosaic_async.sources.bad_scenes import DEFAULT, BadScenes
+from mosaic_async.sources.bucket import objects_at, read_object
 from mosaic_async.sources.item_files import PARQUET, Scene, is_lines, items_in, read_scenes
 from mosaic_async.sources.item_folder import paths_in, write_items
 from mosaic_async.sources.outlines import cell_count, cells_of, mosaic_document
-from mosaic_async.sources.stac_files import read_document, resolve_href
+from mosaic_async.sources.stac_files import is_item, read_document, resolve_href
 from mosaic_async.sources.tile_index import is_tile_index, rasters_in
 from mosaic_async.tiler.scenes.facts import (
     SceneFacts,
@@ -39,13 +42,15 @@ from mosaic_async.tiler.scenes.facts import (
 )
 from mosaic_async.tiler.scenes.kept_facts import KeptFacts
 from mosaic_async.tiler.scenes.raster_file import SUFFIXES, is_named_raster, is_raster, is_readable_raster
-from mosaic_async.tiler.scenes.scene import read_item
+from mosaic_async.tiler.scenes.scene import may_name, read_item
 
 _INDEX_LEVELS = 3
 """Zooms between the data and the index: a cell of 8 x 8 tiles lists few scenes that miss a tile."""
 _MAX_CELLS = 100_000
 """Maximum cells of the index, summed over all scenes; a coarser index keeps below it."""
 _MAX_ZOOM_SPAN = 7
+_AT_ONCE = 16
+"""Documents of a bucket that are read at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +144,7 @@ def open_mosaic(
     Args:
         source: a MosaicJSON; a STAC item, collection, catalogue or item collection, newline-delimited items or
             stac-geoparquet; a tile index of GDAL; a raster; or a folder of items or rasters. What a file is, its
-            content tells.
+            content tells. In a bucket (s3://): a MosaicJSON, an item, a raster, or a prefix of items or rasters.
         max_bad_scenes: scenes that may be unusable and are left out, as a number or a share such as `5%`.
         home: a folder made for this run, whose path does not count for the mosaic's digest.
         items: a folder made for this run for items that share a file; None: one that lasts as long as the mosaic.
@@ -150,6 +155,8 @@ def open_mosaic(
         SourceError: the source is not one of these, it is malformed, or too many scenes are unusable.
     """
     path, bad = Path(source), BadScenes(max_bad_scenes)
+    if isinstance(source, str) and is_address(source):
+        return _of_bucket(source, bad, access)
     if path.is_dir():
         kept = KeptFacts.of(path, Path(cache) if cache else None)
         made = _of_folder(path, bad, items, kept, access)
@@ -162,7 +169,8 @@ def open_mosaic(
         origins = access.grant(names) if access else ()
         return replace(_of_scenes(_usable(names, facts_of_raster, bad), bad), origins=origins)
     if path.suffix not in PARQUET and not is_lines(path) and "mosaicjson" in (document := read_document(path)):
-        return replace(_of_document(document, path, bad, access), home=str(Path(home).absolute()) if home else None)
+        made = _of_document(document, str(path.absolute()), bad, access)
+        return replace(made, home=str(Path(home).absolute()) if home else None)
     scenes = list(read_scenes(path, bad.add))
     if not scenes and not bad.reasons:
         raise SourceError(
@@ -236,11 +244,61 @@ def _usable(names: Iterable[str], facts: Callable[[str], SceneFacts], bad: BadSc
     return found
 
 
-def _of_document(document: dict[str, Any], path: Path, bad: BadScenes, access: Access | None) -> Mosaic:
+def _of_bucket(source: str, bad: BadScenes, access: Access | None) -> Mosaic:
+    """Read what a name in a bucket stands for: a MosaicJSON, or items or rasters."""
+    names = objects_at(source)
+    rasters = sorted(name for name in names if is_named_raster(name))
+    if len(names) == 1 and not rasters:
+        document = read_object(names[0])
+        if isinstance(document, dict) and "mosaicjson" in document:
+            return _of_document(document, names[0], bad, access)
+    items = _items_among(names, bad)
+    if items:
+        scenes = {name: Scene(item, name, name) for name, item in items.items()}
+        return _of_granted(
+            list(scenes.values()),
+            access,
+            lambda: _of_scenes(_usable(scenes, lambda name: _facts_in_bucket(scenes[name]), bad), bad),
+        )
+    if not rasters:
+        bad.check(0)
+        raise SourceError(
+            f"{source} has no MosaicJSON, STAC items or GeoTIFFs",
+            hint="name a MosaicJSON, an item, a GeoTIFF, or a prefix of items or GeoTIFFs",
+        )
+    return _of_scenes(_usable(rasters, facts_of_raster, bad), bad)
+
+
+def _items_among(names: Iterable[str], bad: BadScenes) -> dict[str, dict[str, Any]]:
+    """Read the items among objects, in the order in which a folder has them."""
+    documents = sorted(
+        (name for name in names if name.endswith((".json", ".geojson"))), key=lambda name: name.split("/")
+    )
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        reads = [pool.submit(read_object, name) for name in documents]
+    found = {}
+    for name, read in zip(documents, reads, strict=True):
+        try:
+            document = read.result()
+        except SourceError as error:
+            bad.add(name, error)
+            continue
+        if isinstance(document, dict) and is_item(document):
+            found[name] = document
+    return found
+
+
+def _facts_in_bucket(scene: Scene) -> SceneFacts:
+    """Read the facts of an item in a bucket, without what it may not name."""
+    location, item = str(scene.location), scene.absolute()
+    assets = {name: asset for name, asset in item["assets"].items() if may_name(location, str(asset["href"]))}
+    return facts_of_item(location, {**item, "assets": assets})
+
+
+def _of_document(document: dict[str, Any], location: str, bad: BadScenes, access: Access | None) -> Mosaic:
     """Make relative asset paths absolute and read what the first scene is."""
     try:
         prefix = document.pop("asset_prefix", None) or ""
-        location = str(path.absolute())
         document["tiles"] = {
             key: [resolve_href(prefix + name, location) for name in names] for key, names in document["tiles"].items()
         }
@@ -250,6 +308,8 @@ def _of_document(document: dict[str, Any], path: Path, bad: BadScenes, access: A
     names = dict.fromkeys(name for names in document["tiles"].values() for name in names)
     if not names:
         raise SourceError("the MosaicJSON lists no scene")
+    if is_address(location) and (strange := [name for name in names if not may_name(location, name)]):
+        raise SourceError(f"the MosaicJSON {location} names {strange[0]}, which is not on a public server")
     origins = access.grant(names) if access else ()
     assets = _assets(names, document.get("asset_type"), bad)
     hosts = hosts_of([*names, *(str(asset["href"]) for asset in assets.values())])

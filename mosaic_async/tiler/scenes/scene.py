@@ -19,6 +19,7 @@ from rasterio.features import bounds as bounds_of
 from rio_tiler.io.stac import fetch
 
 from mosaic_async.safety.safe_json import read
+from mosaic_async.sources.bucket import read_object
 from mosaic_async.sources.footprint import reach_of, states_grid
 from mosaic_async.sources.outlines import Box, boxes_of
 from mosaic_async.sources.remote_json import get_json
@@ -187,6 +188,8 @@ def read_item(location: str) -> dict[str, Any]:
         document = read(Path(location.removeprefix("file://")))
     elif scheme in ("http", "https"):
         document = get_json(location, timeout=_TIMEOUT)
+    elif scheme == "s3":
+        document = read_object(location)
     else:
         document = fetch(location)
     if not isinstance(document, dict):
