@@ -301,11 +301,12 @@ def test_a_record_holds_text_tiles_and_numbers_only(values):
 def test_a_million_tiles_that_succeed_take_two_bytes_each_at_most():
     cover = Cover(matrix=web_mercator(12), left=0, top=0, columns=1000, rows=1000)
     grid = Grid(cover=cover, tile_size=256, part_blocks=8)
+    parts = list(grid.parts())[:50]
     tracemalloc.start()
     try:
         ledger = Ledger(grid, max_failures=0, parks=True)
         before, _ = tracemalloc.get_traced_memory()
-        for part in list(grid.parts())[:50]:
+        for part in parts:
             for tile in grid.tiles(part):
                 ledger.settle(tile, has_data=True)
             ledger.finish(part, 100)

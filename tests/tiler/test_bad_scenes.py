@@ -90,7 +90,7 @@ def test_a_broken_item_of_a_collection_is_left_out_of_a_search(tmp_path, scenes,
     assert {one["id"] for one in created.scenes["features"]} == {item["id"] for item in items}
     assert len(created.bad) == 1
     with pytest.raises(SourceError):
-        create_mosaic({}, items=tmp_path / "items.json", keep_items=tmp_path / "kept")
+        create_mosaic({}, items=tmp_path / "items.json", keep_items=tmp_path / "kept", max_bad_scenes=0)
 
 
 def test_the_first_scene_of_a_mosaicjson_may_be_gone(tmp_path, scenes):
