@@ -94,7 +94,7 @@ def test_a_file_that_ends_early_or_lacks_an_image_is_refused(cog):
     with pytest.raises(ResourceError):
         check_blocks(cog, images)
     cog.write_bytes(data[:300])
-    with pytest.raises(ResourceError, match="the header of .* is damaged"):
+    with pytest.raises(ResourceError, match=r"the header of .* is damaged"):
         check_blocks(cog, images)
 
 
