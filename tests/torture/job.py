@@ -111,7 +111,7 @@ def window_of(x: int, y: int) -> tuple[slice, slice]:
 def finish(run: Running) -> tuple[int, str]:
     """Wait for a run; returns its exit code and what it said."""
     with run:
-        _, stderr = run.communicate(timeout=60)
+        _, stderr = run.communicate(timeout=300)
     assert run.returncode is not None
     return run.returncode, stderr
 

@@ -50,7 +50,9 @@ def test_a_run_killed_at_some_calls_ends_right(subject, in_memory, counted):
 
 def test_a_run_killed_while_the_front_is_inserted_ends_right(subject, on_disk, counted):
     """On a file system that cannot insert, there are no such calls but the trial."""
-    inserted = max(number for number, name in enumerate(subject.calls, 1) if name.startswith("fallocate"))
+    inserted = max((number for number, name in enumerate(subject.calls, 1) if name.startswith("fallocate")), default=0)
+    if not inserted:
+        pytest.skip("an output of one part has no front to insert")
     check(subject, on_disk, [(number, False) for number in range(inserted - 1, inserted + 4)], counted)
 
 

@@ -120,8 +120,9 @@ class Disturbed(RuleBasedStateMachine):
         if (job, holes) not in self.references:
             failing, self.tiler.failing = self.tiler.failing, holes
             flaky, self.tiler.flaky = self.tiler.flaky, frozenset()
+            is_away, self.tiler.is_away = self.tiler.is_away, False
             self.references[job, holes] = reference(job, self.tiler, self.mortal, self.place)
-            self.tiler.failing, self.tiler.flaky = failing, flaky
+            self.tiler.failing, self.tiler.flaky, self.tiler.is_away = failing, flaky, is_away
         return self.references[job, holes]
 
 
