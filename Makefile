@@ -11,8 +11,8 @@ demo: $(VENV)/.demo
 	$(RUN)/python examples/demo.py demo
 
 # What a change must pass, in five minutes on two cores; `test-all` adds what takes longer, `torture` included.
-# More workers than cores: a quarter of the time tests wait. One worker runs a file: its tests share what takes seconds.
-WORKERS := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 )))
+# Twice as many workers as cores: a third of the time tests wait. One worker runs a file: its tests share what takes seconds.
+WORKERS := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 2 )))
 PYTEST := $(RUN)/python -m pytest -q -rs -n $(WORKERS) --dist loadfile
 
 # Tests start hundreds of processes, each of which would compile the package anew.

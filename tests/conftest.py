@@ -50,7 +50,10 @@ def is_of_hypothesis(item: pytest.Item) -> bool:
     return getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if effort.is_quick():
+        items[:], left_out = effort.thinned(items)
+        config.hook.pytest_deselected(items=left_out)
     sets: Counter[str] = Counter()
     for item in items:
         sets[item.nodeid.partition("[")[0]] += 1

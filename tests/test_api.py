@@ -283,6 +283,7 @@ async def test_a_clipped_mosaic_is_the_area_to_the_pixel_and_still_asks_once(ser
 SHAPES = [(1, 2), (1, 5), (1, 17), (2, 3), (2, 21), (4, 5), (8, 9), (1, 1), (3, 1)]
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(("shape", "tile_size", "many"), quick_values(product(SHAPES, [128, 512], [False, True])))
 async def test_an_output_of_any_shape_is_a_strictly_valid_cog(serve, tmp_path, shape, tile_size, many):
     """rio-cogeo takes an image exactly as wide as its blocks for one that is not tiled."""
@@ -333,6 +334,7 @@ async def test_an_area_across_the_antimeridian_is_one_raster(serve, tmp_path):
     assert report.bounds[0] > report.bounds[2]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("mask", "nodata", "dtype"),
     [("alpha", None, None), ("nodata", 255.0, None), ("none", None, None), ("auto", -1.0, "int16")],
@@ -570,6 +572,7 @@ def test_a_killed_run_goes_on_where_it_stopped(serve, tmp_path, seed):
     assert_same_levels(output, tmp_path / "whole.tif")
 
 
+@pytest.mark.slow
 async def test_a_run_killed_while_clipping_goes_on_too(serve, tmp_path):
     area = (-3.3, 38.5, 20.7, 46.1)
     tiler = serve(latency=0.02)
@@ -715,6 +718,7 @@ class Striped(Pattern):
         return (x // 512) % 2 == 0
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("mask", "nodata"), [("none", None), ("auto", None), ("alpha", None), ("auto", 255.0)])
 async def test_parts_without_a_valid_pixel_are_the_same_in_one_part_and_in_many(serve, tmp_path, mask, nodata):
     tiler = serve(pattern=Striped())

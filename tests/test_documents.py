@@ -114,6 +114,7 @@ def resolve(dotted):
     raise ModuleNotFoundError(dotted)
 
 
+@pytest.mark.quick(3)
 def test_every_function_class_and_parameter_in_backticks_exists(document):
     inline = [found for found in re.findall(r"`([^`\n]+)`", document.read_text()) if not found.startswith("-")]
     words = {word for found in inline for word in re.findall(r"(?<![\w/.-])[A-Za-z_]\w*(?![\w/-])", found)}

@@ -56,6 +56,7 @@ def test_build_from_a_tiler_puts_every_pixel_in_its_place(serve, tmp_path):
         np.testing.assert_array_equal(dataset.read()[:, valid], pixels[:, valid])
 
 
+@pytest.mark.slow
 @needs_tiler
 def test_a_folder_of_scenes_becomes_a_mosaic_in_one_command(tmp_path):
     output = tmp_path / "out.tif"

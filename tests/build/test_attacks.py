@@ -552,6 +552,7 @@ def fuzz(ext, count, seed):
     return done.stdout
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("ext", FORMATS)
 def test_damaged_tiles_end_in_our_error_or_in_pixels_and_never_in_a_crash(ext):
     assert "refused" in fuzz(ext, 100, seed=1)

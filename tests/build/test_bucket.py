@@ -94,6 +94,7 @@ async def test_a_killed_run_resumes_on_a_machine_with_an_empty_disk(server, serv
     assert server.keys("bucket") == ["folder/out.tif"]
 
 
+@pytest.mark.slow
 async def test_what_goes_wrong_at_the_end_leaves_no_output_and_costs_no_request(server, serve, tmp_path, monkeypatch):
     tiler = serve()
     work = {"work": tmp_path / "work", **OPTIONS}
@@ -145,6 +146,7 @@ async def test_what_goes_wrong_at_the_end_leaves_no_output_and_costs_no_request(
     assert server.keys("bucket") == ["folder/out.tif"]
 
 
+@pytest.mark.slow
 async def test_holes_are_filled_later_and_only_their_tiles_are_requested(server, serve, tmp_path):
     tiler, work = serve(), {"work": tmp_path / "work", **OPTIONS}
     await build_mosaic(tiler.template, AREA, tmp_path / "whole.tif", **OPTIONS)

@@ -126,6 +126,7 @@ async def test_a_part_that_counts_more_tiles_than_it_has_makes_no_output(serve, 
     assert_is_the_world(output, tiler, AREA, ZOOM)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("mask", ["internal", "alpha", "nodata", "none"])
 @pytest.mark.parametrize(
     "options", [{}, {"part_size": 512}, {"part_size": 512, "creation_options": {"SPARSE_OK": "YES"}}]

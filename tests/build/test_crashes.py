@@ -56,6 +56,7 @@ def safe_tiles(work, left, top):
     return safe
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_twenty_kills_lose_nothing_that_was_safe_and_change_no_pixel(serve, tmp_path):
     tiler = serve(pattern=Pattern(count=1), latency=0.15)

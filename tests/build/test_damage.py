@@ -160,6 +160,7 @@ def some(*kinds):
     ]
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(("kind", "damage"), some("cog", "*.top.tif", "*.canvas.tif", "0-0.json"))
 async def test_a_damaged_piece_of_a_part_is_told_and_the_part_made_again(left, tmp_path, kind, damage):
     output = left.copy("lacking", tmp_path)
@@ -171,6 +172,7 @@ async def test_a_damaged_piece_of_a_part_is_told_and_the_part_made_again(left, t
     assert outcome.dropped == [f"part {path.name.split('.')[0]}"] * is_told
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("suffixes", [[".tif"], [".top.tif"], [".json"], [".tif", ".top.tif", ".json"]])
 async def test_two_parts_that_were_swapped_are_made_again(left, tmp_path, suffixes):
     output = left.copy("lacking", tmp_path)
@@ -233,6 +235,7 @@ async def test_a_damaged_spool_costs_no_more_than_its_tiles(left, tmp_path, dama
     assert max(outcome.hits.values()) == 1
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("kind", "damage"), some("lacking", "stopped"))
 async def test_a_damaged_job_file_costs_one_tile_and_a_word(left, tmp_path, kind, damage):
     output = left.copy(kind, tmp_path)
@@ -273,6 +276,7 @@ def edited(record, change):
     return content
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("change", EDITS, ids=str)
 async def test_a_wrong_number_in_the_job_file_makes_no_wrong_pixel(left, tmp_path, change):
     output = left.copy("lacking", tmp_path)
@@ -285,6 +289,7 @@ async def test_a_wrong_number_in_the_job_file_makes_no_wrong_pixel(left, tmp_pat
     assert outcome.hits.total() <= 2
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("change", NONSENSE, ids=str)
 async def test_what_no_run_can_have_learnt_is_not_believed_even_from_a_sound_record(left, tmp_path, change):
     output = left.copy("lacking", tmp_path)
@@ -318,6 +323,7 @@ async def published(left, tmp_path, monkeypatch, *, removed):
     return output
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("removed", "options"),
     [
@@ -340,6 +346,7 @@ def test_a_kill_after_the_output_got_its_name_is_no_reason_to_say_that_it_exists
         asyncio.run(build_mosaic(left.tiler.template, AREA, output, **OPTIONS))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("removed", [0, 2, 5, 99])
 def test_another_job_adopts_nothing_of_a_removal_that_was_interrupted(left, tmp_path, monkeypatch, removed):
     output = asyncio.run(published(left, tmp_path, monkeypatch, removed=removed))

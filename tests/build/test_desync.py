@@ -53,6 +53,7 @@ async def build(server: Desync, output, connections: int, **options):
     )
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(("stray", "ext", "connections"), quick_pairs(product(NAMED, ["png", "tif"], [1, 8])))
 async def test_every_pixel_is_right_whatever_follows_the_answers(tmp_path, stray, ext, connections):
     tiler = tiler_of(ext)
@@ -194,6 +195,7 @@ async def broken(server: Refusing, output, connections: int) -> None:
             await build(server, output, connections)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("connections", [1, 4])
 @pytest.mark.parametrize("end", [refused, cancelled, broken])
 async def test_a_run_that_ends_early_leaves_no_answer_that_no_connection_can_prove_any_more(tmp_path, end, connections):

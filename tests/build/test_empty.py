@@ -55,6 +55,7 @@ KINDS = {
 }
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(("make", "rules", "kind"), KINDS.values(), ids=KINDS)
 async def test_each_kind_of_empty_tile_is_masked_and_counted_apart(serve, tmp_path, make, rules, kind):
     tiler, output = serve(pattern=Pattern(masked=False), mood=only(make)), tmp_path / "out.tif"
@@ -118,6 +119,7 @@ ENDS = {
 }
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("make", "rules"), ENDS.values(), ids=ENDS)
 async def test_a_server_that_answers_so_for_all_tiles_after_a_while_ends_the_run(serve, tmp_path, make, rules):
     """No tile that has data becomes empty: the next run fetches all of them."""

@@ -58,6 +58,7 @@ def fast(monkeypatch):
     monkeypatch.setattr(mosaic_async.build.run_client, "Client", client)
 
 
+@pytest.mark.quick(7)
 @pytest.mark.parametrize("mood", PASSING)
 async def test_trouble_that_passes_is_outlived(serve, tmp_path, fast, mood):
     tiler = serve()
@@ -68,6 +69,7 @@ async def test_trouble_that_passes_is_outlived(serve, tmp_path, fast, mood):
     assert_is_the_world(tmp_path / "out.tif", tiler, AREA, ZOOM)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("mood", BAD_BODIES)
 async def test_a_body_that_is_not_the_tile_is_asked_for_once_more(serve, tmp_path, fast, mood):
     tiler = serve()
@@ -77,6 +79,7 @@ async def test_a_body_that_is_not_the_tile_is_asked_for_once_more(serve, tmp_pat
     assert_is_the_world(tmp_path / "out.tif", tiler, AREA, ZOOM)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("mood", BAD_BODIES)
 async def test_a_body_that_is_not_the_tile_twice_fails_its_tile_and_no_other(serve, tmp_path, fast, mood):
     tiler = serve()
@@ -146,6 +149,7 @@ async def test_with_on_error_fail_the_first_failure_ends_the_run_and_keeps_the_r
     assert_is_the_world(tmp_path / "out.tif", tiler, area, ZOOM)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "options", [{"on_error": "nodata"}, {"max_failures": "25%"}, {"max_failures": 4}, {"max_failures": " 30.5 % "}]
 )
@@ -170,6 +174,7 @@ async def test_holes_that_are_accepted_are_masked_listed_and_tagged(serve, tmp_p
     assert {(failure["status"], failure["attempts"]) for failure in listed["failed"]} == {(504, 2)}
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("options", [{"part_size": 512}, {}, {"clip": True, "part_size": 512}])
 async def test_holes_are_filled_by_asking_for_nothing_but_the_tiles_that_failed(serve, tmp_path, fast, options):
     tiler, output = serve(pattern=Pattern(masked=False)), tmp_path / "out.tif"
@@ -488,6 +493,7 @@ async def test_a_flipped_byte_in_the_work_folder_is_asked_for_again(serve, tmp_p
     assert_is_the_world(tmp_path / "out.tif", tiler, AREA, ZOOM)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"placed": "all"}', b'{"placed": 1e999}'])
 async def test_a_damaged_record_of_a_part_has_it_made_again(serve, tmp_path, damage):
     tiler = serve()

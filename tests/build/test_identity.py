@@ -210,6 +210,7 @@ OTHER_JOBS = [
 ]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("first", "second", "year_of"), OTHER_JOBS)
 async def test_a_folder_of_one_year_is_not_resumed_with_another(serve, tmp_path, first, second, year_of):
     tiler, output = serve(), tmp_path / "out.tif"
@@ -234,6 +235,7 @@ CREDENTIALS = [
 ]
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(("first", "second", "year_of"), CREDENTIALS)
 @pytest.mark.parametrize("options", [{}, {"part_size": 512}])
 async def test_a_renewed_token_resumes_after_one_tile_is_compared(serve, tmp_path, first, second, year_of, options):
@@ -248,6 +250,7 @@ async def test_a_renewed_token_resumes_after_one_tile_is_compared(serve, tmp_pat
     assert_is_the_world(output, tiler, AREA, ZOOM)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("first", "second", "year_of"), CREDENTIALS)
 async def test_a_token_that_gives_other_pixels_does_not_resume(serve, tmp_path, first, second, year_of):
     tiler, output = serve(), tmp_path / "out.tif"
@@ -309,6 +312,7 @@ async def test_other_bytes_with_the_same_pixels_resume(serve, tmp_path):
 DAMAGED = ["sample.json", "job.json"]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("names", [names for size in (1, 2) for names in itertools.combinations(DAMAGED, size)])
 @pytest.mark.parametrize("is_renewed", [False, True])
 async def test_a_damaged_sample_or_state_is_not_believed(serve, tmp_path, names, is_renewed):
@@ -351,6 +355,7 @@ SECRET_PATHS = [
 ]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("templates", SECRET_PATHS)
 async def test_a_declared_token_in_the_path_is_shown_nowhere_and_may_be_renewed(serve, tmp_path, templates):
     tiler, output, seen = serve(), tmp_path / "out.tif", []

@@ -48,6 +48,7 @@ def never(*tiles):
 OPTIONS = [{}, {"part_size": 512}, {"part_size": 512, "concurrency": 4}]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("body", "options"), quick_values(product([b"", GONE], OPTIONS)))
 async def test_a_source_that_is_gone_ends_the_run_and_nothing_is_lost(serve, tmp_path, body, options):
     tiler, output = serve(pattern=Pattern(count=1)), tmp_path / "out.tif"
@@ -68,6 +69,7 @@ async def test_a_source_that_is_gone_ends_the_run_and_nothing_is_lost(serve, tmp
     assert_is_the_world(output, tiler, EIGHT, ZOOM)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("burst", "options"), quick_values(product([(20, 40), (1, 30), (40, 64), (33, 34)], OPTIONS)))
 async def test_a_burst_of_404_that_passes_leaves_no_hole(serve, tmp_path, burst, options):
     tiler = serve(pattern=Pattern(count=1))
@@ -81,6 +83,7 @@ SEA = [(7, 63, 47), (7, 62, 48), (7, 65, 46)]
 EMPTY = (7, 64, 49)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("options", [{}, {"part_size": 512}, {"part_size": 512, "on_error": "fail"}])
 async def test_tiles_that_are_not_found_twice_are_empty_and_counted_apart(serve, tmp_path, options):
     tiler, seen = serve(pattern=Pattern(masked=False)), []
@@ -131,6 +134,7 @@ async def test_a_long_row_of_404_ends_the_run_before_every_tile_is_requested(ser
     assert tiler.requests < 120
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("options", [{"part_size": 512}, {"part_size": 512, "concurrency": 2}, {}])
 async def test_a_source_that_goes_during_the_second_look_is_not_believed(serve, tmp_path, options):
     """A tile is missing twice, but the second time all others are missing as well."""

@@ -52,6 +52,7 @@ class Watch:
             self.most = max(self.most, sizes)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("columns", "rows", "part_size"), [(4, 4, None), (5, 3, None), (8, 8, 512), (8, 7, 1024)], ids=str
 )

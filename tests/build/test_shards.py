@@ -59,6 +59,7 @@ async def test_shards_then_a_run_make_the_bytes_of_one_run_with_no_further_reque
     assert left_behind(tmp_path) == ["alone.tif", "out.tif"]
 
 
+@pytest.mark.slow
 async def test_a_share_is_built_once_a_machine_and_twice_on_two_with_the_same_bytes(serve, tmp_path, monkeypatch):
     tiler, output = serve(latency=0.1), tmp_path / "out.tif"
     twice = await asyncio.gather(shard_of(tiler, output, "1/3"), shard_of(tiler, output, "1/3"), return_exceptions=True)
@@ -234,6 +235,7 @@ def _no_links(*_, **__):
     raise OSError(errno.EPERM, "no second names here")
 
 
+@pytest.mark.slow
 async def test_where_the_file_system_has_no_links_files_are_copied_and_the_first_layout_still_wins(
     serve, tmp_path, monkeypatch
 ):
@@ -244,6 +246,7 @@ async def test_where_the_file_system_has_no_links_files_are_copied_and_the_first
     assert (await finished(tiler, output)).parts_resumed == 16
 
 
+@pytest.mark.slow
 async def test_a_published_part_that_is_damaged_is_built_again_by_its_shard(serve, tmp_path):
     tiler, output = serve(), tmp_path / "out.tif"
     await shard_of(tiler, output, "0/2")
@@ -263,6 +266,7 @@ async def test_an_output_of_one_part_is_the_part_that_the_shard_with_it_has_made
     assert (await finished(tiler, output, **options)).requests == 0
 
 
+@pytest.mark.slow
 async def test_the_cogs_of_a_collection_are_those_of_one_run(serve, tmp_path):
     tiler, options = serve(), {"part_size": 512, "collection": True, "creation_options": {"BLOCKSIZE": "128"}}
     await shards_of(tiler, tmp_path / "out", "0/2", "1/2", **options)

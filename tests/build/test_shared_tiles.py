@@ -59,6 +59,7 @@ async def clipped(serve, tmp_path):
     return tiler, reference
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("statuses", "has_data"),
     [
@@ -78,6 +79,7 @@ async def test_one_answer_decides_for_all_parts_of_a_run(clipped, tmp_path, stat
     assert (report.tiles_empty, report.tiles_failed) == (not has_data, 0)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("statuses", "then", "outcome"),
     [

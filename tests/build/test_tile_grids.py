@@ -143,6 +143,7 @@ def assert_stored(output: Path, scene: Path) -> None:
     assert cog_validate(output, strict=True, quiet=True)[0]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", SCENES)
 async def test_the_output_is_the_stored_pixels_in_the_grid_of_the_tiles(name, titiler, folder, tmp_path):
     """The set comes from the URL where its name is known, or from its file; PNGs have no place of their own."""

@@ -234,6 +234,7 @@ SLOW = pytest.mark.slow
 QUICK_LAYERS = ("pictures", "integers and floats", "nodata of integers", "nodata of floats")
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK_LAYERS else [SLOW]) for name in LAYERS])
 async def test_unlike_tiles_become_the_same_file_whichever_comes_first(serve, tmp_path, monkeypatch, name):
     makers, *kind = LAYERS[name]

@@ -49,6 +49,7 @@ async def killed(server: Stalling, output, connections: int, limit: int) -> None
     server.is_stalling = False
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("connections", "limit"), [(1, 6), (1, 10), (1, 30), (4, 30)])
 async def test_a_kill_before_the_farewell_leaves_no_shifted_tile(tmp_path, connections, limit):
     """The fourth answer and those after it are shifted; with thirty, parts are sealed from them."""
@@ -85,6 +86,7 @@ async def test_a_kill_costs_a_healthy_server_three_requests_per_connection(tmp_p
     assert_is_the_world(output, tiler, AREA, ZOOM)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("damage", ["missing", "empty", "of another job", "zeroed", "torn"])
 async def test_without_its_log_no_unproved_tile_of_the_spool_is_used(tmp_path, damage):
     tiler, output = tiler_of("png"), tmp_path / "out.tif"

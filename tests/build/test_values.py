@@ -122,6 +122,7 @@ async def test_indices_of_16_bits_keep_their_numbers_and_are_not_averaged(serve,
     ]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("dtype", "count"), [("uint8", 11), ("int16", 40), ("float32", 3), pytest.param("uint16", 70, id="many")]
 )

@@ -99,6 +99,7 @@ def assert_sound(report: VerifyReport) -> None:
 # Damages -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(("form", "kind"), quick_values(product([LOSSLESS[0], LOSSY[0], LOSSY[1]], KINDS)))
 def test_each_kind_of_damage_is_found(made, tmp_path, form, kind):
     path, other = made(form)
@@ -120,6 +121,7 @@ def test_each_of_a_thousand_damages_is_found(made, tmp_path):
         seed += 1
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("form", "kind"),
     quick_values(product(LOSSLESS[:3], ["swapped", "zeroed", "stale", "from elsewhere", "repeated", "cut"])),
@@ -271,6 +273,7 @@ def assert_form_is_sound(form: Form, folder: Path) -> None:
     assert_sound(verify_file(without_digest(path, folder / "old.tif")))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "form",
     quick_only([*LOSSLESS, *LOSSY], LOSSLESS[1], LOSSLESS[2], LOSSY[0], LOSSY[2]),
@@ -322,6 +325,7 @@ async def compared(path: Path, tiler: FakeTiler, **options) -> VerifyReport:
     return await verify_mosaic(path, source=tiler.template, seed=1, **options)
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     "form",
     [
@@ -445,6 +449,7 @@ async def test_tiles_outside_of_a_polygon_were_not_requested_and_are_no_holes(tm
     assert_sound(report)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("mask", ["nodata", "alpha", "auto"])
 async def test_a_damaged_output_of_a_polygon_is_a_report_when_it_is_compared_too(tmp_path, mask):
     """Whether a place has data is read from the bands themselves where they hold the mask."""

@@ -32,6 +32,7 @@ PAGES = {
 }
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("page", PAGES)
 async def test_a_page_with_200_is_parked_like_a_503_and_its_words_reach_the_user(serve, tmp_path, page):
     body, kind, words = PAGES[page]

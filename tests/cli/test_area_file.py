@@ -35,6 +35,7 @@ def shape_of(area: Area) -> shapely.Geometry:
     return shapely.union_all([shapely.Polygon(outer, holes) for outer, *holes in area.polygons])
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("crs", [4326, 3857, 3035, 2154])
 def test_several_features_in_any_format_and_system_are_one_area(suffix, crs, tmp_path):
@@ -67,6 +68,7 @@ def test_edges_are_straight_in_the_file_s_own_system(tmp_path):
     assert_near(shape_of(Area.parse(in_json)), fine)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("crs", "name", "share"), [(3031, "Antarctica", 1e-4), (3832, "Fiji", 1e-4), (3408, "Norway", 1e-4)]
 )

@@ -90,6 +90,7 @@ async def test_tiles_that_fail_are_reported_once_and_the_same_call_gets_them(ser
     assert report.requests <= 2
 
 
+@pytest.mark.slow
 async def test_a_failure_that_ends_the_run_ends_what_other_workers_do(serve, tmp_path, client):
     tiler, output = serve(), tmp_path / "out.tif"
 
@@ -114,6 +115,7 @@ async def test_a_failure_that_ends_the_run_ends_what_other_workers_do(serve, tmp
     await finished(client, tiler, output)
 
 
+@pytest.mark.slow
 async def test_a_rate_holds_for_all_workers_together(serve, tmp_path, client):
     tiler, starts = serve(), []
 
@@ -142,6 +144,7 @@ async def test_workers_that_cannot_build_are_an_error_before_the_first_request(
     assert left_behind(tmp_path) == []
 
 
+@pytest.mark.slow
 async def test_workers_that_all_leave_are_missed(serve, tmp_path, monkeypatch):
     monkeypatch.setattr(dask_crew, "_ABSENCE", 1)
     tiler, output = serve(latency=0.5), tmp_path / "out.tif"
@@ -195,6 +198,7 @@ async def test_a_worker_that_does_not_see_the_folder_is_named(serve, tmp_path, m
         await finished(client, tiler, output)
 
 
+@pytest.mark.slow
 async def test_a_stopped_run_keeps_its_tiles_and_the_same_call_gets_the_rest(serve, tmp_path, client):
     tiler, output, stop = serve(latency=0.2), tmp_path / "out.tif", asyncio.Event()
     placed = []
@@ -215,6 +219,7 @@ async def test_a_stopped_run_keeps_its_tiles_and_the_same_call_gets_the_rest(ser
     assert tiler.requests - 16 == 16
 
 
+@pytest.mark.slow
 async def test_a_collection_and_an_item_are_those_of_one_machine(serve, tmp_path, client):
     tiler = serve()
     for name, crew in (("alone", False), ("crew", True)):

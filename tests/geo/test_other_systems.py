@@ -61,6 +61,7 @@ GRIDS = {
 }
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", GRIDS)
 def test_a_country_has_its_pixels_on_a_grid_of_its_own(name):
     """EPSG:3832 has its middle at 150 degrees east, so that Fiji is whole; Antarctica is around the pole."""

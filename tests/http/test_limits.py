@@ -60,6 +60,7 @@ SCENARIOS = {
 }
 
 
+@pytest.mark.quick(8)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_the_limit_that_is_found_uses_the_server_well_and_does_not_flood_it(name, seed):

@@ -85,6 +85,7 @@ async def fetched(server: Desync, connections: int, tiles=TILES) -> tuple[dict[t
     return bodies, client
 
 
+@pytest.mark.quick(14)
 @pytest.mark.parametrize("connections", [1, 8])
 @pytest.mark.parametrize("stray", STRAYS)
 async def test_what_nobody_requested_shifts_no_answer(tiler, stray, connections):

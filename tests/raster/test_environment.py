@@ -98,6 +98,7 @@ def expected(tiles, tmp_path_factory) -> dict[str, str]:
     return dict(digests(tmp_path_factory.mktemp("without"), tiles))
 
 
+@pytest.mark.quick(12)
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_setting_in_the_environment_changes_nothing(tmp_path, tiles, gdal_variable, expected, name):
     gdal_variable(name, SETTINGS[name])
@@ -147,6 +148,7 @@ def test_a_damaged_tile_is_refused_where_errors_are_to_be_ignored(tiles, gdal_va
         decode(damaged, tile_format)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("settings", [{"GDAL_SKIP": "PNG"}, {"GDAL_CACHEMAX": "5%"}, SETTINGS])
 def test_settings_that_are_read_at_the_start_change_nothing(tmp_path, tiles, expected, settings):
     code = "import sys; from pathlib import Path; from tests.raster.test_environment import digests;"

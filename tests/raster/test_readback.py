@@ -108,6 +108,7 @@ def test_a_damaged_header_is_an_error_or_harmless_and_never_a_crash(cog):
     check_blocks(cog, images)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("part_blocks", BLOCKS.values())
 @pytest.mark.parametrize("sparse", ["NO", "YES"])
 def test_blocks_with_data_are_those_whose_mask_has_a_valid_pixel(tmp_path, part_blocks, sparse):

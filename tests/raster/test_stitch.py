@@ -119,6 +119,7 @@ def same_for_all_part_sizes(encoding: Encoding, folder: Path, **grid_options) ->
     return one, many
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("profile", "dtype", "count", "mask", "method"), with_methods(LOSSLESS, ["nearest", "average", "mode"])
 )
@@ -133,6 +134,7 @@ def test_parts_of_one_block_give_what_one_part_gives(tmp_path, profile, dtype, c
             np.testing.assert_array_equal(dataset.dataset_mask(), expected)
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     ("profile", "dtype", "count", "mask", "method"),
     with_methods([*LOSSY, *OTHERS], METHODS),
@@ -141,6 +143,7 @@ def test_lossy_and_rarer_codecs_and_masks_too(tmp_path, profile, dtype, count, m
     same_for_all_part_sizes(encoding_of(profile, dtype, count, mask, overview_resampling=method), tmp_path)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("shape", "part_blocks"), quick_values(product([(9, 1), (1, 9), (11, 7), (33, 2)], [2, 4, 8])))
 def test_every_part_size_and_shape_gives_the_same(tmp_path, part_blocks, shape):
     encoding = encoding_of("zstd", "uint8", 3, "internal")
@@ -172,6 +175,7 @@ def test_rounds_take_sixteen_parts_a_side(tmp_path, shape):
     assert_same_levels(many, one)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("method", "mask", "count", "dtype"),
     quick_values(product(METHODS, ["internal", "none"], [1, 3, 5], ["uint8", "uint16", "int16", "float32"])),
@@ -215,6 +219,7 @@ def test_a_width_that_does_not_halve_loses_no_column(tmp_path):
     np.testing.assert_array_equal(half.pixels, full.pixels[:, ::2, ::2])
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("profile", ["deflate", "zstd", "lzw", "webp", "jpeg", "lerc"])
 def test_the_file_is_a_strictly_valid_cog_that_all_readers_understand(tmp_path, profile):
     encoding = encoding_of(profile, "uint8", 3, "internal")

@@ -231,6 +231,7 @@ def test_parts_that_are_made_again_are_taken_if_they_are_the_same(sealed, refere
     assert not list(folder.glob("?-?.tif"))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("is_killed", [False, True])
 @pytest.mark.parametrize("index", [1, 4, 5])
 def test_a_part_that_is_made_again_with_other_bytes_is_the_one_in_the_output(sealed, tmp_path, index, is_killed):
@@ -315,6 +316,7 @@ def cut(path: Path, offset: int) -> None:
     os.truncate(path, offset)
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("damage", [flip, zero, cut])
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.5, 0.75, 0.97])
 def test_a_damaged_output_is_never_trusted_and_can_be_completed(
@@ -342,6 +344,7 @@ def test_a_flipped_bit_in_any_block_of_a_stitched_part_is_found(sealed, referenc
     assert stitched_parts(GRID, ENCODING, folder, LABEL) == whole - {(0, 1)} != whole
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("damage", [flip, zero, cut, "missing", "empty", "other label", "lines swapped"])
 def test_a_damaged_journal_only_costs_time(sealed, reference, tmp_path, monkeypatch, damage):
     folder = copy_of(sealed, tmp_path)
@@ -402,6 +405,7 @@ def test_a_part_that_comes_back_with_other_bytes_moves_the_blocks(sealed, tmp_pa
     assert_same_levels(found, expected)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "kind",
     [

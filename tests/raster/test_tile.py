@@ -38,6 +38,7 @@ def encode(array, driver="GTiff", **options):
         return bytes(file.getbuffer())
 
 
+@pytest.mark.quick(26)
 @pytest.mark.parametrize(("ext", "dtype", "count"), LOSSLESS)
 @pytest.mark.parametrize("size", [128, 512])
 def test_pixels_and_mask_come_out_as_they_were_made(ext, dtype, count, size):

@@ -66,6 +66,7 @@ def stripped(text: str) -> str:
     return "".join(letter for letter in text if letter.isprintable())
 
 
+@pytest.mark.quick(8)
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @settings(max_examples=12)
 @given(secret=secrets, text=st.sampled_from(TEXTS), channel=st.sampled_from(sorted(CHANNELS)))

@@ -193,6 +193,7 @@ async def test_trouble_of_the_server_behind_an_archive_is_the_trouble_of_any_til
     ]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
@@ -227,6 +228,7 @@ async def test_an_archive_that_changes_is_another_job_and_ends_a_run(tmp_path):
         assert error.value.exit_code == 7
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(
     ("make", "words"),
     [

@@ -572,6 +572,7 @@ def test_a_tile_url_takes_a_rendering_when_its_dialect_is_named(serve, tmp_path)
     assert "--dialect" in stderr
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "changes",
     [

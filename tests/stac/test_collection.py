@@ -184,6 +184,7 @@ def pages_of(path: Path) -> list[list[bytes]]:
         return found
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("pattern", "options"),
     [

@@ -163,6 +163,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("name", CASES)
 def test_every_pixel_of_a_scene_is_in_its_tiles(tmp_path, name):
     crs, affine, around = CASES[name]
@@ -209,6 +210,7 @@ def item_of(crs: str, affine: Affine, stated: dict) -> dict:
     }
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("stated", STATED)
 @pytest.mark.parametrize(("name", "zoom"), [("the United States in Albers", 3), ("a Sentinel-2 tile of MGRS", 7)])
 def test_every_pixel_of_an_item_of_four_corners_is_in_its_tiles(tmp_path, name, zoom, stated):

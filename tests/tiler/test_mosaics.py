@@ -433,6 +433,7 @@ async def test_a_tiler_that_cannot_start_says_why(monkeypatch):
             pass
 
 
+@pytest.mark.slow
 @with_forked_tilers
 def test_the_recipes_of_the_demo_leave_two_valid_cogs_and_two_pictures(tmp_path, monkeypatch):
     """In a small corner of each area, and with one tiler process."""

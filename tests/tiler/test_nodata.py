@@ -55,6 +55,7 @@ ITEMS = {
 }
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("where", ITEMS)
 async def test_an_untagged_file_has_the_nodata_value_of_its_item(where, tmp_path):
     write_raster(tmp_path / "a.tif", with_rim())
@@ -121,6 +122,7 @@ async def test_nodata_that_is_not_a_number_in_json_is_read_from_text(tmp_path):
     await check(tmp_path, lambda tile: read_alone(tagged, tile), bands=["B4"])
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("values", "is_tagged", "dtype"),
     [((0, 999), False, "uint16"), ((-9999, -9999), True, "float32"), ((np.nan, np.nan), True, "float64"),

@@ -76,6 +76,7 @@ async def test_a_recipe_in_one_command_is_the_notebook_s_flow(recipe, bretagne):
     assert seen > 50_000
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint32", "int64", "float64", "float32", "int16"])
 async def test_colours_work_on_any_data_type(dtype, tmp_path):
     for seed, name in enumerate(("red", "green", "blue")):

@@ -84,6 +84,7 @@ async def test_the_scene_that_gdal_draws_on_top_comes_first(ranks, metadata, ord
     assert differ.mean() < 0.01  # at the rims of scenes, where a warp of a mosaic and a mosaic of warps round apart
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("suffix", [".fgb", ".gpkg", ".shp"])
 async def test_files_that_gdal_reads_are_told_by_their_content_and_their_field_by_name(suffix, tmp_path):
     names = write_scenes(tmp_path)

@@ -63,6 +63,7 @@ def assert_is(answer, expected: np.ndarray, dtype: str) -> None:
     )
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("dtypes", "common"),
     [
@@ -327,6 +328,7 @@ def write_spread(folder: Path, scenes: dict[str, dict], *, far: str) -> None:
         write_item(folder / f"{name}.json", {"B04": {"href": f"{name}.tif"}}, **fields)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [

@@ -134,6 +134,7 @@ def write_scene(folder: Path, scene: Path, variety: Variety) -> list[str]:
     return paths
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("case", PAIRS)
 async def test_no_pixel_of_unlike_scenes_is_missing_and_none_is_off(case, tmp_path):
     folder = tmp_path / "scenes"

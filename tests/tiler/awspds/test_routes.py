@@ -177,6 +177,7 @@ def test_a_filter_that_the_endpoint_cannot_apply_is_refused(endpoint):
     assert (answer.status_code, "filter" in answer.json()["detail"]) == (422, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "bands", "expected_of"),
     [
@@ -239,6 +240,7 @@ def test_its_two_recipes_are_one_command_each_with_the_same_pixels(recipe, area,
         assert valid.sum() > SIZE * SIZE / 2
 
 
+@pytest.mark.slow
 def test_its_country_is_asked_for_under_batch(endpoint, scenes):
     years = "2013-01-01T00:00:00Z/2019-12-31T23:59:59Z"
     results = create(endpoint, search(FRANCE, time=years, cloud=5, by_cloud=False), seasons="summer")

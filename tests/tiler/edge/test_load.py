@@ -113,6 +113,7 @@ def scenes(folder: Path, copies: int = COPIES) -> Path:
     return folder
 
 
+@pytest.mark.slow
 async def test_plain_tiles_are_served_beside_dear_requests_in_a_small_load(tmp_path):
     async with serve(open_mosaic(scenes(tmp_path, 3)), host="127.0.0.1", port=0, workers=1) as url:
         load = await Load(url, 1).run(clients=5, attackers=4)

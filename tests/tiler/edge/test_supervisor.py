@@ -75,6 +75,7 @@ async def test_a_process_that_is_killed_is_replaced(tmp_path):
         await replaced(old)
 
 
+@pytest.mark.slow
 async def test_a_process_that_is_silent_is_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr(supervisor, "_SILENCE", 1.0)
     async with crew_of(tmp_path, HEALTHY.format(beat="1")):
@@ -93,6 +94,7 @@ async def test_a_supervisor_that_was_busy_itself_calls_no_process_silent(tmp_pat
         assert set(children()) == old
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("beat", ["2**30", "800 * 2**20", "'overdue'"])
 async def test_a_process_that_is_large_or_overdue_is_replaced_once(tmp_path, beat):
     starts = tmp_path / "starts"

@@ -78,6 +78,7 @@ CASES = [
 ]
 
 
+@pytest.mark.quick(8)
 @pytest.mark.parametrize("method", ["nearest", "bilinear", "cubic"])
 @pytest.mark.parametrize(("folder", "bands", "zoom", "size"), CASES)
 def test_bands_warped_together_are_bands_warped_one_by_one(folder, bands, zoom, size, method):

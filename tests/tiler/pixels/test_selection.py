@@ -61,6 +61,7 @@ ONE_BY_ONE = {
 }
 
 
+@pytest.mark.quick(9)
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16"])
 @pytest.mark.parametrize("name", ONE_BY_ONE)
 def test_each_band_is_what_numpy_makes_of_the_valid_values_of_each_pixel(name, dtype):
