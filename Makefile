@@ -10,7 +10,7 @@ TEST_TOOLS := blockbuster hypothesis pytest pytest-asyncio pytest-timeout
 demo: $(VENV)/.demo
 	$(RUN)/python examples/demo.py demo
 
-# What a change must pass, in five minutes on two cores; `test-all` adds what takes longer, `torture` included.
+# What a change must pass, in eight minutes on two cores; `test-all` adds what takes longer, `torture` included.
 # Twice as many workers as cores: a third of the time tests wait. One worker runs a file: its tests share what takes seconds.
 WORKERS := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 2 )))
 PYTEST := $(RUN)/python -m pytest -q -rs -n $(WORKERS) --dist loadfile
