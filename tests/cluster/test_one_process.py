@@ -60,7 +60,7 @@ async def finished(client, tiler, output, **options):
 
 
 async def test_a_cluster_makes_the_bytes_of_one_machine_and_reports_as_one(serve, tmp_path, client):
-    tiler, output, events = serve(), tmp_path / "out.tif", []
+    tiler, output, events = serve(latency=0.3), tmp_path / "out.tif", []
     await build_mosaic(tiler.template, AREA, tmp_path / "whole.tif", **WHOLE)
     before = tiler.requests
     report = await build_mosaic_on(client, tiler.template, AREA, output, **WHOLE, concurrency=6, on_event=events.append)
