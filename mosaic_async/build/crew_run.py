@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections import Counter
 from dataclasses import replace
@@ -106,8 +105,7 @@ class CrewRun:
             folder.close()
 
     async def _build_in(self, folder: SharedFolder, effort: Effort, cover: Cover, identity: Identity) -> CrewResult:
-        place = folder.path / "shards" / f"crew-{socket.gethostname()}"
-        work = await WorkFolder.open(place, identity.label, on_drop=self._note_dropped)
+        work = await WorkFolder.open(folder.place_of("crew"), identity.label, on_drop=self._note_dropped)
         proved, retried = work.arrivals.prove, RetryTally(self._on_event)
         try:
             async with run_client(self._job, effort, retried, on_event=self._on_event, on_proof=proved) as client:
@@ -142,8 +140,14 @@ class CrewRun:
             on_event=self._on_event,
         )
         made = result.made
-        requests, nbytes = made.requests + client.requests, made.bytes_received + client.bytes_received
-        return replace(result, made=replace(made, requests=requests, bytes_received=nbytes))
+        made = replace(
+            made,
+            requests=made.requests + client.requests,
+            retries=made.retries + client.retries,
+            retried=Counter(made.retried) + Counter(retried.most()),
+            bytes_received=made.bytes_received + client.bytes_received,
+        )
+        return replace(result, made=made)
 
     def _note_dropped(self, name: str, reason: str) -> None:
         self._on_event(PieceDropped(name, reason))

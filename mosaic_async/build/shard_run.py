@@ -6,7 +6,6 @@ Any number of shards run at once; a run without a shard waits for all of them, t
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -80,7 +79,7 @@ class ShardRun:
         folder = await SharedFolder.open(self._output, identity.label)
         try:
             work = await WorkFolder.open(
-                folder.path / "shards" / self._name,
+                folder.place_of(f"{self._shard.index}-{self._shard.count}"),
                 identity.label,
                 resume=self._effort.resume,
                 on_drop=lambda *piece: self._on_event(PieceDropped(*piece)),
@@ -131,12 +130,6 @@ class ShardRun:
                 hint="the same call resumes from here",
             )
         return report
-
-    @property
-    def _name(self) -> str:
-        """The name of the folder that this shard works in: two machines that have the same share do not share it."""
-        host = "".join(letter if letter.isalnum() else "-" for letter in socket.gethostname())
-        return f"{self._shard.index}-{self._shard.count}-{host}"
 
     def _report(self, made: PartsMade, share: Sequence[Part], layout: Layout, seconds: float) -> MosaicReport:
         """Return what the shard did; its tiles are those that its parts count."""

@@ -7,6 +7,7 @@ several that link the same new name only one succeeds. Locks of files are a hint
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, TextIO
@@ -78,6 +79,11 @@ class SharedFolder:
             return dict(await asyncio.to_thread(self._proof.unseal, "sample", self.path / SAMPLE))
         except (FileNotFoundError, NotProvenError):
             return {}
+
+    def place_of(self, name: str) -> Path:
+        """Name the folder that a process of this machine works in; those of the same name elsewhere have another."""
+        host = "".join(letter if letter.isalnum() else "-" for letter in socket.gethostname())
+        return self.path / "shards" / f"{name}-{host}"
 
     def divide(self, layout: str) -> None:
         """Set the name for how the output is divided into parts."""

@@ -35,6 +35,8 @@ from mosaic_async.geo.grid import Part
 
 _MEMORY = 0.6
 """Of a worker's limit, for what it builds: Dask pauses a worker at 0.8 and kills it at 0.95 of it."""
+_UNLIMITED = 2**62
+"""Bytes, of a worker that has no limit."""
 _LOOK = 1.0
 """Seconds between two looks at which workers there are."""
 _ARRIVAL = 30.0
@@ -111,8 +113,7 @@ class DaskCrew:
             raise _no_workers()
         share = _MEMORY - (TILER_MEMORY if self._tiler else 0.0)
         bytes_of = {
-            worker: int((math.inf if limit is None else limit) * share / threads) if limit else 2**62
-            for worker, (limit, threads) in limits.items()
+            worker: int(limit * share / threads) if limit else _UNLIMITED for worker, (limit, threads) in limits.items()
         }
         worker, least = min(bytes_of.items(), key=lambda one: one[1])
         if least < least_memory():
@@ -140,15 +141,7 @@ class DaskCrew:
         stop: asyncio.Event,
         on_event: OnEvent,
     ) -> CrewResult:
-        """Build parts, and return what became of them and who built them.
-
-        Args:
-            blueprint: what they are made by; its effort is that of all workers together.
-            parts: in the order in which to start them.
-            output: the file to make, in a folder that all workers share.
-            layout: the name for how the output is divided into parts.
-            stop: once set, no more tiles are requested.
-            on_event: called with what happens.
+        """Build parts and publish them, as `build.crew.Crew` describes.
 
         Raises:
             MosaicError: as `make_part` raises, whichever worker did.
